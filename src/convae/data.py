@@ -1,0 +1,311 @@
+"""Find, verify, load and split: uint8 images as (N, H, W, C).
+
+Looks at `data.path`, else the environment variable CONVAE_DATA, else Keras' cache of MNIST, else
+downloads it there, else takes the bundled sample of 5,000 digits. A path that is given and fails
+is an error; only the search for MNIST goes on to the next step, and remembers why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convae.download import download
+from convae.errors import UserError
+from convae.formats import Arrays, Side, is_idx_folder, read_idx, read_npz
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from convae import config
+
+Shape = tuple[int, int, int]  # height, width, channels
+
+MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
+MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
+MNIST_IMAGES = 60_000
+SAMPLE_PATH = Path(__file__).parent / "assets" / "mnist_sample.npz"
+ENVIRONMENT = "CONVAE_DATA"
+
+# SHA-256 of the images alone: an archive's own hash changes with the zlib that packed it.
+MNIST: dict[Side, str] = {
+    "train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
+    "test": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
+}
+SAMPLE: dict[Side, str] = {
+    "train": "bcfddb79ced74a8fc4b4e22dd43fa6c8265c9a6b0256b433a4dbe84e71fbdda8",
+    "test": "a912b821ec4d85cc09ba5c3951081006df0c2de1e574a9c349e00fc78ec1a708",
+}
+
+_failed_downloads: dict[tuple[str, Path], str] = {}  # one wait a process is enough
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images from 0 to 255, and their labels if the data have any."""
+
+    images: NDArray[np.uint8]  # (N, H, W, C)
+    labels: NDArray[np.int64] | None  # (N,), each an index into `classes`
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What training may see. `train` and `validation` are views of the same arrays."""
+
+    name: str  # "MNIST", "MNIST sample", or the name of the file or folder
+    sample: bool  # whether these are the bundled sample's images, wherever they came from
+    sha256: str  # of images and labels as read: before subset, split and resize of arrays
+    notice: str | None  # for the fallback: that it is the sample, why, and what to do
+    train: Part
+    validation: Part
+    images_per_epoch: int  # len(train), or as many as MNIST would have if the sample stands in
+    classes: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class TestData:
+    """What evaluation looks at; no image of it was ever handed out by load_training."""
+
+    __test__ = False  # for pytest, which would take it for a test by its name
+
+    name: str
+    sample: bool
+    sha256: str
+    notice: str | None
+    part: Part
+    classes: tuple[str, ...] | None
+
+
+def load_training(data: config.Data, input_shape: Shape) -> TrainingData:
+    """The training and validation images for a model of `input_shape`; opens no test image.
+
+    Of data without a test part, the last `data.test_split` is left out. Then come `data.subset`
+    and `data.validation_split`, cutting as Keras does: validation is what stands last. Raises
+    UserError for data that cannot be found, read or split, or do not fit the model.
+    """
+    source = _find(data, "train", input_shape)
+    part = _without_test(source, data) if source.arrays.whole else _part(source.arrays)
+    if data.subset and data.subset > len(part):
+        raise UserError(
+            f"data.subset: {data.subset:,} is more than the {len(part):,} training images of "
+            f"{source.name}" + (f"\n{source.notice}" if source.notice else "")
+        )
+    part = _cut(part, 0, data.subset or len(part))
+    first = _first(len(part), data.validation_split, "data.validation_split")
+    train, validation = _cut(part, 0, first), _cut(part, first, len(part))
+    notice, images_per_epoch = source.notice, first
+    if notice and data.subset is None:
+        images_per_epoch = _first(MNIST_IMAGES, data.validation_split, "data.validation_split")
+        notice += (
+            f"\nAn epoch goes over its {first:,} training images {images_per_epoch / first:g} "
+            f"times, to see as many ({images_per_epoch:,}) as an epoch of the whole MNIST."
+        )
+    return TrainingData(
+        source.name,
+        source.sample,
+        source.sha256,
+        notice,
+        train,
+        validation,
+        images_per_epoch,
+        source.arrays.classes,
+    )
+
+
+def load_test(data: config.Data, input_shape: Shape) -> TestData:
+    """The test images for a model of `input_shape`: the data's test part, or the last `test_split`.
+
+    Raises UserError as load_training does.
+    """
+    source = _find(data, "test", input_shape)
+    part = _part(source.arrays)
+    if source.arrays.whole:
+        part = _cut(part, len(_without_test(source, data)), len(part))
+    return TestData(
+        source.name, source.sample, source.sha256, source.notice, part, source.arrays.classes
+    )
+
+
+def keras_cache() -> Path:
+    """Where Keras keeps MNIST: $KERAS_HOME/datasets/mnist.npz, usually below ~/.keras."""
+    home = Path(os.environ.get("KERAS_HOME") or "~/.keras")
+    try:
+        return home.expanduser() / "datasets" / "mnist.npz"
+    except RuntimeError:
+        raise UserError("this user has no home folder; KERAS_HOME can name another") from None
+
+
+@dataclass(frozen=True)
+class _Source:
+    name: str
+    sample: bool
+    sha256: str
+    notice: str | None
+    arrays: Arrays
+
+
+def _find(data: config.Data, side: Side, shape: Shape) -> _Source:
+    """One side of the data, from the first step of the search that leads to any."""
+    if data.resize and data.resize != shape[:2]:
+        raise UserError(
+            f"data.resize: must be the height and width of model.input_shape {list(shape)}. "
+            f"Received: {list(data.resize)}"
+        )
+    key = "data.path" if data.path else ENVIRONMENT
+    notice = None
+    if given := data.path or os.environ.get(ENVIRONMENT):
+        path = Path(given)
+        try:
+            path = path.expanduser()
+            arrays = _read(path, side, shape, data.resize)
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"{key}: {path}: cannot be read: {error}") from None
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from None
+        name = path.name or path.resolve().name
+    else:
+        arrays, notice = _find_mnist(data, side)
+        key, name = "data.path (null: MNIST)", "MNIST"
+    digest = hashlib.sha256(arrays.images.data)
+    hashed = digest.hexdigest()
+    if arrays.labels is not None:
+        digest.update(arrays.labels.data)
+    sample = hashed in SAMPLE.values()
+    if sample or hashed in MNIST.values():
+        name = "MNIST sample" if sample else "MNIST"
+    return _Source(
+        name,
+        sample,
+        digest.hexdigest(),
+        notice,
+        _fitted(arrays, shape, data.resize, f"{key}: {name}"),
+    )
+
+
+def _read(path: Path, side: Side, shape: Shape, resize: tuple[int, int] | None) -> Arrays:
+    if path.is_file():
+        return read_npz(path, side)
+    if not path.is_dir():
+        raise UserError(
+            f"{path.absolute()}: no such file or folder. It must be an .npz file, a folder of "
+            "MNIST's IDX files, or a folder of PNG and JPEG files"
+        )
+    if is_idx_folder(path):
+        return read_idx(path, side)
+    from convae.images import read_folder  # Pillow is needed nowhere else
+
+    return read_folder(path, side, shape, resize)
+
+
+def _find_mnist(data: config.Data, side: Side) -> tuple[Arrays, str | None]:
+    """MNIST, or its sample with the notice that says why."""
+
+    def cached() -> Arrays:
+        return _verified(keras_cache(), side, MNIST[side])
+
+    def downloaded() -> Arrays:
+        _download(data)
+        return cached()
+
+    reasons = []
+    for step, find in (("Keras' cache", cached), ("download", downloaded)):
+        try:
+            return find(), None
+        except (OSError, UserError) as error:
+            reasons.append(f"  {step}: {error}")
+    why = "\n".join(reasons)
+    mend = (
+        "make the network reachable, or fetch mnist.npz elsewhere and name it by data.path or the "
+        f"environment variable {ENVIRONMENT}"
+    )
+    if not data.allow_sample:
+        raise UserError(
+            f"MNIST was not found:\n{why}\n  bundled sample: data.allow_sample is false\n"
+            f"What to do: {mend}."
+        )
+    notice = (
+        "These data are not the whole MNIST (70,000 digits) but a bundled sample of 5,000 real "
+        f"MNIST digits: 4,000 to train and 1,000 to test.\nWhy:\n{why}\nWhat to do: {mend}."
+    )
+    return _verified(SAMPLE_PATH, side, SAMPLE[side]), notice
+
+
+def _verified(path: Path, side: Side, sha256: str) -> Arrays:
+    """What an npz holds for `side`, if its images hash to `sha256`; else UserError."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    arrays = read_npz(path, side)
+    received = hashlib.sha256(arrays.images.data).hexdigest()
+    if arrays.whole or received != sha256:
+        raise UserError(
+            f"{path}: damaged, or another file: its {side} images must have the SHA-256 {sha256}. "
+            f"Received: {received}"
+        )
+    return arrays
+
+
+def _download(data: config.Data) -> None:
+    """MNIST into Keras' cache; a second try in the same process fails at once, as the first did."""
+    if not data.download:
+        raise UserError("data.download is false")
+    attempt = (MNIST_URL, keras_cache())
+    if attempt in _failed_downloads:
+        raise UserError(_failed_downloads[attempt])
+    try:
+        download(MNIST_URL, attempt[1], MNIST_SHA256)
+    except UserError as error:
+        _failed_downloads[attempt] = str(error)
+        raise
+
+
+def _fitted(arrays: Arrays, shape: Shape, resize: tuple[int, int] | None, where: str) -> Arrays:
+    """Arrays whose images are of `shape`, after resizing those that were not read at that size."""
+    received = arrays.images.shape[1:]
+    if received[2] == shape[2] and resize and received[:2] != resize:
+        from convae.images import resized
+
+        return replace(arrays, images=resized(arrays.images, resize))
+    if received != shape:
+        high, wide, channels = received
+        mends = [f"set model.input_shape to [{high},{wide},{channels}]"]
+        if channels == shape[2]:
+            mends.append(f"data.resize to [{shape[0]},{shape[1]}]")
+        raise UserError(
+            f"{where}: the images are {list(received)} (height, width, channels), but "
+            f"model.input_shape is {list(shape)}; {' or '.join(mends)}"
+        )
+    return arrays
+
+
+def _part(arrays: Arrays) -> Part:
+    return Part(arrays.images, arrays.labels)
+
+
+def _cut(part: Part, start: int, stop: int) -> Part:
+    """Views of the images from `start` to before `stop`."""
+    labels = None if part.labels is None else part.labels[start:stop]
+    return Part(part.images[start:stop], labels)
+
+
+def _without_test(source: _Source, data: config.Data) -> Part:
+    """What is left for training of data that have no test part of their own."""
+    part = _part(source.arrays)
+    return _cut(part, 0, _first(len(part), data.test_split, "data.test_split"))
+
+
+def _first(images: int, fraction: float, key: str) -> int:
+    """How many images come before the last `fraction`, rounded as Keras' validation_split is."""
+    first = int(images * (1 - fraction))
+    if not 0 < first < images:
+        raise UserError(
+            f"{key}: {fraction:g} of {images:,} images leaves {first:,} on one side and "
+            f"{images - first:,} on the other; each side needs at least one"
+        )
+    return first

@@ -1,0 +1,70 @@
+"""What `convae doctor` prints: what is here, what was decided and why, what to do about the rest."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from convae import runtime
+from convae.config import load_config
+from convae.data import load_training
+from convae.errors import UserError
+
+PACKAGES = ("convae", "tensorflow", "keras", "numpy", "matplotlib", "pydantic")
+# What TensorFlow's CPU kernels are quick with, and what each is good for.
+FEATURES = {
+    "avx2": "float32 vectors of 8",
+    "avx512f": "float32 vectors of 16",
+    "avx512_bf16": "bfloat16 products",
+    "amx_bf16": "bfloat16 matrix tiles",
+}
+
+
+def report(config: str, overrides: Sequence[str]) -> str:
+    """One text: versions, processor, devices, the runtime's decisions for `config`, the data."""
+    settings = load_config(config, overrides)
+    name, flags = runtime.cpu_info()
+    lines = [f"python      {platform.python_version()} on {platform.platform()}"]
+    lines += [f"{package:<11} {_version(package)}" for package in PACKAGES]
+    lines += ["", f"processor   {name}, {runtime.cores()} cores to use"]
+    for flag, use in FEATURES.items():
+        there = ("yes" if flag in flags else "no") if flags else "unknown"
+        lines.append(f"  {flag:<12}{there:<9}{use}")
+    lines += ["", f"decided for {config}"]
+    try:
+        plan = runtime.start(settings)
+        for key, value in plan.record().items():
+            if key != "notes":
+                lines.append(f"  {key:<12}{value}")
+        lines += [f"  {note}" for note in plan.notes]
+        onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS")
+        lines.append(f"  oneDNN      {'on' if onednn == '1' else 'off: set TF_ENABLE_ONEDNN_OPTS=1'}")
+    except UserError as error:
+        lines.append(f"  not possible: {error}")
+    lines += ["", "data"]
+    try:
+        data = load_training(settings.data, settings.model.input_shape)
+        images = data.train.images
+        lines.append(
+            f"  {data.name}: {len(images):,} + {len(data.validation.images):,} images of "
+            f"{'x'.join(map(str, images.shape[1:]))}"
+        )
+        if data.notice:
+            lines += [f"  {line}" for line in data.notice.splitlines()]
+    except UserError as error:
+        lines.append(f"  not usable: {error}")
+    folder = Path(settings.output.folder)
+    existing = folder if folder.exists() else folder.absolute().parent
+    writable = os.access(existing, os.W_OK)
+    lines += ["", f"outputs     {folder}: {'writable' if writable else 'cannot be written'}"]
+    return "\n".join(lines)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed: pip install convae"

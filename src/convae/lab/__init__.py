@@ -1,0 +1,1 @@
+"""The transposed convolution laboratory: arithmetic that needs NumPy at most."""

@@ -1,0 +1,300 @@
+"""A config's layers before anything runs: one row each, with shape, cost and verdict.
+
+The arithmetic needs no TensorFlow, so sizes that do not fit are told before it is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from convae.lab import sizes
+from convae.lab.mends import smallest_mend
+
+if TYPE_CHECKING:
+    from convae.config import Layer, Model
+
+KERAS_NAMES = {
+    "conv": ("conv2d", "Conv2D"),
+    "conv_transpose": ("conv2d_transpose", "Conv2DTranspose"),
+}
+FLOAT = 4  # bytes
+
+Shape = tuple[int, int, int]  # height, width, channels
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer and what it costs for one image."""
+
+    name: str  # Keras'
+    type: str
+    output_shape: Shape
+    parameters: int
+    macs: int = 0  # multiplications with an addition each, for one image, borders included
+    activation_bytes: int = 0  # of the output in float32
+    receptive_field: Pair = (1, 1)  # pixels of the image that one output may hang on
+    crop: tuple[Pair, Pair] | None = None  # ((top, bottom), (left, right)) of a transposed layer
+    overlap: Pair | None = None  # fewest and most kernel copies in a pixel of a transposed layer
+
+    @property
+    def even(self) -> bool:
+        """Whether every pixel away from the border gets equally many kernel copies."""
+        return self.overlap is None or self.overlap[0] == self.overlap[1]
+
+
+def layer_names(layers: Sequence[Layer]) -> list[str]:
+    """A name for each layer: its own, or its type with a number, as in the reading's table."""
+    names, counts = [], dict.fromkeys(KERAS_NAMES, 0)
+    for layer in layers:
+        counts[layer.type] += 1
+        names.append(layer.name or f"{KERAS_NAMES[layer.type][0]}_{counts[layer.type]}")
+    return names
+
+
+def layer_rows(input_shape: Shape, layers: Sequence[Layer]) -> list[Row]:
+    """The rows of `layers`; sizes of zero or less mean that a kernel does not fit its input."""
+    rows: list[Row] = []
+    shape = input_shape
+    before: tuple[list[Any], list[Any]] = ([], [])  # for each axis, the layers so far
+    for name, layer in zip(layer_names(layers), layers, strict=True):
+        options = [sizes.layer_options(layer, axis) for axis in (0, 1)]
+        height, width = (sizes.layer_size(layer, shape[axis], axis) for axis in (0, 1))
+        for axis in (0, 1):
+            before[axis].append((layer.type, shape[axis], options[axis]))
+        weights = prod(layer.kernel_size) * shape[2] * layer.filters
+        transposed = layer.type == "conv_transpose"
+        # each element of a transposed layer's input, each of a convolution's output, meets a kernel
+        places = shape[0] * shape[1] if transposed else height * width
+        seen = [sizes.receptive_field(layers_so_far) for layers_so_far in before]
+        rows.append(
+            Row(
+                name,
+                KERAS_NAMES[layer.type][1],
+                (height, width, layer.filters),
+                weights + layer.use_bias * layer.filters,
+                macs=max(places, 0) * weights,
+                activation_bytes=FLOAT * max(height, 0) * max(width, 0) * layer.filters,
+                receptive_field=(seen[0], seen[1]),
+                crop=_crop(shape, options) if transposed else None,
+                overlap=_overlap(options) if transposed else None,
+            )
+        )
+        shape = rows[-1].output_shape
+    return rows
+
+
+def _crop(shape: Shape, options: Sequence[dict[str, Any]]) -> tuple[Pair, Pair]:
+    return sizes.crop(shape[0], **options[0]), sizes.crop(shape[1], **options[1])
+
+
+def _overlap(options: Sequence[dict[str, Any]]) -> Pair:
+    names = ("kernel_size", "strides", "dilation_rate")
+    low, high = zip(*(sizes.overlap(*(o[name] for name in names)) for o in options), strict=True)
+    return prod(low), prod(high)
+
+
+def table(input_shape: Shape, rows: Sequence[Row], mark: int | None = None) -> str:
+    """The layer table of the reading as text; row `mark` carries an arrow."""
+    head = ("Layer (type)", "Output Shape", "Param #")
+    cells = [("input", f"(None, {', '.join(map(str, input_shape))})", "")]
+    cells += [
+        (f"{r.name} ({r.type})", f"(None, {', '.join(map(str, r.output_shape))})", f"{r.parameters:,}")
+        for r in rows
+    ]
+    return f"{_columns([head, *cells], mark)}\nTotal params: {sum(r.parameters for r in rows):,}"
+
+
+def _columns(cells: Sequence[tuple[str, ...]], mark: int | None = None) -> str:
+    """Lines of cells, the first two columns left-aligned, below a head and a rule."""
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    lines = []
+    for number, line in enumerate(cells):
+        aligned = [f"{c:<{w}}" if i < 2 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        lines.append("  ".join(aligned) + ("  <--" if mark is not None and number - 2 == mark else ""))
+    lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def check(
+    input_shape: Shape, encoder: Sequence[Layer], decoder: Sequence[Layer]
+) -> tuple[int, str] | None:
+    """None if the decoder gives an image of the input's shape, else the layer and what is wrong."""
+    layers = [*encoder, *decoder]
+    names = layer_names(layers)
+    for name in names:
+        if names.count(name) > 1:
+            return names.index(name), f"two layers are called {name}"
+    rows = layer_rows(input_shape, layers)
+    shape = input_shape
+    for i, (row, layer) in enumerate(zip(rows, layers, strict=True)):
+        if text := _problem(layer, shape):
+            return i, f"{row.name}: {text}\n\n{table(input_shape, rows[: i + 1], i)}"
+        shape = row.output_shape
+    if shape == input_shape:
+        return None
+    wanted, got = ("x".join(map(str, s)) for s in (input_shape, shape))
+    mend = smallest_mend(input_shape, layers, len(encoder), names)
+    text = f"{rows[-1].name}: the decoder gives {got}, but its input is {wanted}"
+    text += f"; smallest mend: {mend}" if mend else "; no change of one or two settings mends it"
+    return len(rows) - 1, f"{text}\n\n{table(input_shape, rows, len(rows) - 1)}"
+
+
+def _problem(layer: Layer, shape: Shape) -> str | None:
+    """Why Keras cannot run this layer on an input of this shape."""
+    for axis in (0, 1):
+        options = sizes.layer_options(layer, axis)
+        if layer.type == "conv_transpose":
+            if text := sizes.problem(shape[axis], **options):
+                return text
+        elif sizes.conv_size(shape[axis], **options) < 1:
+            return (
+                f"the kernel {layer.kernel_size} at dilation {layer.dilation_rate} is larger than "
+                f"its input of {shape[0]}x{shape[1]}; padding: same, a smaller kernel or an "
+                "earlier stride of 1 would fit"
+            )
+    return None
+
+
+def warnings(
+    input_shape: Shape, encoder: Sequence[Layer], decoder: Sequence[Layer]
+) -> list[str]:
+    """What will run and may still disappoint, each with its mend; for layers that pass `check`."""
+    layers = [*encoder, *decoder]
+    rows = layer_rows(input_shape, layers)
+    found = []
+    code, image = prod(rows[len(encoder) - 1].output_shape), prod(input_shape)
+    if code > image:
+        shape = "x".join(map(str, rows[len(encoder) - 1].output_shape))
+        found.append(
+            f"the code {shape} = {code:,} numbers is {code / image:.2f} times as large as the "
+            f"image ({image:,}): nothing is compressed; strides: 2 or fewer filters in "
+            f"{rows[len(encoder) - 1].name} would make it smaller"
+        )
+    shape = input_shape
+    for row, layer in zip(rows, layers, strict=True):
+        found += [f"{row.name}: {text}" for text in _layer_warnings(row, layer, shape)]
+        shape = row.output_shape
+    return found
+
+
+def _layer_warnings(row: Row, layer: Layer, shape: Shape) -> list[str]:
+    options = [sizes.layer_options(layer, axis) for axis in (0, 1)]
+    if layer.type == "conv":
+        unseen = [_unseen(shape[axis], options[axis]) for axis in (0, 1)]
+        if max(unseen) > 0:
+            return [
+                f"its last {unseen[0]} rows and {unseen[1]} columns of input are never seen; "
+                "padding: same, or an input size for which they are 0"
+            ]
+        return []
+    found = []
+    holes = row.overlap is not None and row.overlap[0] == 0
+    if holes:
+        found.append(
+            f"dead pixels: kernel {layer.kernel_size} is smaller than strides {layer.strides}, so "
+            f"there are pixels that hold the bias alone; kernel_size: {_multiples(layer)[0]}"
+        )
+    elif not row.even:
+        smaller, larger = _multiples(layer)
+        low, high = row.overlap or (1, 1)
+        found.append(
+            f"checkerboard risk: {low} to {high} kernel copies meet in a pixel, because strides "
+            f"{layer.strides} do not divide kernel {layer.kernel_size}; kernel_size: {larger}"
+            + (f" or {smaller}" if smaller != larger else "")
+        )
+    counts = [sizes.overlap_counts(shape[axis], **options[axis]) for axis in (0, 1)]
+    dead = [next((i for i, c in enumerate(reversed(count)) if c), 0) for count in counts]
+    if max(dead) > 0 and not holes:
+        found.append(
+            f"dead border: the last {dead[0]} rows and {dead[1]} columns hold the bias alone; "
+            "padding: same, or a smaller output_padding"
+        )
+    if max(layer.dilation_rate) > 1:
+        found.append(
+            "dilation in a transposed layer needs a GPU, or oneDNN on the CPU "
+            "(TF_ENABLE_ONEDNN_OPTS=1); a larger kernel needs neither"
+        )
+    return found
+
+
+def _unseen(size: int, options: dict[str, Any]) -> int:
+    first, _ = sizes.conv_padding(size, **options)
+    last = (sizes.conv_size(size, **options) - 1) * options["strides"] - first
+    return max(size - last - sizes.extent(options["kernel_size"], options["dilation_rate"]), 0)
+
+
+def _multiples(layer: Layer) -> tuple[Any, Any]:
+    """The next smaller and larger kernel that the strides divide."""
+    pairs = list(zip(layer.kernel_size, layer.strides, strict=True))
+    smaller = [max(k // s, 1) * s for k, s in pairs]
+    larger = [-(-k // s) * s for k, s in pairs]
+    return (
+        smaller[0] if smaller[0] == smaller[1] else smaller,
+        larger[0] if larger[0] == larger[1] else larger,
+    )
+
+
+def summary(model: Model) -> dict[str, Any]:
+    """The whole ledger of a config's model, ready for JSON."""
+    rows = layer_rows(model.input_shape, model.layers)
+    code = prod(rows[len(model.encoder) - 1].output_shape)
+    return {
+        "input_shape": model.input_shape,
+        "layers": [asdict(row) | {"even": row.even} for row in rows],
+        "parameters": sum(row.parameters for row in rows),
+        "macs": sum(row.macs for row in rows),
+        "activation_bytes": sum(row.activation_bytes for row in rows),
+        "code_size": code,
+        "code_ratio": round(code / prod(model.input_shape), 4),
+        "warnings": warnings(model.input_shape, model.encoder, model.decoder),
+    }
+
+
+def describe(model: Model) -> str:
+    """The whole ledger of a config's model as text: table, sums, code, warnings with mends."""
+    rows = layer_rows(model.input_shape, model.layers)
+    head = ("Layer", "Output shape", "Param #", "MACs", "Memory", "Sees", "Crop", "Overlap")
+    cells = [("input", _by(model.input_shape), "", "", "", "", "", "")]
+    cells += [_cells(row) for row in rows]
+    whole = summary(model)
+    lines = [_columns([head, *cells]), ""]
+    lines.append(
+        f"Total: {whole['parameters']:,} parameters, {whole['macs']:,} MACs and "
+        f"{_memory(whole['activation_bytes'])} of activations for one image (float32)"
+    )
+    ratio = whole["code_ratio"]
+    said = f"{ratio:.2f} times as many" if ratio > 1 else f"{ratio:.2f} of them"
+    lines.append(
+        f"Code: {_by(rows[len(model.encoder) - 1].output_shape)} = {whole['code_size']:,} numbers "
+        f"for the {prod(model.input_shape):,} of an image: {said}"
+    )
+    lines += [f"Warning: {text}" for text in whole["warnings"]]
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    named = row.name.startswith(row.type.lower()[:6])
+    crop = " ".join(",".join(map(str, pair)) for pair in dict.fromkeys(row.crop or ()))
+    overlap = "" if row.overlap is None else "-".join(map(str, dict.fromkeys(row.overlap)))
+    return (
+        row.name if named else f"{row.name} ({row.type})",
+        _by(row.output_shape),
+        f"{row.parameters:,}",
+        f"{row.macs:,}",
+        _memory(row.activation_bytes),
+        _by(row.receptive_field),
+        crop,
+        overlap and f"{overlap} {'even' if row.even else 'UNEVEN'}",
+    )
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _memory(count: int) -> str:
+    return f"{count / 1024:,.1f} KiB" if count < 1024**2 else f"{count / 1024**2:,.1f} MiB"

@@ -1,0 +1,287 @@
+"""Output sizes of convolutions and transposed convolutions, one axis at a time, as Keras has them.
+
+The kernel's extent k' = (k - 1) d + 1 is what a kernel of size k covers at dilation d. A number as
+padding is PyTorch's: so many zeros on each side of a convolution's input, or so many pixels taken
+off each side of a transposed convolution's canvas. Keras knows "valid" and "same" only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from convae.config import Layer
+
+Padding = Literal["valid", "same"]
+
+
+def extent(kernel_size: int, dilation_rate: int = 1) -> int:
+    """Pixels from a kernel's first to its last tap: k' = (k - 1) d + 1."""
+    return (kernel_size - 1) * dilation_rate + 1
+
+
+def conv_size(
+    size: int,
+    kernel_size: int,
+    strides: int = 1,
+    padding: Padding | int = "valid",
+    dilation_rate: int = 1,
+) -> int:
+    """Pixels that come out of Conv2D along one axis; zero or less where the kernel does not fit.
+
+    same: ceil(i / s); valid: floor((i - k') / s) + 1; a number p: floor((i + 2p - k') / s) + 1.
+    """
+    if padding == "same":
+        return -(-size // strides)
+    p = 0 if padding == "valid" else padding
+    return (size + 2 * p - extent(kernel_size, dilation_rate)) // strides + 1
+
+
+def conv_padding(
+    size: int,
+    kernel_size: int,
+    strides: int = 1,
+    padding: Padding | int = "valid",
+    dilation_rate: int = 1,
+) -> tuple[int, int]:
+    """Zeros that Conv2D puts before and after its input; TensorFlow's `same` puts the odd one last."""
+    if padding != "same":
+        p = 0 if padding == "valid" else padding
+        return p, p
+    total = (conv_size(size, kernel_size, strides, "same") - 1) * strides - size
+    total = max(total + extent(kernel_size, dilation_rate), 0)
+    return total // 2, total - total // 2
+
+
+def conv_transpose_size(
+    size: int,
+    kernel_size: int,
+    strides: int = 1,
+    padding: Padding | int = "valid",
+    output_padding: int | None = None,
+    dilation_rate: int = 1,
+) -> int:
+    """Pixels that come out of Conv2DTranspose along one axis.
+
+    valid: (i - 1) s + max(k', s), or (i - 1) s + k' + op;
+    same: i s, or (i - 1) s + k' mod 2 + op, since each side then loses floor(k' / 2);
+    a number p: (i - 1) s - 2p + k' + op, the rule of PyTorch's ConvTranspose2d.
+    """
+    k = extent(kernel_size, dilation_rate)
+    if padding not in ("same", "valid"):
+        return (size - 1) * strides - 2 * padding + k + (output_padding or 0)
+    if output_padding is None:
+        return size * strides if padding == "same" else (size - 1) * strides + max(k, strides)
+    kept = k % 2 if padding == "same" else k
+    return (size - 1) * strides + kept + output_padding
+
+
+def crop(
+    size: int,
+    kernel_size: int,
+    strides: int = 1,
+    padding: Padding | int = "valid",
+    output_padding: int | None = None,
+    dilation_rate: int = 1,
+) -> tuple[int, int]:
+    """Pixels taken off the start and the end of the canvas of (i - 1) s + k'.
+
+    A negative number means zeros put on instead. `same` takes the odd pixel off the end, which is
+    why k=3, s=2 loses (0, 1) without output_padding and (1, 1) with output_padding 0.
+    """
+    setting = (kernel_size, strides, padding, output_padding, dilation_rate)
+    canvas = (size - 1) * strides + extent(kernel_size, dilation_rate)
+    total = canvas - conv_transpose_size(size, *setting)
+    if padding == "same":
+        first = max(total, 0) // 2
+    else:
+        first = 0 if padding == "valid" else padding
+    return first, total - first
+
+
+def problem(
+    size: int,
+    kernel_size: int,
+    strides: int = 1,
+    padding: Padding | int = "valid",
+    output_padding: int | None = None,
+    dilation_rate: int = 1,
+) -> str | None:
+    """Why Conv2DTranspose refuses this setting, with what would be right; None if it runs."""
+    named = {"kernel_size": kernel_size, "strides": strides, "dilation_rate": dilation_rate}
+    for name, value in {"input size": size, **named}.items():
+        if value < 1:
+            return f"{name} must be 1 or more. Received: {value}"
+    if output_padding is not None and not 0 <= output_padding < strides:
+        return (
+            f"output_padding must be 0 or more and smaller than strides {strides}. "
+            f"Received: {output_padding}"
+        )
+    if strides > 1 and dilation_rate > 1:
+        return (
+            "strides and dilation_rate cannot both be above 1. "
+            f"Received: strides {strides}, dilation_rate {dilation_rate}"
+        )
+    k = extent(kernel_size, dilation_rate)
+    if padding == "same" and output_padding == 0 and k % 2 == 0:
+        return (
+            f"an even kernel (here {k} pixels) with padding same and output_padding 0 has a shape "
+            "in Keras but dies when it runs; leave output_padding away or use an odd kernel"
+        )
+    if padding not in ("same", "valid") and padding < 0:
+        return f"padding must be valid, same, or a number from 0 up. Received: {padding}"
+    setting = (kernel_size, strides, padding, output_padding, dilation_rate)
+    if conv_transpose_size(size, *setting) < 1:
+        canvas = (size - 1) * strides + k
+        return f"padding {padding} on each side leaves nothing of a canvas of {canvas}"
+    return None
+
+
+def layer_options(layer: Layer, axis: int) -> dict[str, Any]:
+    """A config's layer along one axis, as the functions here take it."""
+    options: dict[str, Any] = {
+        "kernel_size": layer.kernel_size[axis],
+        "strides": layer.strides[axis],
+        "padding": layer.padding,
+        "dilation_rate": layer.dilation_rate[axis],
+    }
+    if layer.type == "conv_transpose":
+        options["output_padding"] = layer.output_padding and layer.output_padding[axis]
+    return options
+
+
+def layer_size(layer: Layer, size: int, axis: int) -> int:
+    """Pixels that come out of a config's layer along one axis."""
+    rule = conv_size if layer.type == "conv" else conv_transpose_size
+    return rule(size, **layer_options(layer, axis))
+
+
+def overlap(kernel_size: int, strides: int = 1, dilation_rate: int = 1) -> tuple[int, int]:
+    """The fewest and the most kernel copies that meet in one pixel, away from the border.
+
+    They are equal, so the overlap is even, exactly when s divides k (at dilation 1).
+    """
+    counts = [
+        sum((tap * dilation_rate - phase) % strides == 0 for tap in range(kernel_size))
+        for phase in range(strides)
+    ]
+    return min(counts), max(counts)
+
+
+def overlap_counts(
+    size: int,
+    kernel_size: int,
+    strides: int = 1,
+    padding: Padding | int = "valid",
+    output_padding: int | None = None,
+    dilation_rate: int = 1,
+) -> list[int]:
+    """Kernel copies that meet in each output pixel along one axis; 0 is a pixel of bias alone.
+
+    In two dimensions the counts of the axes multiply.
+    """
+    setting = (kernel_size, strides, padding, output_padding, dilation_rate)
+    counts = [0] * conv_transpose_size(size, *setting)
+    first, _ = crop(size, *setting)
+    for element in range(size):
+        for tap in range(kernel_size):
+            place = element * strides + tap * dilation_rate - first
+            if 0 <= place < len(counts):
+                counts[place] += 1
+    return counts
+
+
+def receptive_field(layers: Sequence[tuple[str, int, dict[str, Any]]]) -> int:
+    """Input pixels along one axis that the output pixel with the widest view hangs on.
+
+    `layers` are (type, input size, options) in the order of the data; type is conv or
+    conv_transpose. Borders do not clip the view. A strided transposed layer gives neighbours
+    different views, so every position of one period is asked.
+    """
+    period = 1
+    for _, _, options in layers:
+        period *= options["strides"]
+    widest = 0
+    for place in range(min(period, 256)):
+        low = high = place
+        for kind, size, options in reversed(layers):
+            reach = extent(options["kernel_size"], options["dilation_rate"]) - 1
+            step = options["strides"]
+            if kind == "conv":
+                first, _ = conv_padding(size, **options)
+                low, high = low * step - first, high * step - first + reach
+            else:
+                first, _ = crop(size, **options)
+                low, high = -((reach - low - first) // step), (high + first) // step
+        widest = max(widest, high - low + 1)
+    return widest
+
+
+@dataclass(frozen=True)
+class Way:
+    """One setting that leads from one size to another, along one axis."""
+
+    type: Literal["conv", "conv_transpose"]
+    kernel_size: int
+    strides: int
+    padding: Padding
+    output_padding: int | None
+    dilation_rate: int
+    crop: tuple[int, int]  # of a conv: input pixels at the start and the end that no kernel sees
+    even: bool
+
+    @property
+    def cost(self) -> float:
+        """How far from the simplest: small kernels, no holes, even overlap, few options set."""
+        holes = self.kernel_size < self.strides
+        taps = 6 if self.kernel_size == 1 else self.kernel_size
+        cost = 50 * holes + 6 * (self.dilation_rate - 1) + 4 * (not self.even) + taps
+        return cost + 2 * (self.output_padding is not None) + 0.5 * (self.padding == "valid")
+
+
+def ways(
+    start: int, end: int, max_kernel: int = 15, max_strides: int = 8, max_dilation: int = 4
+) -> list[Way]:
+    """Every legal setting from `start` to `end` pixels, the simplest first.
+
+    Conv2DTranspose where the size grows or stays, Conv2D where it shrinks.
+    """
+    found = _conv_ways if end < start else _conv_transpose_ways
+    limits = (max_kernel, max_strides, max_dilation)
+    return sorted(found(start, end, *limits), key=lambda way: (way.cost, way.kernel_size))
+
+
+def _grid(max_kernel: int, max_strides: int, max_dilation: int) -> Iterator[tuple[int, int, int]]:
+    for kernel in range(1, max_kernel + 1):
+        for step in range(1, max_strides + 1):
+            # a single tap has no dilation, and Keras refuses strides and dilation together
+            for dilation in range(1, 1 + (max_dilation if step == 1 < kernel else 1)):
+                yield kernel, step, dilation
+
+
+def _conv_transpose_ways(start: int, end: int, *limits: int) -> Iterator[Way]:
+    paddings: tuple[Padding, ...] = ("same", "valid")
+    for kernel, step, dilation in _grid(*limits):
+        for padding in paddings:
+            for extra in (None, *range(step)):
+                setting = (kernel, step, padding, extra, dilation)
+                if conv_transpose_size(start, *setting) == end and not problem(start, *setting):
+                    low, high = overlap(kernel, step, dilation)
+                    off = crop(start, *setting)
+                    yield Way(
+                        "conv_transpose", kernel, step, padding, extra, dilation, off, low == high
+                    )
+
+
+def _conv_ways(start: int, end: int, *limits: int) -> Iterator[Way]:
+    paddings: tuple[Padding, ...] = ("same", "valid")
+    for kernel, step, dilation in _grid(*limits):
+        for padding in paddings:
+            if conv_size(start, kernel, step, padding, dilation) == end:
+                low, high = overlap(kernel, step, dilation)
+                before, after = conv_padding(start, kernel, step, padding, dilation)
+                seen = (end - 1) * step + extent(kernel, dilation) - before
+                unseen = (0, max(start - seen, 0))
+                yield Way("conv", kernel, step, padding, None, dilation, unseen, low == high)

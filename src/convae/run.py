@@ -1,0 +1,225 @@
+"""A run's folder: what is in it, how it is found, and how it is written so that nothing is lost.
+
+    outputs/<name>/<time>-<id>/     outputs/<name>/latest points to the newest
+        config.yaml                 resolved: every default written out
+        manifest.json               versions, device, data, seed, command, times, fingerprints
+        history.csv                 a row an epoch
+        checkpoint/latest.npz       everything to go on from; previous.npz is the one before
+        best.keras, model.keras     plain Keras layers: of the best epoch, and of the last
+        metrics.json, figures/      written by `convae eval`
+
+Every file is written under a temporary name and renamed, so that a reader sees the old or the new.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import os
+import secrets
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convae.config import Config, parse_config
+from convae.errors import UserError
+
+HISTORY = (
+    "epoch",
+    "loss",
+    "val_loss",
+    "val_excess",
+    "learning_rate",
+    "seconds",
+    "images_per_second",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: its folder, and the ways to read and write what is in it."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, config: Config) -> Run:
+        """A new folder that holds the resolved config. Raises UserError if it cannot be made."""
+        parent = Path(config.output.folder) / config.name
+        run = cls(parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
+        with run.writing("the run's folder"):
+            (run.path / "checkpoint").mkdir(parents=True)
+            write_atomic(run.path / "config.yaml", config.to_yaml().encode())
+            link = parent / f".latest-{secrets.token_hex(4)}"
+            link.symlink_to(run.path.name)
+            link.replace(parent / "latest")
+        return run
+
+    @classmethod
+    def find(cls, text: str | None, folder: str = "outputs") -> Run:
+        """The run called `text`: its folder, its id or a part of it, or the name of its config.
+
+        Without `text`, the newest. Raises UserError, with the nearest names, if there is none.
+        """
+        runs = sorted(
+            (p.parent for p in Path(folder).glob("*/*/config.yaml") if p.parent.name != "latest"),
+            key=lambda p: p.name,
+        )
+        if text is None and runs:
+            return cls(runs[-1])
+        if text is None:
+            raise UserError(
+                f"there is no run in {folder}/ yet; convae train configs/mnist.yaml makes one"
+            )
+        if (Path(text) / "config.yaml").is_file():
+            return cls(Path(text).resolve() if Path(text).is_symlink() else Path(text))
+        matches = [p for p in runs if p.parent.name == text] or [p for p in runs if text in p.name]
+        if matches:
+            return cls(matches[-1])
+        names = list(dict.fromkeys(n for p in reversed(runs) for n in (p.parent.name, p.name)))
+        near = difflib.get_close_matches(text, names, 3, 0.4) or names[:4]
+        hint = f"nearest: {', '.join(near)}" if near else f"there is no run in {folder}/ yet"
+        raise UserError(f"no run called {text!r} in {folder}/; {hint}")
+
+    @property
+    def config(self) -> Config:
+        """The resolved config that the run was made with."""
+        path = self.path / "config.yaml"
+        try:
+            return parse_config(path.read_text(encoding="utf-8"), str(path))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error}") from None
+
+    @property
+    def best(self) -> Path:
+        """The `.keras` file of the epoch with the lowest validation loss."""
+        return self.path / "best.keras"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What `update_manifest` has collected; empty before its first call."""
+        path = self.path / "manifest.json"
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: is no manifest of a run: {error}") from None
+
+    def update_manifest(self, **fields: Any) -> None:
+        """Set fields of manifest.json and keep the others."""
+        self.write_json("manifest.json", {**self.manifest, **fields})
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write one of the run's JSON files."""
+        with self.writing(name):
+            write_atomic(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The rows of history.csv, one per finished epoch."""
+        path = self.path / "history.csv"
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+            return [{**row, "epoch": int(row["epoch"])} for row in rows]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path}: is no history of a run: {error}") from None
+
+    def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Write history.csv whole: a run has few epochs, and a resumed one may drop a row."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        with self.writing("history.csv"):
+            write_atomic(self.path / "history.csv", text.getvalue().encode())
+
+    def save_model(self, name: str, save: Callable[[str], None]) -> None:
+        """Let `save` write a `.keras` file under a temporary name, then give it its own."""
+        temporary = self.path / f".{name}.partial.keras"
+        with self.writing(name):
+            save(str(temporary))
+            replace(temporary, self.path / name)
+
+    def save_checkpoint(self, state: Mapping[str, Any], arrays: Sequence[NDArray[Any]]) -> None:
+        """Keep `state` (JSON) and `arrays`; the checkpoint before stays until this one is whole."""
+        folder = self.path / "checkpoint"
+        with self.writing("the checkpoint"):
+            data = io.BytesIO()
+            text = np.frombuffer(json.dumps(state).encode(), np.uint8)
+            np.savez(data, text, *arrays)  # arr_0 is the state
+            new, latest = folder / ".new.npz", folder / "latest.npz"
+            write_synced(new, data.getvalue())
+            if new.read_bytes() != data.getvalue():
+                raise OSError(f"{new} reads back differently from what was written")
+            if latest.exists():
+                latest.replace(folder / "previous.npz")
+            replace(new, latest)
+
+    def load_checkpoint(self) -> tuple[dict[str, Any], list[NDArray[Any]], str | None]:
+        """The newest whole checkpoint, and a notice if a newer one was damaged.
+
+        Raises UserError if there is none.
+        """
+        notice = None
+        for name in ("latest.npz", "previous.npz"):
+            path = self.path / "checkpoint" / name
+            try:
+                with np.load(path, allow_pickle=False) as file:
+                    text, *arrays = (file[f"arr_{i}"] for i in range(len(file.files)))
+                return json.loads(text.tobytes()), arrays, notice
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                notice = f"{path} is damaged ({error}); going on from the checkpoint before it"
+        raise UserError(
+            f"{self.path}: has no whole checkpoint to go on from. {notice or 'None was written yet'}"
+        )
+
+    @contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        """Turn a full disk or a read-only folder into a message that says what is safe."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # RuntimeError: how h5py reports a full disk
+            raise UserError(
+                f"{self.path}: {what} cannot be written: {error}. What was saved before stays whole"
+            ) from error
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` holds all of it or what it held before, also after a crash."""
+    temporary = path.with_name(f".{path.name}.partial")
+    write_synced(temporary, data)
+    replace(temporary, path)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write `data` and wait until the disk has it; leave no file behind if that fails."""
+    try:
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def replace(temporary: Path, path: Path) -> None:
+    """Give a whole file its name, and make the disk remember that too."""
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

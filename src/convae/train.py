@@ -1,0 +1,339 @@
+"""Training, in the order in which one would tell it.
+
+    from convae.config import load_config
+    from convae.train import train
+    run = train(load_config("configs/mnist.yaml", ["training.epochs=1"]))
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convae import metrics, runtime
+from convae.backend import keras
+from convae.config import Config
+from convae.data import TrainingData, load_training
+from convae.engine import Engine
+from convae.errors import UserError
+from convae.lab.ledger import layer_rows, table
+from convae.model import build_model, save_plain, weights_sha256
+from convae.progress import Progress
+from convae.run import Run
+
+STUCK_EPOCHS, STUCK_STEPS = 3, 100  # by then any healthy training is below the mean image
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """Ctrl-C or SIGTERM came; `run` is saved and can go on."""
+
+    def __init__(self, run: Run, when: str) -> None:
+        super().__init__(f"stopped {when}; saved in {run.path}")
+        self.run = run
+
+
+def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = ()) -> Run:
+    """Train `config`'s model and return its run; with `resume`, go on where that run stopped.
+
+    `callbacks` are Keras callbacks. Progress goes to stderr.
+    Raises UserError for what the user can mend, Interrupted after Ctrl-C (the run is saved).
+    """
+    # Everything that can be refused is refused before a folder is made.
+    say(table(config.model.input_shape, layer_rows(config.model.input_shape, config.model.layers)))
+    data = load_training(config.data, config.model.input_shape)
+    images, validation = data.train.images, data.validation.images
+    if config.training.batch_size > len(images):
+        raise UserError(
+            f"training.batch_size: cannot be larger than the {len(images):,} training images. "
+            f"Received: {config.training.batch_size:,}"
+        )
+    if data.notice:
+        say(data.notice)
+    say(f"{data.name}: {len(images):,} images to train on, {len(validation):,} to validate")
+    plan = runtime.start(config)
+    for note in (*plan.notes, f"runtime: {plan}"):
+        say(note)
+
+    steps = -(-data.images_per_epoch // config.training.batch_size)
+    model = build_model(config)
+    optimizer = build_optimizer(config, steps * config.training.epochs)
+    model.compile(optimizer=optimizer)  # so that callbacks find the optimizer
+    engine = Engine(model, config.training.loss, plan, optimizer)
+    floor, baseline = landmarks(config, data)
+
+    state: dict[str, Any] = {
+        "epoch": 0,  # the epoch to go on in,
+        "step": 0,  # its next step,
+        "losses": [],  # the sums of its batches' losses so far,
+        "epoch_seconds": 0.0,  # and the time that it has taken
+        "seconds": 0.0,
+        "history": [],
+    }
+    arrays: list[NDArray[Any]] = []
+    if resume:
+        state, arrays, notice = resume.load_checkpoint()
+        if notice:
+            say(notice)
+    run = resume or Run.create(config)
+    run.update_manifest(status="running", **describe(config, data, plan, model))
+    say(f"run: {run.path}")
+
+    rules = plateau_rules(config)
+    progress = Progress(config.training.epochs, state["epoch"], data.images_per_epoch, floor)
+    hooks = keras.callbacks.CallbackList(
+        [*rules, *callbacks, progress], model=model, epochs=config.training.epochs, steps=steps
+    )
+    model.stop_training = False
+    hooks.on_train_begin()
+    for row in state["history"]:  # the rules' state follows from the losses that they have seen
+        for rule in rules:
+            rule.on_epoch_end(int(row["epoch"]) - 1, dict(row))
+    if resume:  # after the rules, which also set the learning rate
+        restore(model, optimizer, arrays)
+
+    began = time.perf_counter() - state["seconds"]
+
+    def save(epoch: int, step: int, losses: list[float], epoch_seconds: float) -> None:
+        state.update(epoch=epoch, step=step, losses=losses, epoch_seconds=epoch_seconds)
+        state["seconds"] = time.perf_counter() - began
+        run.save_checkpoint(state, [v.numpy() for v in (*model.variables, *optimizer.variables)])
+
+    status = "failed"
+    try:
+        with interruptible() as interrupted:
+            for epoch in range(state["epoch"], config.training.epochs):
+                if model.stop_training:
+                    break
+                hooks.on_epoch_begin(epoch)
+                epoch_began = time.perf_counter() - state["epoch_seconds"]
+                order = epoch_order(config.seed, epoch, len(images), data.images_per_epoch)
+                losses = list(state["losses"])
+                for step in range(state["step"], steps):
+                    hooks.on_train_batch_begin(step)
+                    size = config.training.batch_size
+                    batch = images[order[step * size : (step + 1) * size]]
+                    loss = engine.train_step(batch)
+                    losses.append(loss * len(batch))
+                    if not math.isfinite(loss):
+                        raise UserError(diverged(config, epoch, step))
+                    hooks.on_train_batch_end(step, {"loss": loss, "size": len(batch)})
+                    if interrupted:
+                        status = "interrupted"
+                        save(epoch, step + 1, losses, time.perf_counter() - epoch_began)
+                        raise Interrupted(run, f"in epoch {epoch + 1} after step {step + 1}")
+                train_seconds = time.perf_counter() - epoch_began
+                val_loss = engine.evaluate(validation)
+                row = {
+                    "epoch": epoch + 1,
+                    "loss": math.fsum(losses) / data.images_per_epoch,
+                    "val_loss": val_loss,
+                    "val_excess": val_loss - floor,
+                    "learning_rate": float(optimizer.learning_rate),
+                    "seconds": time.perf_counter() - epoch_began,
+                    "images_per_second": data.images_per_epoch / train_seconds,
+                }
+                # The rules may change the learning rate for the next epoch, and the checkpoint
+                # must hold it: first the hooks, then the files, the checkpoint last of all.
+                hooks.on_epoch_end(epoch, dict(row))
+                best = min((r["val_loss"] for r in state["history"]), default=math.inf)
+                state["history"] = [*state["history"], row]
+                if val_loss < best:
+                    run.save_model("best.keras", lambda path: save_plain(model, path))
+                save(epoch + 1, 0, [], 0.0)
+                run.write_history(state["history"])
+                if stuck(state["history"], steps, baseline):
+                    raise UserError(stuck_message(config, val_loss, baseline))
+                if interrupted and epoch + 1 < config.training.epochs:
+                    status = "interrupted"
+                    raise Interrupted(run, f"after epoch {epoch + 1}")
+        run.save_model("model.keras", lambda path: save_plain(model, path))
+        status = "finished"
+    finally:
+        progress.close()
+        hooks.on_train_end()
+        run.update_manifest(
+            status=status,
+            seconds=round(time.perf_counter() - began, 3),
+            peak_memory_mib=peak_memory_mib(),
+            weights_sha256=weights_sha256(model),
+        )
+    return run
+
+
+def epoch_order(seed: int, epoch: int, count: int, total: int) -> NDArray[np.int64]:
+    """The order in which an epoch sees `total` images: shuffled passes over all `count` of them.
+
+    It follows from (seed, epoch) alone, so that a resumed run sees what an unbroken one sees.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    passes = [generator.permutation(count) for _ in range(-(-total // count))]
+    return np.concatenate(passes)[:total]
+
+
+def build_optimizer(config: Config, total_steps: int) -> Any:
+    """The Keras optimizer, its learning rate constant or a schedule over `total_steps`."""
+    rate: Any = config.training.learning_rate
+    schedule = config.training.schedule
+    if schedule.type == "one_cycle":
+        warmup = round(schedule.warmup * total_steps)
+        rate = keras.optimizers.schedules.CosineDecay(
+            rate / 25 if warmup else rate,
+            decay_steps=max(1, total_steps - warmup),
+            warmup_target=rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    make = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}[config.training.optimizer]
+    return make(learning_rate=rate)
+
+
+def plateau_rules(config: Config) -> list[Any]:
+    """Keras' callbacks that follow val_loss: their state can be had again from the history."""
+    rules: list[Any] = []
+    schedule, stopping = config.training.schedule, config.training.early_stopping
+    if schedule.type == "reduce_on_plateau":
+        rules.append(
+            keras.callbacks.ReduceLROnPlateau(
+                factor=schedule.factor,
+                patience=schedule.patience,
+                min_lr=schedule.min_learning_rate,
+                min_delta=0.0,
+            )
+        )
+    if stopping:
+        rules.append(
+            keras.callbacks.EarlyStopping(
+                patience=stopping.patience, min_delta=stopping.min_delta, mode="min"
+            )
+        )
+    return rules
+
+
+def landmarks(config: Config, data: TrainingData) -> tuple[float, float]:
+    """On the validation part: the lowest loss that can be reached, and the mean image's loss."""
+    mean = metrics.mean_image(data.train.images)
+    validation = data.validation.images
+    scores = metrics.image_scores(validation, np.broadcast_to(mean, validation.shape))
+    if config.training.loss == "mean_squared_error":
+        return 0.0, float(scores["mse"].mean())
+    return float(scores["floor"].mean()), float(scores["bce"].mean())
+
+
+def restore(model: Any, optimizer: Any, arrays: Sequence[NDArray[Any]]) -> None:
+    """Give model and optimizer the values of a checkpoint; they must be built alike."""
+    variables = [*model.variables, *optimizer.variables]
+    shapes = [tuple(v.shape) for v in variables]
+    if shapes != [a.shape for a in arrays]:
+        raise UserError("the checkpoint belongs to another model or optimizer than the config's")
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+
+
+@contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """A list that the first SIGINT or SIGTERM fills; a second one acts at once."""
+    received: list[int] = []
+
+    def handle(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, previous[number])
+        say("finishing the step and saving; once more to stop at once")
+
+    try:
+        previous = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: whoever owns the process handles signals
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def diverged(config: Config, epoch: int, step: int) -> str:
+    """Why a loss is not a number, most likely first."""
+    rate = config.training.learning_rate
+    return (
+        f"the loss is not a number in epoch {epoch + 1}, step {step + 1}. Likely causes: "
+        f"training.learning_rate: {rate:g} is too high (try {rate / 10:g}); a linear or relu last "
+        "layer that grows without bound; many layers without a suitable kernel_initializer"
+    )
+
+
+def stuck(history: Sequence[dict[str, float]], steps: int, baseline: float) -> bool:
+    """Whether no epoch has come below what the mean image reaches, though it had the time."""
+    enough = len(history) >= STUCK_EPOCHS and len(history) * steps >= STUCK_STEPS
+    return enough and min(row["val_loss"] for row in history) > baseline
+
+
+def stuck_message(config: Config, val_loss: float, baseline: float) -> str:
+    """Why a model is no better than the mean image, most likely first."""
+    return (
+        f"val_loss {val_loss:.5f} is still above the mean image's {baseline:.5f}: the model has "
+        "learned nothing of single images. Likely causes: training.learning_rate "
+        f"{config.training.learning_rate:g} is too high (dead ReLUs) or far too low; a last layer "
+        "whose activation cannot reach [0, 1]; a code too small to tell images apart"
+    )
+
+
+def describe(config: Config, data: TrainingData, plan: runtime.Plan, model: Any) -> dict[str, Any]:
+    """What a manifest says from the start."""
+    packages = ("convae", "tensorflow", "keras", "numpy")
+    return {
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "git_commit": git_commit(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seed": config.seed,
+        "device": plan.device,
+        "precision": plan.precision,
+        "runtime": plan.record(),
+        "threads": plan.strands,
+        "parameters": model.count_params(),
+        "data": {
+            "name": data.name,
+            "sample": data.sample,
+            "train_images": len(data.train.images),
+            "validation_images": len(data.validation.images),
+            "images_per_epoch": data.images_per_epoch,
+        },
+        "data_sha256": data.sha256,
+        "platform": platform.platform(),
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the code that runs, if it runs from a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--verify", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def peak_memory_mib() -> float:
+    """The most memory that this process has held, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; on macOS bytes
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def say(text: str) -> None:
+    """A line for the user; stdout is kept for what a program would read."""
+    print(text, file=sys.stderr, flush=True)

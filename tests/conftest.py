@@ -1,0 +1,74 @@
+"""What the tests share: an isolated home, a few real digits, and the command line as a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "src/convae/assets/mnist_sample.npz"
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No test sees the user's Keras cache or the caller's data, and none reaches the network."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras-home"))
+    monkeypatch.delenv("CONVAE_DATA", raising=False)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    return
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An npz of real digits: 250 for training (50 of them to validate), 60 for testing."""
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    with np.load(SAMPLE) as file:
+        np.savez(
+            path,
+            x_train=file["x_train"][:250],
+            y_train=file["y_train"][:250],
+            x_test=file["x_test"][:60],
+            y_test=file["y_test"][:60],
+        )
+    return path
+
+
+@pytest.fixture
+def convae(tmp_path: Path) -> Command:
+    """Run the command line in a process of its own, in an empty folder."""
+
+    def run(*words: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "convae", *words],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=tmp_path,
+            env={**os.environ, **env},
+            check=False,
+        )
+
+    return run
+
+
+def tiny(digits: Path, outputs: Path, *more: str) -> list[str]:
+    """Overrides that train configs/mnist.yaml within a second on `digits`."""
+    return [
+        f"data.path={digits}",
+        f"output.folder={outputs}",
+        "training.epochs=2",
+        "training.batch_size=40",
+        "model.encoder.0.filters=4",
+        "model.encoder.1.filters=4",
+        "model.decoder.1.filters=4",
+        "model.decoder.2.filters=4",
+        *more,
+    ]

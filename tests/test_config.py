@@ -1,0 +1,159 @@
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convae.config import Config, ConvTranspose, load_config, parse_config
+from convae.errors import UserError
+
+MNIST = ROOT / "configs/mnist.yaml"
+
+
+def write(folder: Path, text: str, name: str = "c.yaml") -> Path:
+    path = folder / name
+    path.write_text(f"base: {MNIST}\n{text}")
+    return path
+
+
+def message(path: Path, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+def test_mnist_yaml_is_the_reading() -> None:
+    config = load_config(MNIST)
+    layers = config.model.layers
+    assert [layer.filters for layer in layers] == [32, 16, 8, 8, 16, 32, 1]
+    assert {layer.kernel_size for layer in layers} == {(3, 3)}
+    assert [isinstance(layer, ConvTranspose) for layer in layers] == [0, 0, 0, 1, 1, 1, 0]
+    assert [layer.padding for layer in layers] == ["valid"] * 6 + ["same"]
+    assert [layer.activation for layer in layers] == ["relu"] * 6 + ["sigmoid"]
+    assert {layer.kernel_initializer for layer in layers[:-1]} == {"he_normal"}
+    assert (config.training.epochs, config.training.batch_size) == (25, 1000)
+    assert (config.training.optimizer, config.training.loss) == ("adam", "binary_crossentropy")
+    assert config.data.validation_split == 0.2
+    assert config.seed == 0
+    assert config.name == "mnist"
+
+
+def test_all_errors_come_at_once_each_with_its_line(tmp_path: Path) -> None:
+    text = "training:\n  epoch: 3\n  batch_size: 0\ndata:\n  subset: many\ncolour: red\n"
+    path = write(tmp_path, text)
+    lines = message(path).splitlines()
+    assert lines[0] == f"{path}: 4 errors"
+    assert any("line 3: training.epoch: unknown key; did you mean epochs?" in line for line in lines)
+    assert any("line 4: training.batch_size" in line and "Received: 0" in line for line in lines)
+    assert any("line 6: data.subset" in line and "Received: 'many'" in line for line in lines)
+    assert any("line 7: colour: unknown key; known here: name, seed" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("training.epochs=2.5", "training.epochs: input should be a valid integer"),
+        ("training.epochs=true", "training.epochs: input should be a valid integer"),
+        ("training.learning_rate=0", "greater than 0. Received: 0"),
+        ("model.encoder.0.filters=-1", "model.encoder.0.filters: input should be greater"),
+        ("model.encoder.0.filter=1", "model.encoder.0.filter: unknown key; did you mean filters?"),
+        ("model.encoder.9.filters=1", "9 is no place in a list of 3"),
+        ("model.encoder=[]", "model.encoder: "),
+        ("model.encoder.0.type=dense", "'conv', 'conv_transpose'"),
+        ("model.decoder.0.output_padding=1", "must be smaller than strides (1, 1)"),
+        ("model.encoder.0={type: conv, filters: 1, kernel_size: 3, strides: 2, dilation_rate: 2}",
+         "cannot both be above 1"),
+        ("model.decoder.3.activation=relu", "needs a last layer with activation: sigmoid"),
+        ("training.schedule.type=cosine", "'constant', 'one_cycle', 'reduce_on_plateau'"),
+        ("training.schedule={type: one_cycle, warm_up: 0.1}", "did you mean warmup?"),
+        ("training", "must read key=value"),
+        ("a b=1", "must read key=value"),
+        ("training.epochs=[1", "not YAML"),
+        ("seed.x=1", "seed"),
+        ("name=../evil", "name: "),
+    ],
+)  # fmt: skip
+def test_wrong_overrides(override: str, part: str) -> None:
+    text = message(MNIST, override)
+    assert part in text
+    assert "Traceback" not in text
+
+
+def test_sizes_that_do_not_come_back_show_the_table_and_the_mend(tmp_path: Path) -> None:
+    path = write(tmp_path, "seed: 1")
+    text = message(path, "model.decoder.0.padding=same")
+    assert "conv2d_4: the decoder gives 26x26x1, but its input is 28x28x1" in text
+    assert "smallest mend: conv2d_transpose_1: padding: valid" in text
+    assert "conv2d_transpose_1 (Conv2DTranspose)  (None, 22, 22, 8)" in text
+    assert text.count("<--") == 1
+    assert load_config(path, ["model.decoder.0.padding=same", "model.decoder.0.padding=valid"])
+
+
+def test_a_kernel_larger_than_its_input_is_named() -> None:
+    text = message(MNIST, "model.encoder.1.kernel_size=40")
+    assert "conv2d_2: the kernel (40, 40)" in text
+    assert "larger than its input of 26x26" in text
+
+
+def test_base_is_merged_key_by_key(tmp_path: Path) -> None:
+    write(tmp_path, "training: {epochs: 7, schedule: {type: one_cycle, warmup: 0.3}}", "a.yaml")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\ntraining:\n  schedule: {type: constant}\n")
+    config = load_config(tmp_path / "b.yaml", ["training.batch_size=10"])
+    assert config.name == "b"
+    assert config.training.epochs == 7
+    assert config.training.batch_size == 10
+    assert config.training.schedule.type == "constant"
+    assert config.model == load_config(MNIST).model
+
+
+def test_a_circle_of_bases_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    assert "a.yaml -> b.yaml -> a.yaml" in message(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("- 1\n- 2\n", "must be a mapping"),
+        ("a: [1\n", "not YAML"),
+        ("seed: 1\nseed: 2\n", "line 2: seed stands here for the second time"),
+        ("a: &x 1\nb: *x\n", "aliases"),
+        ("[" * 5000 + "]" * 5000, "deep"),
+        ("a: !!python/object:os.system 1\n", "not YAML"),
+        ("? [1, 2]\n: 3\n", "a key must be a word"),
+        ("\x00", "not YAML"),
+        ("", "model: is missing"),
+        ("base: 3\n", "base: must name a YAML file"),
+    ],
+)
+def test_files_that_are_no_config(tmp_path: Path, text: str, part: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    assert part in message(path)
+
+
+def test_a_missing_file_offers_near_names(tmp_path: Path) -> None:
+    write(tmp_path, "", "mnist.yaml")
+    assert "mnist.yaml" in message(tmp_path / "mnits.yaml")
+
+
+def test_a_config_survives_its_yaml() -> None:
+    overrides = ["training.early_stopping={patience: 2}", "training.schedule={type: one_cycle}"]
+    config = load_config(MNIST, [*overrides, "training.learning_rate=1e-3", "seed=0"])
+    assert config.training.learning_rate == 1e-3
+    assert parse_config(config.to_yaml(), "again") == config
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_config(MNIST).seed = 1  # type: ignore[misc]
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_any_override_is_taken_or_refused_in_words(key: str, value: str) -> None:
+    try:
+        assert isinstance(load_config(MNIST, [f"{key}={value}"]), Config)
+    except UserError as error:
+        assert str(error)

@@ -1,0 +1,86 @@
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT, SAMPLE
+from test_model import STACKS
+
+from convae.config import load_config
+from convae.runtime import Plan
+
+PLAN = Plan("cpu", "test", "float32", jit_compile=False, strands=2, micro_batch=7)
+
+
+def build(overrides: Sequence[str] = (), plan: Plan = PLAN) -> tuple[Any, Any]:
+    """A model with an engine that trains it by plain gradient descent."""
+    from convae.backend import keras
+    from convae.engine import Engine
+    from convae.model import build_model
+
+    config = load_config(ROOT / "configs/mnist.yaml", overrides)
+    model = build_model(config)
+    return model, Engine(model, config.training.loss, plan, keras.optimizers.SGD(0.01))
+
+
+def images(count: int, shape: tuple[int, ...] = (28, 28, 1)) -> Any:
+    if shape == (28, 28, 1):
+        with np.load(SAMPLE) as file:
+            return file["x_train"][:count, ..., None]
+    return np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
+
+
+def test_thirty_steps_are_keras_train_on_batch() -> None:
+    from convae.backend import keras
+
+    model, engine = build()
+    theirs = keras.models.clone_model(model)
+    theirs.set_weights(model.get_weights())
+    theirs.compile(keras.optimizers.SGD(0.01), "binary_crossentropy", jit_compile=False)
+    digits = images(61)  # two strands of 30 and 31: the last micro-batches hold 2 and 3
+    scaled = digits / np.float32(255)
+    for step in range(30):
+        batch = slice(0, 61 if step % 2 else 40)
+        expected = theirs.train_on_batch(scaled[batch], scaled[batch])
+        assert engine.train_step(digits[batch]) == pytest.approx(float(expected), abs=1e-6)
+    for ours, reference in zip(model.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, reference, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_any_stack_of_the_schema_runs(name: str) -> None:
+    model, engine = build(STACKS[name])
+    data = images(9, model.input_shape[1:])
+    expected = model.predict_on_batch(data / np.float32(255))
+    np.testing.assert_allclose(engine.predict(data, batch_size=4), expected, atol=2e-6)
+    losses = [engine.train_step(data) for _ in range(8)]
+    assert losses[-1] < losses[0]
+
+
+def test_evaluate_is_the_mean_over_all_images() -> None:
+    from convae.metrics import image_scores
+
+    _, engine = build()
+    digits = images(23)
+    scores = image_scores(digits, engine.predict(digits))
+    assert engine.evaluate(digits, batch_size=10) == pytest.approx(scores["bce"].mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize(("strands", "micro_batch"), [(1, 50), (2, 50), (2, 3), (3, 1), (5, 2)])
+def test_slices_do_not_change_the_step(strands: int, micro_batch: int) -> None:
+    digits = images(13)
+    whole, engine = build(plan=dataclasses.replace(PLAN, strands=1, micro_batch=13))
+    engine.train_step(digits)
+    model, engine = build(
+        plan=dataclasses.replace(PLAN, strands=strands, micro_batch=micro_batch)
+    )
+    engine.train_step(digits)
+    for ours, reference in zip(model.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, reference, atol=1e-7)
+
+
+def test_fewer_images_than_strands() -> None:
+    _, engine = build(plan=dataclasses.replace(PLAN, strands=5))
+    assert np.isfinite(engine.train_step(images(2)))
+    assert engine.predict(images(1)).shape == (1, 28, 28, 1)

@@ -1,0 +1,138 @@
+"""Folders of PNG and JPEG files, made by the test itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convae import config, data, images
+from convae.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+SHAPE = (6, 5, 1)
+
+
+def make_images(count: int, shape: tuple[int, ...] = (6, 5), seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
+
+
+def refusal(path: str | Path, shape: tuple[int, int, int] = SHAPE, **settings: Any) -> str:
+    with pytest.raises(UserError) as error:
+        data.load_training(config.Data(path=str(path), **settings), shape)
+    assert str(error.value).startswith("data.path: ")
+    return str(error.value)
+
+
+def save_images(folder: Path, count: int, suffix: str = ".png", mode: str = "L") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, x in enumerate(make_images(count, (6, 5, 3) if mode == "RGB" else (6, 5))):
+        Image.fromarray(x).save(folder / f"{i:03}{suffix}")
+
+
+def test_images_with_classes(tmp_path: Path) -> None:
+    for name in ("2", "10", "1"):
+        (tmp_path / name).mkdir()
+        for i in range(20):
+            Image.new("L", (5, 6), 20 * int(name) + i).save(tmp_path / name / f"{i}.png")
+    for name in (".DS_Store", "Thumbs.db", "README.md", "LICENSE"):
+        (tmp_path / "2" / name).write_text("no image")
+    settings = config.Data(path=str(tmp_path))
+    training, test = data.load_training(settings, SHAPE), data.load_test(settings, SHAPE)
+    assert training.classes == test.classes == ("1", "2", "10")
+    assert (len(training.train), len(training.validation), len(test.part)) == (43, 11, 6)
+    for part in (training.train, training.validation, test.part):
+        assert part.labels is not None
+        assert len(set(part.labels)) > 1  # no cut follows the classes
+        number = np.array([1, 2, 10])[part.labels]
+        np.testing.assert_array_equal(part.images[:, 0, 0, 0] // 20, number)
+    assert training.sha256 == data.load_training(settings, SHAPE).sha256
+
+
+def test_images_with_train_and_test_folders(tmp_path: Path) -> None:
+    save_images(tmp_path / "train" / "cat", 5)
+    save_images(tmp_path / "train" / "dog", 5)
+    save_images(tmp_path / "test" / "dog", 2)
+    settings = config.Data(path=str(tmp_path))
+    training, test = data.load_training(settings, SHAPE), data.load_test(settings, SHAPE)
+    assert training.classes == test.classes == ("cat", "dog")
+    assert (len(training.train), len(training.validation), len(test.part)) == (8, 2, 2)
+    np.testing.assert_array_equal(test.part.labels, [1, 1])
+
+
+def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
+    save_images(tmp_path / "train", 10)
+    save_images(tmp_path / "boat", 10)
+    assert data.load_training(config.Data(path=str(tmp_path)), SHAPE).classes == ("boat", "train")
+
+
+def test_images_without_classes_of_any_kind(tmp_path: Path) -> None:
+    save_images(tmp_path, 6, ".PNG")
+    save_images(tmp_path, 6, ".jpg", "RGB")
+    deep = Image.fromarray(np.full((6, 5), 0x8080, np.uint16))
+    deep.save(tmp_path / "deep.png")
+    loaded = images.read_folder(tmp_path, "train", SHAPE, None)
+    assert loaded.images.shape == (13, 6, 5, 1)
+    assert loaded.labels is None
+    assert any(np.all(x == 0x80) for x in loaded.images)  # 16 bits are scaled, not clipped
+    assert images.read_folder(tmp_path, "train", (6, 5, 3), None).images.shape == (13, 6, 5, 3)
+
+
+def test_mixed_sizes_need_resize(tmp_path: Path) -> None:
+    save_images(tmp_path, 3)
+    Image.new("L", (9, 8)).save(tmp_path / "big.png")
+    message = refusal(tmp_path)
+    for words in ("6 x 5", "2 others", "big.png is 8 x 9", "set data.resize to [6,5]"):
+        assert words in message
+    loaded = data.load_training(config.Data(path=str(tmp_path), resize=(6, 5)), SHAPE)
+    assert loaded.train.images.shape[1:] == SHAPE
+    assert "model.input_shape" in refusal_of_resize(tmp_path)
+
+
+def refusal_of_resize(path: Path) -> str:
+    with pytest.raises(UserError, match=r"data.resize: .* Received: \[4, 4\]") as error:
+        data.load_training(config.Data(path=str(path), resize=(4, 4)), SHAPE)
+    return str(error.value)
+
+
+def test_image_folder_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no images" in refusal(tmp_path)
+    (tmp_path / "table.csv").write_text("1,2")
+    assert "1 other files, such as table.csv" in refusal(tmp_path)
+    save_images(tmp_path, 4)
+    (tmp_path / "zebra.gif").write_bytes(b"GIF89a")
+    message = refusal(tmp_path)
+    for words in ("table.csv: is no image", "neither are 1 other files", "4 are"):
+        assert words in message
+    (tmp_path / "table.csv").unlink()
+    (tmp_path / "zebra.gif").unlink()
+    assert "[6, 5, 1]" not in refusal(tmp_path, (8, 8, 1))  # the size of the images is named
+    whole = (tmp_path / "000.png").read_bytes()
+    (tmp_path / "000.png").write_bytes(whole[:-25])
+    (tmp_path / "001.png").write_bytes(b"")
+    message = refusal(tmp_path)
+    assert "000.png: is no image" in message
+    assert "neither are 1 other files; 2 are" in message
+    save_images(tmp_path, 4)
+    monkeypatch.setattr(images, "MAX_PIXELS", 29)
+    assert "5 x 6 is more than 29 pixels" in refusal(tmp_path)
+
+
+def test_links_must_stay_in_the_folder(tmp_path: Path) -> None:
+    save_images(tmp_path / "in", 4)
+    save_images(tmp_path / "out", 1)
+    (tmp_path / "in" / "same.png").symlink_to(tmp_path / "in" / "000.png")
+    settings = config.Data(path=str(tmp_path / "in"))
+    assert len(data.load_training(settings, SHAPE).train) == 3
+    for target in (tmp_path / "out" / "000.png", tmp_path / "out"):
+        link = tmp_path / "in" / "link.png"
+        link.symlink_to(target)
+        assert "leads out of the folder" in refusal(tmp_path / "in")
+        link.unlink()

@@ -1,0 +1,119 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from convae.config import Config, load_config
+from convae.lab.ledger import layer_rows, table
+
+MNIST = ROOT / "configs/mnist.yaml"
+READING = """\
+conv2d_1 (Conv2D)                     (None, 26, 26, 32)      320
+conv2d_2 (Conv2D)                     (None, 24, 24, 16)    4,624
+conv2d_3 (Conv2D)                     (None, 22, 22, 8)     1,160
+conv2d_transpose_1 (Conv2DTranspose)  (None, 24, 24, 8)       584
+conv2d_transpose_2 (Conv2DTranspose)  (None, 26, 26, 16)    1,168
+conv2d_transpose_3 (Conv2DTranspose)  (None, 28, 28, 32)    4,640
+conv2d_4 (Conv2D)                     (None, 28, 28, 1)       289
+Total params: 12,785"""
+
+# Stacks that are unlike the reading's, as overrides of it.
+STACKS = {
+    "strided": [
+        "model.encoder=[{type: conv, filters: 4, kernel_size: 3, strides: 2, padding: same},"
+        "{type: conv, filters: 6, kernel_size: 3, strides: 2, padding: same, activation: elu}]",
+        "model.decoder=[{type: conv_transpose, filters: 4, kernel_size: 3, strides: 2,"
+        "padding: same, output_padding: 1},"
+        "{type: conv_transpose, filters: 1, kernel_size: 4, strides: 2, padding: same,"
+        "activation: sigmoid}]",
+    ],
+    "dilated": [
+        "model.encoder=[{type: conv, filters: 3, kernel_size: [3, 5], dilation_rate: [2, 1]}]",
+        "model.decoder=[{type: conv_transpose, filters: 1, kernel_size: [3, 5],"
+        "dilation_rate: [2, 1], activation: sigmoid, use_bias: false}]",
+    ],
+    "RGB and not square": [
+        "model.input_shape=[20, 14, 3]",
+        "model.encoder=[{type: conv, filters: 5, kernel_size: 2, strides: [2, 1]}]",
+        "model.decoder=[{type: conv_transpose, filters: 3, kernel_size: 2, strides: [2, 1],"
+        "activation: sigmoid}]",
+    ],
+    "mean squared error": [
+        "model.decoder.3.activation=linear",
+        "training.loss=mean_squared_error",
+    ],
+}
+
+
+def stacks() -> list[Config]:
+    return [load_config(MNIST, overrides) for overrides in STACKS.values()]
+
+
+def test_the_table_and_the_model_are_the_readings() -> None:
+    from convae.model import build_model, stack
+
+    config = load_config(MNIST)
+    rows = layer_rows(config.model.input_shape, config.model.layers)
+    assert table(config.model.input_shape, rows).endswith(READING)
+    model = build_model(config)
+    assert model.count_params() == 12_785
+    assert [layer.name for layer in stack(model)] == [row.name for row in rows]
+    assert [tuple(layer.output.shape[1:]) for layer in stack(model)] == [
+        row.output_shape for row in rows
+    ]
+
+
+@pytest.mark.parametrize("config", stacks(), ids=STACKS)
+def test_keras_has_the_shapes_and_parameters_of_the_ledger(config: Config) -> None:
+    from convae.model import build_model, stack
+
+    model = build_model(config)
+    rows = layer_rows(config.model.input_shape, config.model.layers)
+    assert [tuple(layer.output.shape[1:]) for layer in stack(model)] == [
+        row.output_shape for row in rows
+    ]
+    assert [layer.count_params() for layer in stack(model)] == [row.parameters for row in rows]
+    images = np.zeros((2, *config.model.input_shape), np.float32)
+    assert model.predict_on_batch(images).shape == images.shape
+
+
+def test_the_seed_alone_decides_the_weights() -> None:
+    from convae.backend import keras
+    from convae.model import build_model, weights_sha256
+
+    first = build_model(load_config(MNIST))
+    keras.utils.set_random_seed(99)  # hidden state must not matter
+    assert weights_sha256(build_model(load_config(MNIST))) == weights_sha256(first)
+    assert weights_sha256(build_model(load_config(MNIST, ["seed=1"]))) != weights_sha256(first)
+
+
+def test_a_saved_model_needs_keras_alone(tmp_path: Path) -> None:
+    from convae.model import build_model, save_plain
+
+    model = build_model(load_config(MNIST))
+    model.compile(optimizer="adam")
+    save_plain(model, str(tmp_path / "m.keras"))
+    images = np.random.default_rng(0).random((3, 28, 28, 1), np.float32)
+    np.save(tmp_path / "x.npy", images)
+    script = (
+        "import sys; sys.modules['convae'] = None\n"
+        "import keras, numpy as np\n"
+        "m = keras.models.load_model('m.keras', safe_mode=True)\n"
+        "x = np.load('x.npy')\n"
+        "code = m.get_layer('encoder')(x)\n"
+        "assert code.shape == (3, 22, 22, 8), code.shape\n"
+        "np.save('y.npy', m(x)); np.save('z.npy', m.get_layer('decoder')(code))\n"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "1",
+    }
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=env, check=True, timeout=100)
+    expected = np.asarray(model(images))
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
+    np.testing.assert_array_equal(np.load(tmp_path / "z.npy"), expected)
+    assert (tmp_path / "m.keras").stat().st_size < 120_000  # the weights alone, no optimizer
