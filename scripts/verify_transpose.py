@@ -1,9 +1,9 @@
 """Compare the laboratory's arithmetic with the installed Keras, setting by setting.
 
-    python scripts/verify_transpose.py            every setting up to size 9: about a minute
+    python scripts/verify_transpose.py            every setting up to size 9: two minutes
     python scripts/verify_transpose.py --size 4   up to size 4
 
-Inputs of 1 to 9 rows, kernels 1 to 9, strides 1 to 4, dilation 1 to 3, both paddings and every
+Inputs of 1 to 9 rows, kernels 1 to 9, strides 1 to 5, dilation 1 to 3, both paddings and every
 output_padding: what is legal must agree with the running layer exactly in shape and to 1e-5 in
 value, in all three ways of computing it; what we refuse, Keras must refuse too.
 """
@@ -16,7 +16,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # without it the CPU refuses all dilation
@@ -25,18 +26,40 @@ import numpy as np
 
 from convae.errors import UserError
 from convae.lab import transpose
-from convae.lab.transpose import Setting
+from convae.lab.sizes import Padding
+from convae.lab.transpose import Array, Setting
 
+PADDINGS: tuple[Padding, ...] = ("valid", "same")
 NO_DILATION = "do not yet support dilation rates larger than 1"  # TensorFlow without oneDNN
 
 
+class Operation(NamedTuple):
+    """One of the two operations: our function, our ways to compute it, and Keras' layer."""
+
+    name: str
+    run: Callable[..., Array]
+    ways: Sequence[transpose.Operation]
+    keras: transpose.Operation
+
+
+TRANSPOSED = Operation(
+    "Conv2DTranspose",
+    transpose.conv_transpose,
+    list(transpose.TRANSPOSE_WAYS.values()),
+    transpose.by_keras,
+)
+PLAIN = Operation(
+    "Conv2D", transpose.conv, list(transpose.CONV_WAYS.values()), transpose.conv_by_keras
+)
+
 def settings() -> Iterator[tuple[int, Setting]]:
     """Every kernel size and setting, legal or not."""
-    for kernel, step, dilation in itertools.product(range(1, 10), range(1, 5), range(1, 4)):
-        for padding in ("valid", "same"):
-            for extra in (None, *range(step + 1)):
+    for kernel, step, dilation in itertools.product(range(1, 10), range(1, 6), range(1, 4)):
+        refused = step > 1 and dilation > 1  # once is enough
+        for padding in PADDINGS:
+            for extra in (None, *(() if refused else range(step + 1))):
                 both = None if extra is None else (extra, extra)
-                yield kernel, Setting((step, step), padding, both, (dilation, dilation))  # type: ignore[arg-type]
+                yield kernel, Setting((step, step), padding, both, (dilation, dilation))
 
 
 def main() -> int:
@@ -51,9 +74,12 @@ def main() -> int:
             shape = (size, 1 + (size + number) % largest)  # not square
             x = random.integers(-4, 5, (2, *shape, 2))
             kernel = random.integers(-4, 5, (k, k, 3, 2))
-            counts[outcome(x, kernel, setting)] += 1
-        print(f"\rup to size {size}: {counts.total():,} settings", end="", flush=True)
-    print(f"\r{counts['agree']:,} legal settings agree with Keras, ", end="")
+            counts[outcome(x, kernel, setting, TRANSPOSED)] += 1
+            if setting.output_padding is None:
+                counts[outcome(x, kernel.swapaxes(2, 3), setting, PLAIN)] += 1
+        print(f"up to size {size}: {counts.total():,} settings", file=sys.stderr, flush=True)
+    print(f"{counts[TRANSPOSED.name]:,} legal settings of Conv2DTranspose and ", end="")
+    print(f"{counts[PLAIN.name]:,} of Conv2D agree with Keras, ", end="")
     print(f"{counts['refused']:,} illegal ones are refused by both", end="")
     if counts["cannot"]:
         print(f", {counts['cannot']:,} dilated ones cannot run on this processor", end="")
@@ -61,28 +87,28 @@ def main() -> int:
     return 0
 
 
-def outcome(x: transpose.Array, kernel: transpose.Array, setting: Setting) -> str:
-    """agree, refused (by both) or cannot (dilation without oneDNN); SystemExit otherwise."""
-    what = f"input {x.shape}, kernel {kernel.shape}, {setting}"
+def outcome(x: Array, kernel: Array, setting: Setting, operation: Operation) -> str:
+    """The operation's name if all agree, refused (by both) or cannot; SystemExit otherwise."""
+    what = f"{operation.name}: input {x.shape}, kernel {kernel.shape}, {setting}"
+    ours, refusal = [], ""
     try:
-        ours = [transpose.conv_transpose(x, kernel, setting, w) for w in transpose.TRANSPOSE_WAYS.values()]
+        ours = [operation.run(x, kernel, setting, way) for way in operation.ways]
     except UserError as error:
         refusal = str(error)
-        ours = []
     try:
-        keras = transpose.by_keras(x, kernel, setting)
+        keras = operation.keras(x, kernel, setting)
     except Exception as error:  # Keras and TensorFlow raise many kinds
         if ours and NO_DILATION in str(error):
             return "cannot"
         if ours:
-            sys.exit(f"\nKeras refuses what we compute: {what}: {error}")
+            sys.exit(f"Keras refuses what we compute: {what}: {error}")
         return "refused"
     if not ours and keras.size:  # an image of no pixels is no answer
-        sys.exit(f"\nKeras computes what we refuse: {what}: {refusal}")
+        sys.exit(f"Keras computes what we refuse: {what}: {refusal}")
     for result in ours:
         if result.shape != keras.shape or not np.allclose(result, keras, rtol=0, atol=1e-5):
-            sys.exit(f"\ndisagreement: {what}: {result.shape} and {keras.shape}")
-    return "agree" if ours else "refused"
+            sys.exit(f"disagreement: {what}: {result.shape} and {keras.shape}")
+    return operation.name if ours else "refused"
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def test_split_sizes_are_those_of_keras(count: int, fraction: float) -> None:
     if 0 < keras < count:
         assert data._first(count, fraction, "data.validation_split") == keras
     else:
-        with pytest.raises(UserError, match="data.validation_split"):
+        with pytest.raises(UserError, match=r"data\.validation_split"):
             data._first(count, fraction, "data.validation_split")
 
 

@@ -89,7 +89,7 @@ def test_mixed_sizes_need_resize(tmp_path: Path) -> None:
     save_images(tmp_path, 3)
     Image.new("L", (9, 8)).save(tmp_path / "big.png")
     message = refusal(tmp_path)
-    for words in ("6 x 5", "2 others", "big.png is 8 x 9", "set data.resize to [6,5]"):
+    for words in ("3 of 6 x 5", "1 of 8 x 9, such as big.png", "set data.resize to [6,5]"):
         assert words in message
     loaded = data.load_training(config.Data(path=str(tmp_path), resize=(6, 5)), SHAPE)
     assert loaded.train.images.shape[1:] == SHAPE
@@ -109,7 +109,7 @@ def test_image_folder_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     save_images(tmp_path, 4)
     (tmp_path / "zebra.gif").write_bytes(b"GIF89a")
     message = refusal(tmp_path)
-    for words in ("table.csv: is no image", "neither are 1 other files", "4 are"):
+    for words in ("table.csv: is no image", "neither are 1 other files", "4 files here are images"):
         assert words in message
     (tmp_path / "table.csv").unlink()
     (tmp_path / "zebra.gif").unlink()
@@ -119,7 +119,7 @@ def test_image_folder_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "001.png").write_bytes(b"")
     message = refusal(tmp_path)
     assert "000.png: is no image" in message
-    assert "neither are 1 other files; 2 are" in message
+    assert "neither are 1 other files; 2 files here are" in message
     save_images(tmp_path, 4)
     monkeypatch.setattr(images, "MAX_PIXELS", 29)
     assert "5 x 6 is more than 29 pixels" in refusal(tmp_path)

@@ -223,9 +223,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return _check(tree, places, str(path))
 
 
-def parse_config(text: str, source: str) -> Config:
+def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
     """The config in a YAML text without `base:`, such as a run's resolved one."""
     tree, places = _parse(text, source)
+    for override in overrides:
+        _override(tree, places, override)
     return _check(tree, places, source)
 
 

@@ -170,9 +170,11 @@ def _find(data: config.Data, side: Side, shape: Shape) -> _Source:
         except UserError as error:
             raise UserError(f"{key}: {error}") from None
         name = path.name or path.resolve().name
+        where = f"{key}: {path}"
     else:
         arrays, notice = _find_mnist(data, side)
-        key, name = "data.path (null: MNIST)", "MNIST"
+        name = "MNIST"
+        where = "the bundled sample of MNIST" if notice else "MNIST"
     digest = hashlib.sha256(arrays.images.data)
     hashed = digest.hexdigest()
     if arrays.labels is not None:
@@ -185,7 +187,7 @@ def _find(data: config.Data, side: Side, shape: Shape) -> _Source:
         sample,
         digest.hexdigest(),
         notice,
-        _fitted(arrays, shape, data.resize, f"{key}: {name}"),
+        _fitted(arrays, shape, data.resize, where),
     )
 
 

@@ -92,7 +92,10 @@ def _refuse_outside(path: Path, folder: Path) -> None:
 
 def _no_images(bad: list[Path], good: int, reason: str) -> str:
     more = f", and neither are {len(bad) - 1:,} other files" if len(bad) > 1 else ""
-    return f"{min(bad)}: is no image ({reason}){more}; {good:,} are. Move elsewhere what is none"
+    return (
+        f"{min(bad)}: is no image ({reason}){more}; {good:,} files here are images. "
+        "Move what is none elsewhere"
+    )
 
 
 def _decode(
@@ -145,18 +148,20 @@ def _check_sizes(
     if len(sizes) > 1:
         common = sorted(sizes, key=lambda size: -len(sizes[size]))
         named = " and ".join(
-            f"{sizes[s][0].relative_to(folder)} is {s[0]} x {s[1]} (height x width), as are "
-            f"{len(sizes[s]) - 1:,} others"
+            f"{len(sizes[s]):,} of {s[0]} x {s[1]}, such as {sizes[s][0].relative_to(folder)},"
             for s in common[:2]
         )
-        more = f", and there are {len(sizes) - 2:,} further sizes" if len(sizes) > 2 else ""
-        raise UserError(f"{folder}: images of different sizes: {named}{more}; {mend}")
+        more = f" and {len(sizes) - 2:,} further sizes," if len(sizes) > 2 else ""
+        raise UserError(
+            f"{folder}: images of different sizes (height x width): {named}{more} "
+            f"where one is needed; {mend}"
+        )
     ((high, wide),) = sizes
     if (high, wide) != (height, width):
         raise UserError(
             f"{folder}: the images are {high} x {wide} (height x width), but model.input_shape is "
-            f"{list(shape)}; {mend} or model.input_shape to "
-            f"[{high},{wide},{channels}]"
+            f"{list(shape)}; {mend} or "
+            f"model.input_shape to [{high},{wide},{channels}]"
         )
 
 

@@ -311,9 +311,7 @@ def feature_maps(
             paper.image(code, x, top, code_tile, **scale)
         paper.text(x + code_tile / 2, 12, f"{channel + 1}", ha="center")
         paper.text(x + code_tile / 2, foot + 8, f"{high:.3g}", ha="center", size=style.SMALL)
-    legend = (
-        "each channel on its own scale: from 0, or its least if negative, to its most, below it"
-    )
+    legend = "each channel on its own scale, from 0 (or its least) up to the value below it"
     lines = textwrap.wrap(legend, int((paper.width - first) / 6))
     paper.text(first, foot + 24, "\n".join(lines), va="top", size=style.SMALL, color=style.GREY)
     return paper.figure

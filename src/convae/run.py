@@ -174,7 +174,7 @@ class Run:
         for name in ("latest.npz", "previous.npz"):
             path = self.path / "checkpoint" / name
             try:
-                with np.load(path, allow_pickle=False) as file:
+                with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                     text, *arrays = (file[f"arr_{i}"] for i in range(len(file.files)))
                 return json.loads(text.tobytes()), arrays, notice
             except FileNotFoundError:

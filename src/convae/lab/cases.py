@@ -110,21 +110,31 @@ class Case:
     def sizes_line(self) -> str:
         """The formula for both axes, once if they are alike."""
         rows, columns = self.formula(0), self.formula(1)
-        return f"rows and columns: {rows}" if rows == columns else f"rows: {rows}; columns: {columns}"
+        same = rows == columns
+        text = f"rows and columns: {rows}" if same else f"rows: {rows}; columns: {columns}"
+        if self.setting.dilation_rate != (1, 1):
+            reach = [sizes.extent(self.kernel_size[a], self.setting.dilation_rate[a]) for a in (0, 1)]
+            text += f"; at this dilation the kernel covers k = {plain((reach[0], reach[1]))}"
+        return text
 
     def crop_line(self) -> str:
         """What the cut does, in words; empty if nothing is cut and nothing put on."""
-        names = ("the top", "the bottom", "the left", "the right")
-        words = {True: "taken off", False: "put on"}
         counts = [n for pair in self.crops for n in pair]
-        parts = [f"{abs(n)} {words[n > 0]} {name}" for n, name in zip(counts, names, strict=True) if n]
-        return ", ".join(parts)
+        if counts[0] and len(set(counts)) == 1:
+            return f"{counts[0]} taken off each side"
+        names = ("the top", "the bottom", "the left", "the right")
+        words = []
+        for verb, sign in (("taken off", 1), ("zeros put on", -1)):
+            sides = [f"{n * sign} at {name}" for n, name in zip(counts, names, strict=True) if n * sign > 0]
+            if sides:
+                words.append(f"{verb}: {', '.join(sides)}")
+        return "; ".join(words)
 
 
 def _examples() -> dict[str, tuple[str, Case]]:
-    small, square = np.arange(4).reshape(2, 2), np.arange(9).reshape(3, 3)
-    kernel = np.array([[1, 2], [2, 1]])
-    six, five = np.arange(36).reshape(6, 6) % 10, np.arange(25).reshape(5, 5) % 10
+    small, square = np.arange(4).reshape(2, 2), np.arange(9).reshape(3, 3) + 1
+    kernel = np.array([[1, 2], [3, 4]])
+    six, five = np.arange(36).reshape(6, 6) % 9 + 1, np.arange(25).reshape(5, 5) % 9 + 1
     return {
         "basic": ("The basic operation", Case(small, np.arange(4).reshape(2, 2))),
         "1": (
@@ -274,7 +284,7 @@ def told(case: Case) -> str:
         blocks += [("padded input", grid_lines(case.padded())), result]
         return "\n".join([*lines, beside(blocks)])
     lines += [beside(blocks), ""]
-    if case.x.size <= 36:
+    if case.x.size <= 16:
         lines += [beside(_copies(case)), ""]
     cut = case.crop_line()
     head = f"sum, {cut}" if cut else "sum of the copies"
