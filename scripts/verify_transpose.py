@@ -52,6 +52,7 @@ PLAIN = Operation(
     "Conv2D", transpose.conv, list(transpose.CONV_WAYS.values()), transpose.conv_by_keras
 )
 
+
 def settings() -> Iterator[tuple[int, Setting]]:
     """Every kernel size and setting, legal or not."""
     for kernel, step, dilation in itertools.product(range(1, 10), range(1, 6), range(1, 4)):

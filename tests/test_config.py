@@ -44,7 +44,7 @@ def test_all_errors_come_at_once_each_with_its_line(tmp_path: Path) -> None:
     path = write(tmp_path, text)
     lines = message(path).splitlines()
     assert lines[0] == f"{path}: 4 errors"
-    assert any("line 3: training.epoch: unknown key; did you mean epochs?" in line for line in lines)
+    assert any("line 3: training.epoch: unknown key; did you mean epochs?" in x for x in lines)
     assert any("line 4: training.batch_size" in line and "Received: 0" in line for line in lines)
     assert any("line 6: data.subset" in line and "Received: 'many'" in line for line in lines)
     assert any("line 7: colour: unknown key; known here: name, seed" in line for line in lines)
@@ -154,6 +154,7 @@ def test_a_config_cannot_be_changed() -> None:
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_any_override_is_taken_or_refused_in_words(key: str, value: str) -> None:
     try:
-        assert isinstance(load_config(MNIST, [f"{key}={value}"]), Config)
+        result: object = load_config(MNIST, [f"{key}={value}"])
     except UserError as error:
-        assert str(error)
+        result = str(error)
+    assert isinstance(result, Config) or result

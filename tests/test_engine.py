@@ -72,9 +72,7 @@ def test_slices_do_not_change_the_step(strands: int, micro_batch: int) -> None:
     digits = images(13)
     whole, engine = build(plan=dataclasses.replace(PLAN, strands=1, micro_batch=13))
     engine.train_step(digits)
-    model, engine = build(
-        plan=dataclasses.replace(PLAN, strands=strands, micro_batch=micro_batch)
-    )
+    model, engine = build(plan=dataclasses.replace(PLAN, strands=strands, micro_batch=micro_batch))
     engine.train_step(digits)
     for ours, reference in zip(model.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(ours, reference, atol=1e-7)

@@ -238,7 +238,9 @@ def _check(tree: dict[str, Any], places: Mapping[Path_, str], source: str) -> Co
         lines = [_line(tree, places, e) for e in error.errors(include_url=False)]
         count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
         raise UserError(f"{source}: {count}\n" + "\n".join(f"  {line}" for line in lines)) from None
-    if problem := ledger.check(config.model.input_shape, config.model.encoder, config.model.decoder):
+    if problem := ledger.check(
+        config.model.input_shape, config.model.encoder, config.model.decoder
+    ):
         index, text = problem
         encoder = len(config.model.encoder)
         where = ("encoder", index) if index < encoder else ("decoder", index - encoder)
@@ -397,8 +399,10 @@ def _line(tree: Any, places: Mapping[Path_, str], error: Any) -> str:
         if choice is not None and not (isinstance(node, dict) and part in node):
             section, choices = choice, []  # the tag of a union, which is no key of the YAML
             continue
-        if not isinstance(part, int) and part not in known and not (
-            last and error["type"] in {"extra_forbidden", "missing"}
+        if (
+            not isinstance(part, int)
+            and part not in known
+            and not (last and error["type"] in {"extra_forbidden", "missing"})
         ):
             continue  # the name of a type in a union
         path.append(part)

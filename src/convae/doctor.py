@@ -1,4 +1,4 @@
-"""What `convae doctor` prints: what is here, what was decided and why, what to do about the rest."""
+"""What `convae doctor` prints: what is here, what was decided, what to do about the rest."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def report(config: str, overrides: Sequence[str]) -> str:
             if key != "notes":
                 lines.append(f"  {key:<12}{value}")
         lines += [f"  {note}" for note in plan.notes]
-        onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS")
-        lines.append(f"  oneDNN      {'on' if onednn == '1' else 'off: set TF_ENABLE_ONEDNN_OPTS=1'}")
+        on = os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1"
+        lines.append(f"  oneDNN      {'on' if on else 'off: set TF_ENABLE_ONEDNN_OPTS=1'}")
     except UserError as error:
         lines.append(f"  not possible: {error}")
     lines += ["", "data"]

@@ -44,14 +44,13 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise UserError(f"{run.path}: has no best.keras yet; it is written after the first epoch")
     training = load_training(config.data, config.model.input_shape)
     test = load_test(config.data, config.model.input_shape)
-    images, labels = test.part.images, test.part.labels
+    images, labels, classes = test.part.images, test.part.labels, test.classes or ()
     plan = runtime.start(config)
     model = load_model(run)
     reconstructions = Engine(model, config.training.loss, plan).predict(images)
 
     scores = metrics.image_scores(images, reconstructions)
     mean = np.broadcast_to(metrics.mean_image(training.train.images), images.shape)
-    known = labels is not None and test.classes is not None
     history = run.history
     best = min(history, key=lambda row: row["val_loss"], default=None)
     trained_on = run.manifest.get("data_sha256")
@@ -60,15 +59,14 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "weights": {"file": run.best.name, "epoch": best and best["epoch"]},
         "same_training_data": trained_on is None or trained_on == training.sha256,
         "test": metrics.summarize(scores),
-        "per_class": metrics.per_class(scores, labels, test.classes) if known else {},
+        "per_class": {} if labels is None else metrics.per_class(scores, labels, classes),
         "baselines": {"mean_image": metrics.summarize(metrics.image_scores(images, mean))},
     }
     run.write_json("metrics.json", result)
 
     note = SAMPLE_NOTE if test.sample else None
-    few = first_of_each(labels, 3)
+    few = first_of_each(labels, min(3, len(images)))
     codes = model.get_layer("encoder")(images[few] / np.float32(255)).numpy()
-    classes = test.classes or ()
     drawn = {
         "reconstructions": plots.reconstruction_grid(
             images, reconstructions, test.name, labels=labels, classes=classes, note=note

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "best_and_worst",
@@ -146,7 +146,7 @@ def best_and_worst(
 
 @applied()
 def training_curves(
-    history: Mapping[str, Sequence[float]],
+    history: Mapping[str, ArrayLike],
     data: str,
     *,
     floor: float | None = None,
@@ -184,7 +184,7 @@ def training_curves(
     look: dict[str, Any] = {"marker": "o" if len(epochs) <= 40 else ""}
 
     axes = panels[0]
-    axes.set_title(f"{loss} ({unit})")
+    axes.set_title(f"{loss} ({unit})" if unit else loss)
     axes.plot(epochs, losses, label="loss", color=style.ORANGE, **look)
     axes.plot(epochs, val_losses, label="val_loss", color=style.BLUE, **look)
     if floor is not None:
@@ -193,7 +193,8 @@ def training_curves(
 
     axes = panels[1]
     above = val_losses - (floor or 0)
-    axes.set_title(f"val_loss{'' if floor is None else ' above its floor'} ({unit}, log scale)")
+    what = "val_loss" if floor is None else "val_loss above its floor"
+    axes.set_title(f"{what} ({unit}, log scale)" if unit else f"{what} (log scale)")
     axes.plot(epochs, above, color=style.BLUE, **look)
     last: dict[str, Any] = {"textcoords": "offset points", "ha": "right"}
     axes.annotate(_number(above[-1]), (epochs[-1], above[-1]), (4, 8), **last)

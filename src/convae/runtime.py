@@ -9,6 +9,7 @@ import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,8 +98,10 @@ def plan(config: Config, gpus: Sequence[str], why_no_gpu: str, cpu: str = "") ->
         notes.append(f"runtime.strands: {strands} is more than the {cores()} cores here: slower")
     micro_batch = runtime.micro_batch
     if micro_batch == "auto":
-        micro_batch = batch if on_gpu else fitting_micro_batch(
-            config.model.input_shape, config.model.layers, batch, strands
+        micro_batch = (
+            batch
+            if on_gpu
+            else fitting_micro_batch(config.model.input_shape, config.model.layers, batch, strands)
         )
     precision = "float32" if runtime.precision == "auto" else runtime.precision
     return Plan(
@@ -116,7 +119,7 @@ def plan(config: Config, gpus: Sequence[str], why_no_gpu: str, cpu: str = "") ->
 def fitting_micro_batch(shape: Shape, layers: Sequence[Layer], batch: int, strands: int) -> int:
     """Images whose activations in the largest layer fit the cache, in slices of even size."""
     sizes = [math.prod(shape), *(math.prod(row.output_shape) for row in layer_rows(shape, layers))]
-    largest = max(a + b for a, b in zip(sizes, sizes[1:], strict=False)) * 4  # float32
+    largest = max(a + b for a, b in pairwise(sizes)) * 4  # float32
     share = -(-batch // strands)
     slices = -(-share // max(1, MICRO_BATCH_BYTES // largest))
     return -(-share // slices)

@@ -1,14 +1,13 @@
 """Training, in the order in which one would tell it.
 
-    from convae.config import load_config
-    from convae.train import train
-    run = train(load_config("configs/mnist.yaml", ["training.epochs=1"]))
+from convae.config import load_config
+from convae.train import train
+run = train(load_config("configs/mnist.yaml", ["training.epochs=1"]))
 """
 
 from __future__ import annotations
 
 import math
-import os
 import platform
 import resource
 import shlex
@@ -251,7 +250,7 @@ def interruptible() -> Iterator[list[int]]:
 
     def handle(number: int, _: FrameType | None) -> None:
         received.append(number)
-        signal.signal(number, previous[number])
+        signal.signal(number, previous[signal.Signals(number)])
         say("finishing the step and saving; once more to stop at once")
 
     try:

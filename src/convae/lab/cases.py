@@ -67,7 +67,9 @@ class Case:
 
     def _without_crops(self, run: transpose.Operation) -> Array:
         whole = replace(self.setting, padding=0, output_padding=None)
-        result: Array = run(self.x[None, :, :, None], self.kernel[:, :, None, None], whole)[0, :, :, 0]
+        result: Array = run(self.x[None, :, :, None], self.kernel[:, :, None, None], whole)[
+            0, :, :, 0
+        ]
         return result
 
     def title(self) -> str:
@@ -113,7 +115,9 @@ class Case:
         same = rows == columns
         text = f"rows and columns: {rows}" if same else f"rows: {rows}; columns: {columns}"
         if self.setting.dilation_rate != (1, 1):
-            reach = [sizes.extent(self.kernel_size[a], self.setting.dilation_rate[a]) for a in (0, 1)]
+            reach = [
+                sizes.extent(self.kernel_size[a], self.setting.dilation_rate[a]) for a in (0, 1)
+            ]
             text += f"; at this dilation the kernel covers k = {plain((reach[0], reach[1]))}"
         return text
 
@@ -125,7 +129,11 @@ class Case:
         names = ("the top", "the bottom", "the left", "the right")
         words = []
         for verb, sign in (("taken off", 1), ("zeros put on", -1)):
-            sides = [f"{n * sign} at {name}" for n, name in zip(counts, names, strict=True) if n * sign > 0]
+            sides = [
+                f"{n * sign} at {name}"
+                for n, name in zip(counts, names, strict=True)
+                if n * sign > 0
+            ]
             if sides:
                 words.append(f"{verb}: {', '.join(sides)}")
         return "; ".join(words)
@@ -168,7 +176,9 @@ def matrix(text: str, name: str) -> Array:
     Raises UserError for ragged rows, text for a number, nothing at all, or more than 64x64.
     """
     rows = [re.split(r"[\s,]+", row.strip()) for row in re.split(r"[;\n]", text.strip().strip(";"))]
-    values = [[_number(word, name, r, c) for c, word in enumerate(row)] for r, row in enumerate(rows)]
+    values = [
+        [_number(word, name, r, c) for c, word in enumerate(row)] for r, row in enumerate(rows)
+    ]
     lengths = [len(row) for row in values]
     if len(set(lengths)) > 1:
         wrong = next(i for i, n in enumerate(lengths) if n != lengths[0])
@@ -177,7 +187,9 @@ def matrix(text: str, name: str) -> Array:
             f'row {wrong + 1} has {lengths[wrong]}. Received: "{text}"'
         )
     if max(len(values), lengths[0]) > LARGEST:
-        raise UserError(f"{name}: at most {LARGEST}x{LARGEST}. Received: {by((len(values), lengths[0]))}")
+        raise UserError(
+            f"{name}: at most {LARGEST}x{LARGEST}. Received: {by((len(values), lengths[0]))}"
+        )
     whole = all(isinstance(v, int) for row in values for v in row)
     return np.array(values, np.int64 if whole else np.float64)
 
@@ -189,7 +201,7 @@ def _number(word: str, name: str, row: int, column: int) -> int | float:
             raise ValueError
     except (ValueError, OverflowError):
         raise UserError(
-            f'{name}: row {row + 1}, column {column + 1} must be a number up to a million, as in '
+            f"{name}: row {row + 1}, column {column + 1} must be a number up to a million, as in "
             f'"1 2; 3 4". Received: {word!r}'
         ) from None
     return value
@@ -249,7 +261,9 @@ def grid_lines(values: Array, crops: tuple[Pair, Pair] | None = None) -> list[st
             edge = inside and c in (left, columns - right)
             line += ("|" if edge else " ") + f"{word:>{width}}"
         lines.append(line + ("|" if inside and right == 0 else " "))
-    rule = " " * (left * (width + 1)) + "+" + "-" * ((columns - left - right) * (width + 1) - 1) + "+"
+    rule = (
+        " " * (left * (width + 1)) + "+" + "-" * ((columns - left - right) * (width + 1) - 1) + "+"
+    )
     lines.insert(top, rule)
     lines.insert(rows - bottom + 1, rule)
     return lines

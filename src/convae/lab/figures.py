@@ -81,10 +81,14 @@ def _panels(case: Case, title: str | None) -> Figure:
     total, corner = _sum(case, canvas, side)
     out = Grid(result, f"result {by(result.shape)}", RESULT, side=side)
     rings, kept = _rings(case, side)
-    bands: list[Band] = [("", [Grid(case.x, "input", hues, side=side), Grid(case.kernel, "kernel", side=side)])]
+    bands: list[Band] = [
+        ("", [Grid(case.x, "input", hues, side=side), Grid(case.kernel, "kernel", side=side)])
+    ]
     if case.x.size <= MOST:
         copies = [_copy(case, n, side=small) for n in range(case.x.size)]
-        bands.append(("1. One copy of the kernel for each element of the input, scaled by it", copies))
+        bands.append(
+            ("1. One copy of the kernel for each element of the input, scaled by it", copies)
+        )
     cut = case.crop_line()
     bands.append((f"2. The sum of the copies{'; ' + cut if cut else ''}", [total, out]))
     flipped = Grid(case.kernel[::-1, ::-1], "kernel, flipped", side=side)
@@ -103,9 +107,13 @@ def _panels(case: Case, title: str | None) -> Figure:
 
 def _conv_panels(case: Case, title: str | None) -> Figure:
     padded, result = case.padded(), case.result()
-    side = float(np.clip(760 / (padded.shape[1] + result.shape[1] + case.kernel.shape[1] + 4), 11, 28))
+    side = float(
+        np.clip(760 / (padded.shape[1] + result.shape[1] + case.kernel.shape[1] + 4), 11, 28)
+    )
     inside = _inside(case)
-    words = f"input {by(case.size)}" + (f", padded to {by(padded.shape)}" * (padded.size > case.x.size))
+    words = f"input {by(case.size)}" + (
+        f", padded to {by(padded.shape)}" * (padded.size > case.x.size)
+    )
     main = Grid(padded, words, _sky(inside), faint=~inside, side=side)
     out = Grid(result, f"result {by(result.shape)}", RESULT, side=side)
     bands: list[Band] = [("", [main, Grid(case.kernel, "kernel", side=side), out])]
@@ -229,31 +237,51 @@ def _adding(case: Case, title: str | None) -> Iterator[Figure]:
     """Copy after copy added on the canvas, then the cut and the result."""
     copies, result = _copies(case), case.result()
     whole, corner = _sum(case, case.canvas(), side=0)
-    side = float(np.clip(640 / (whole.values.shape[1] + case.x.shape[1] + case.kernel.shape[1] + 2), 12, 30))
-    whole = replace(whole, side=side)
+    side = float(
+        np.clip(640 / (whole.values.shape[1] + case.x.shape[1] + case.kernel.shape[1] + 2), 12, 30)
+    )
+    whole = replace(whole, title=f"sum {by(whole.values.shape)}", side=side)  # every frame alike
     (top, _), (left, _) = case.crops
     shift = max(-top, 0), max(-left, 0)
     running = np.zeros_like(whole.values)
     hues = _hues(case)
     for number in range(len(copies) + 1):
         last = number == len(copies)
-        x, scaled, canvas = Grid(case.x, "input", hues, side=side), Grid(case.kernel, "kernel", side=side), whole
+        x, scaled, canvas = (
+            Grid(case.x, "input", hues, side=side),
+            Grid(case.kernel, "kernel", side=side),
+            whole,
+        )
         says = f"{len(copies)} copies summed" + (f"; {cut}" if (cut := case.crop_line()) else "")
         if not last:
             at = divmod(number, case.size[1])
             values, cells = copies[number]
             cells = [(r + shift[0], c + shift[1]) for r, c in cells]
-            running[shift[0] : shift[0] + values.shape[0], shift[1] : shift[1] + values.shape[1]] += values
+            running[
+                shift[0] : shift[0] + values.shape[0], shift[1] : shift[1] + values.shape[1]
+            ] += values
             colours: Colours = [[ZERO if not n else "#FFFFFF" for n in row] for row in running]
             for r, c in cells:
                 colours[r][c] = hues[at[0]][at[1]]
             blank = np.zeros(running.shape, bool)
-            scaled = Grid(case.x[at] * case.kernel, f"{cell(case.x[at])} × kernel", hues[at[0]][at[1]], side=side)
-            canvas = Grid(running.copy(), f"sum so far, {by(running.shape)}", colours, blank, running == 0, side)
-            place = number // case.size[1] * case.setting.strides[0], at[1] * case.setting.strides[1]
+            scaled = Grid(
+                case.x[at] * case.kernel,
+                f"{cell(case.x[at])} × kernel",
+                hues[at[0]][at[1]],
+                side=side,
+            )
+            canvas = Grid(running.copy(), whole.title, colours, blank, running == 0, side)
+            place = (
+                number // case.size[1] * case.setting.strides[0],
+                at[1] * case.setting.strides[1],
+            )
             says = f"Step {number + 1} of {len(copies)}: {cell(case.x[at])} × kernel is added at row {place[0]}, column {place[1]}"
-        out = Grid(result, f"result {by(result.shape)}", RESULT, np.full(result.shape, not last), side=side)
-        paper, places = lay_out(*_head(case, title), [("", [x, scaled]), ("", [canvas, out])], below=26)
+        out = Grid(
+            result, f"result {by(result.shape)}", RESULT, np.full(result.shape, not last), side=side
+        )
+        paper, places = lay_out(
+            *_head(case, title), [("", [x, scaled]), ("", [canvas, out])], below=26
+        )
         if last and case.crop_line():
             canvas.frame(paper, *places[id(canvas)], (*corner, *result.shape), **CUT)
         if not last:
@@ -274,7 +302,12 @@ def _sliding(case: Case, title: str | None) -> Iterator[Figure]:
         grid, faint = rings.values[box], rings.faint[box]
         colours = [row[box[1]] for row in rings.colours[box[0]]]
         kernel, name = case.kernel[::-1, ::-1], "grid of zeros and input"
-        slid = replace(case, setting=transpose.Setting(dilation_rate=case.setting.dilation_rate), operation="conv", x=grid)
+        slid = replace(
+            case,
+            setting=transpose.Setting(dilation_rate=case.setting.dilation_rate),
+            operation="conv",
+            x=grid,
+        )
     side = float(np.clip(760 / (grid.shape[1] + result.shape[1] + kernel.shape[1] + 3), 12, 30))
     done = np.ones(result.shape, bool)
     words = "kernel" if case.operation == "conv" else "kernel, flipped"
@@ -288,8 +321,13 @@ def _sliding(case: Case, title: str | None) -> Iterator[Figure]:
         out_colours: Colours = [[RESULT] * result.shape[1] for _ in range(result.shape[0])]
         out_colours[at[0]][at[1]] = NOW
         out = Grid(result, f"result {by(result.shape)}", out_colours, done.copy(), side=side)
-        paper, _ = lay_out(*_head(case, title), [("", [shown, Grid(kernel, words, side=side), out])], below=26)
-        products = [f"{cell(grid[p])}·{cell(kernel[t])}" for p, t in zip(cells, np.ndindex(*kernel.shape), strict=True)]
+        paper, _ = lay_out(
+            *_head(case, title), [("", [shown, Grid(kernel, words, side=side), out])], below=26
+        )
+        products = [
+            f"{cell(grid[p])}·{cell(kernel[t])}"
+            for p, t in zip(cells, np.ndindex(*kernel.shape), strict=True)
+        ]
         total = " + ".join(products) if len(products) <= 9 else "window times kernel"
         says = f"Step {number} of {result.size}: {total} = {cell(result[at])}"
         paper.text(MARGIN, paper.height - 16, says, size=style.TEXT, color=INK)

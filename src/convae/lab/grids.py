@@ -67,7 +67,10 @@ class Grid:
             paper.text(left, top + 8, self.title, size=style.SMALL)
         top += 20
         places = list(np.ndindex(rows, columns))
-        boxes = [Rectangle((left + c * self.side, top + r * self.side), self.side, self.side) for r, c in places]
+        boxes = [
+            Rectangle((left + c * self.side, top + r * self.side), self.side, self.side)
+            for r, c in places
+        ]
         single = isinstance(self.colours, str | tuple)
         faces = [self.colours if single else self.colours[r][c] for r, c in places]
         paper.canvas.add_collection(
@@ -80,7 +83,15 @@ class Grid:
             if self.blank is None or not self.blank[r, c]:
                 grey = self.faint is not None and self.faint[r, c]
                 x, y = left + (c + 0.5) * self.side, top + (r + 0.5) * self.side
-                paper.text(x, y, word, ha="center", va="center_baseline", size=size, color=GREY if grey else INK)
+                paper.text(
+                    x,
+                    y,
+                    word,
+                    ha="center",
+                    va="center_baseline",
+                    size=size,
+                    color=GREY if grey else INK,
+                )
 
     def frame(
         self, paper: Sheet, left: float, top: float, box: tuple[int, int, int, int], **look: Any
@@ -127,6 +138,11 @@ def lay_out(
     return paper, found
 
 
+def check_format(path: str | Path, formats: Sequence[str] = FORMATS) -> None:
+    """Raise UserError for a file name that does not end in one of the formats."""
+    if Path(path).suffix not in formats:
+        raise UserError(f"{path}: the name of a picture must end in {' or '.join(formats)}")
+
 
 def write(figures: Figure | Sequence[Figure], path: str | Path, seconds: float = 0.9) -> Path:
     """Write a figure as PNG or SVG, or figures as the frames of a GIF; by the name's ending.
@@ -134,8 +150,7 @@ def write(figures: Figure | Sequence[Figure], path: str | Path, seconds: float =
     The file appears whole or not at all. The last frame stays three times as long.
     """
     path = Path(path)
-    if path.suffix not in FORMATS:
-        raise UserError(f"{path}: a picture is {', '.join(FORMATS)}. Received: {path.suffix or 'none'}")
+    check_format(path)
     frames_ = [figures] if isinstance(figures, Figure) else list(figures)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -143,7 +158,10 @@ def write(figures: Figure | Sequence[Figure], path: str | Path, seconds: float =
         if path.suffix == ".gif":
             part.write_bytes(_gif(frames_, seconds))
         elif path.suffix == ".svg":
-            with style.applied(), mpl.rc_context({"svg.hashsalt": "convae", "svg.fonttype": "path"}):
+            with (
+                style.applied(),
+                mpl.rc_context({"svg.hashsalt": "convae", "svg.fonttype": "path"}),
+            ):
                 frames_[-1].savefig(part, format="svg", metadata={"Date": None, "Creator": None})
         else:
             return style.save(frames_[-1], path)
@@ -172,5 +190,7 @@ def _gif(figures: Sequence[Figure], seconds: float) -> bytes:
     steps = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     times = [int(seconds * 1000)] * (len(steps) - 1) + [int(seconds * 3000)]
     out = io.BytesIO()
-    steps[0].save(out, "GIF", save_all=True, append_images=steps[1:], duration=times, loop=0, optimize=False)
+    steps[0].save(
+        out, "GIF", save_all=True, append_images=steps[1:], duration=times, loop=0, optimize=False
+    )
     return out.getvalue()

@@ -21,6 +21,8 @@ KERAS_NAMES = {
     "conv_transpose": ("conv2d_transpose", "Conv2DTranspose"),
 }
 FLOAT = 4  # bytes
+LEGEND = """Sees: pixels of the image that one output may hang on. Crop: pixels taken off the start,end of
+each axis. Overlap: kernel copies that meet in one pixel; uneven ones draw checkerboards."""
 
 Shape = tuple[int, int, int]  # height, width, channels
 Pair = tuple[int, int]
@@ -102,19 +104,28 @@ def table(input_shape: Shape, rows: Sequence[Row], mark: int | None = None) -> s
     head = ("Layer (type)", "Output Shape", "Param #")
     cells = [("input", f"(None, {', '.join(map(str, input_shape))})", "")]
     cells += [
-        (f"{r.name} ({r.type})", f"(None, {', '.join(map(str, r.output_shape))})", f"{r.parameters:,}")
+        (
+            f"{r.name} ({r.type})",
+            f"(None, {', '.join(map(str, r.output_shape))})",
+            f"{r.parameters:,}",
+        )
         for r in rows
     ]
-    return f"{_columns([head, *cells], mark)}\nTotal params: {sum(r.parameters for r in rows):,}"
+    return f"{columns([head, *cells], mark)}\nTotal params: {sum(r.parameters for r in rows):,}"
 
 
-def _columns(cells: Sequence[tuple[str, ...]], mark: int | None = None) -> str:
+def columns(cells: Sequence[tuple[str, ...]], mark: int | None = None) -> str:
     """Lines of cells, the first two columns left-aligned, below a head and a rule."""
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = []
     for number, line in enumerate(cells):
-        aligned = [f"{c:<{w}}" if i < 2 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(line, widths, strict=True))]
-        lines.append("  ".join(aligned) + ("  <--" if mark is not None and number - 2 == mark else ""))
+        aligned = [
+            f"{c:<{w}}" if i < 2 else f"{c:>{w}}"
+            for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ]
+        lines.append(
+            "  ".join(aligned) + ("  <--" if mark is not None and number - 2 == mark else "")
+        )
     lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
     return "\n".join(line.rstrip() for line in lines)
 
@@ -139,7 +150,7 @@ def check(
     wanted, got = ("x".join(map(str, s)) for s in (input_shape, shape))
     mend = smallest_mend(input_shape, layers, len(encoder), names)
     text = f"{rows[-1].name}: the decoder gives {got}, but its input is {wanted}"
-    text += f"; smallest mend: {mend}" if mend else "; no change of one or two settings mends it"
+    text += f"; smallest mend: {mend}" if mend else "; no small change mends it"
     return len(rows) - 1, f"{text}\n\n{table(input_shape, rows, len(rows) - 1)}"
 
 
@@ -159,9 +170,7 @@ def _problem(layer: Layer, shape: Shape) -> str | None:
     return None
 
 
-def warnings(
-    input_shape: Shape, encoder: Sequence[Layer], decoder: Sequence[Layer]
-) -> list[str]:
+def warnings(input_shape: Shape, encoder: Sequence[Layer], decoder: Sequence[Layer]) -> list[str]:
     """What will run and may still disappoint, each with its mend; for layers that pass `check`."""
     layers = [*encoder, *decoder]
     rows = layer_rows(input_shape, layers)
@@ -261,7 +270,7 @@ def describe(model: Model) -> str:
     cells = [("input", _by(model.input_shape), "", "", "", "", "", "")]
     cells += [_cells(row) for row in rows]
     whole = summary(model)
-    lines = [_columns([head, *cells]), ""]
+    lines = [columns([head, *cells]), "", LEGEND, ""]
     lines.append(
         f"Total: {whole['parameters']:,} parameters, {whole['macs']:,} MACs and "
         f"{_memory(whole['activation_bytes'])} of activations for one image (float32)"
@@ -272,7 +281,7 @@ def describe(model: Model) -> str:
         f"Code: {_by(rows[len(model.encoder) - 1].output_shape)} = {whole['code_size']:,} numbers "
         f"for the {prod(model.input_shape):,} of an image: {said}"
     )
-    lines += [f"Warning: {text}" for text in whole["warnings"]]
+    lines += ["", *(f"Warning: {text}" for text in whole["warnings"])] if whole["warnings"] else []
     return "\n".join(lines)
 
 

@@ -97,12 +97,12 @@ def _paddings(
     if prod(len(c) for c in choices) > MOST:
         return None
     groups = ([c for c in group if c] for group in product(*choices))
-    return next((g for g in sorted(groups, key=len) if _fits(input_shape, _changed(stack, g))), None)
+    return next(
+        (g for g in sorted(groups, key=len) if _fits(input_shape, _changed(stack, g))), None
+    )
 
 
-def _changed(
-    stack: Sequence[Layer], found: Sequence[tuple[int, dict[str, Any]]]
-) -> list[Layer]:
+def _changed(stack: Sequence[Layer], found: Sequence[tuple[int, dict[str, Any]]]) -> list[Layer]:
     changed = list(stack)
     for i, update in found:
         changed[i] = changed[i].model_copy(update=update)

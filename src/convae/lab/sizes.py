@@ -101,6 +101,18 @@ def crop(
     return first, total - first
 
 
+def pytorch(crop: tuple[int, int], strides: int, dilation_rate: int = 1) -> tuple[int, int] | None:
+    """(padding, output_padding) of PyTorch's ConvTranspose2d with this crop; None: it has none.
+
+    PyTorch takes `padding` off both sides and puts `output_padding` back on the end, so it can
+    never take more off the end than off the start, as Keras' `same` often does.
+    """
+    first, last = crop
+    extra = first - last
+    fits = first >= 0 and 0 <= extra < max(strides, dilation_rate)
+    return (first, extra) if fits else None
+
+
 def problem(
     size: int,
     kernel_size: int,

@@ -148,9 +148,7 @@ def zero_grid(x: Array, kernel: Array, setting: Setting) -> Array:
     grid = np.zeros((x.shape[0], *spread, x.shape[3]), x.dtype)
     grid[:, :: setting.strides[0], :: setting.strides[1]] = x
     crops = setting.crops((size[0], size[1]), kernel.shape[:2])
-    rows, columns = (
-        (a - (k - 1), b - (k - 1)) for (a, b), k in zip(crops, reach, strict=True)
-    )
+    rows, columns = ((a - (k - 1), b - (k - 1)) for (a, b), k in zip(crops, reach, strict=True))
     return cut(grid, (rows, columns))
 
 
@@ -196,9 +194,7 @@ def by_keras(x: Array, kernel: Array, setting: Setting) -> Array:
     plain = Setting(setting.strides, "valid", setting.output_padding, setting.dilation_rate)
     size = x.shape[1], x.shape[2]
     wanted, kept = (s.crops(size, kernel.shape[:2]) for s in (setting, plain))
-    rows, columns = (
-        (a - c, b - d) for (a, b), (c, d) in zip(wanted, kept, strict=True)
-    )
+    rows, columns = ((a - c, b - d) for (a, b), (c, d) in zip(wanted, kept, strict=True))
     return cut(result, (rows, columns))
 
 

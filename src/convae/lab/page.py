@@ -1,0 +1,54 @@
+"""The page with sliders: one HTML file, no server, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from convae.errors import UserError
+from convae.lab.cases import EXAMPLES, Case
+from convae.lab.transpose import Setting
+
+
+def build_page() -> str:
+    """The HTML of the page, the reading's examples as presets in it."""
+    start = Case(
+        np.arange(1, 10).reshape(3, 3),
+        np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]),
+        Setting((2, 2), "same"),
+    )
+    cases = {"start": ("Stride 2, kernel 3, padding same", start)} | EXAMPLES
+    presets = {
+        name: {
+            "title": title,
+            "input": case.x.tolist(),
+            "kernel": case.kernel.tolist(),
+            "strides": case.setting.strides[0],
+            "padding": case.setting.padding,
+            "output_padding": case.setting.output_padding and case.setting.output_padding[0],
+            "dilation_rate": case.setting.dilation_rate[0],
+        }
+        for name, (title, case) in cases.items()
+        if case.operation == "conv_transpose"
+    }
+    template = files("convae").joinpath("assets/explorer.html").read_text(encoding="utf-8")
+    return template.replace("__PRESETS__", json.dumps(presets))
+
+
+def write_page(path: str | Path) -> Path:
+    """Write the page, whole or not at all. Raises UserError if it cannot be written there."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(build_page(), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return path

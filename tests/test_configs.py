@@ -1,0 +1,29 @@
+"""Every shipped YAML trains, shrunk: examples cannot rot."""
+
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from convae.config import load_config
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_shipped_config_trains_and_evaluates(path: Path, digits: Path, tmp_path: Path) -> None:
+    from convae.evaluate import evaluate
+    from convae.train import train
+
+    small = [f"data.path={digits}", "data.subset=30", "training.epochs=1",
+             "training.batch_size=12", f"output.folder={tmp_path}"]  # fmt: skip
+    run = train(load_config(path, small))
+    assert run.config.name == path.stem
+    assert evaluate(run)["test"]["bce"] > 0
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_shipped_config_says_what_it_is_for_and_how_to_run_it(path: Path) -> None:
+    head = path.read_text().split("\n\n", 1)[0] + path.read_text().split("\n\n", 2)[1]
+    assert head.startswith("# ")
+    assert f"convae train configs/{path.name}" in head or f"make {path.stem}" in head
