@@ -104,7 +104,7 @@ def test_eval_of_a_run(convae: Command, run: Path) -> None:
     assert sorted(figures) == ["best_and_worst.png", "code.png", "error_by_class.png",
                                "reconstructions.png", "training.png"]  # fmt: skip
     # The same run gives the same files, and the words of a human stay off a program's stdout.
-    again = convae("eval", run.name, "data.subset=100")
+    again = convae("eval", run.name)
     assert again.returncode == 0, again.stderr
     assert "wrote" in again.stdout
     for name, content in figures.items():

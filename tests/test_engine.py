@@ -82,3 +82,27 @@ def test_fewer_images_than_strands() -> None:
     _, engine = build(plan=dataclasses.replace(PLAN, strands=5))
     assert np.isfinite(engine.train_step(images(2)))
     assert engine.predict(images(1)).shape == (1, 28, 28, 1)
+
+
+@pytest.mark.parametrize("name", ["reading", *STACKS])
+def test_bfloat16_is_float32_but_for_rounding(name: str) -> None:
+    model, engine = build(STACKS.get(name, []))
+    _, rounded = build(STACKS.get(name, []), dataclasses.replace(PLAN, precision="mixed_bfloat16"))
+    data = images(9, model.input_shape[1:])
+    exact = engine.predict(data)
+    np.testing.assert_allclose(rounded.predict(data), exact, atol=0.03)
+    assert np.abs(rounded.predict(data) - exact).max() > 0  # it did run in bfloat16
+    assert rounded.train_step(data) == pytest.approx(engine.train_step(data), rel=0.02)
+    assert rounded.predict(data).dtype == np.float32
+
+
+def test_a_transposed_convolution_of_stride_one_is_a_convolution() -> None:
+    """The rewriting that bfloat16 uses, checked in float32, where rounding cannot hide a fault."""
+    from convae.backend import keras, tf
+
+    layer = keras.layers.Conv2DTranspose(3, (2, 4), use_bias=False)
+    x = tf.random.stateless_normal((2, 5, 6, 4), seed=(0, 1))
+    expected = layer(x)
+    flipped = tf.transpose(tf.reverse(layer.kernel.value, [0, 1]), [0, 1, 3, 2])
+    y = tf.nn.conv2d(tf.pad(x, [[0, 0], [1, 1], [3, 3], [0, 0]]), flipped, 1, "VALID")
+    np.testing.assert_allclose(y, expected, atol=1e-5)

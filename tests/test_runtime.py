@@ -4,25 +4,31 @@ from conftest import ROOT
 from convae import runtime
 from convae.config import load_config
 from convae.errors import UserError
-from convae.runtime import Plan, fitting_micro_batch, why_no_gpu
+from convae.runtime import Gpu, Plan, fitting_micro_batch, why_no_gpu
 
 
-def plan(*overrides: str, gpus: tuple[str, ...] = ()) -> Plan:
+CARD = Gpu("Card", (8, 0))
+
+
+def plan(
+    *overrides: str, gpus: tuple[Gpu, ...] = (), features: frozenset[str] = frozenset()
+) -> Plan:
     config = load_config(ROOT / "configs/mnist.yaml", overrides)
-    return runtime.plan(config, gpus, "no NVIDIA driver is installed here")
+    return runtime.plan(config, gpus, "no NVIDIA driver is installed here", "Chip", features)
 
 
 def test_without_a_gpu_auto_says_why_it_runs_on_the_cpu() -> None:
     decided = plan()
     assert decided.device == "cpu"
-    assert decided.notes == ("running on the CPU: no NVIDIA driver is installed here",)
+    assert decided.reasons["device"] == "no NVIDIA driver is installed here"
+    assert decided.warnings == ()
 
 
 def test_a_gpu_is_used_if_there_is_one_and_not_forbidden() -> None:
-    decided = plan(gpus=("Card",))
+    decided = plan(gpus=(CARD,))
     assert (decided.device, decided.device_name, decided.strands) == ("gpu", "Card", 1)
-    assert decided.notes == ()
-    assert plan("runtime.device=cpu", gpus=("Card",)).device == "cpu"
+    assert decided.micro_batch == 1000
+    assert plan("runtime.device=cpu", gpus=(CARD,)).device == "cpu"
 
 
 def test_a_gpu_that_is_asked_for_and_missing_is_an_error_with_its_cause() -> None:
@@ -45,9 +51,37 @@ def test_micro_batches_fit_the_cache_and_come_out_even(monkeypatch: pytest.Monke
 def test_what_the_config_says_is_kept() -> None:
     decided = plan("runtime.strands=1", "runtime.micro_batch=10", "runtime.jit_compile=true")
     assert (decided.strands, decided.micro_batch, decided.jit_compile) == (1, 10, True)
-    assert any("more than the" in note for note in plan("runtime.strands=999").notes)
+    assert any("more than the" in text for text in plan("runtime.strands=999").warnings)
     with pytest.raises(UserError, match=r"cannot be larger than training.batch_size \(1000\)"):
         plan("runtime.micro_batch=1001")
+
+
+STRIDED = [
+    "model.encoder=[{type: conv, filters: 8, kernel_size: 3, strides: 2, padding: same}]",
+    "model.decoder=[{type: conv_transpose, filters: 1, kernel_size: 4, strides: 2, padding: same,"
+    "activation: sigmoid}]",
+]
+
+
+def test_bfloat16_where_the_processor_has_it_and_the_layers_gain() -> None:
+    amx = frozenset({"amx_bf16"})
+    assert plan().precision == "float32"
+    assert plan(features=amx).precision == "mixed_bfloat16"
+    assert plan(features=frozenset({"avx512_bf16"})).precision == "mixed_bfloat16"
+    assert plan(*STRIDED, features=amx).precision == "float32"
+    assert plan(gpus=(CARD,)).precision == "mixed_bfloat16"
+    assert plan(gpus=(Gpu("Old", (7, 5)),)).precision == "float32"
+    assert plan("runtime.precision=float32", features=amx).precision == "float32"
+    slow = plan("runtime.precision=mixed_bfloat16")
+    assert slow.precision == "mixed_bfloat16"
+    assert "expect it to be slow" in slow.warnings[0]
+
+
+def test_every_decision_has_its_reason() -> None:
+    decided = plan("runtime.jit_compile=false")
+    assert set(decided.reasons) == {"device", "precision", "strands", "micro_batch", "jit_compile"}
+    assert all(decided.reasons.values())
+    assert decided.record()["strands"] == decided.strands
 
 
 def test_jit_compile_is_a_plain_bool() -> None:

@@ -331,9 +331,9 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        same = isinstance(old, dict) and isinstance(value, dict)
-        if same and value.get("type", old.get("type")) == old.get("type"):
-            merged[key] = _merge(old, value)
+        if isinstance(old, dict) and isinstance(value, dict):
+            same = value.get("type", old.get("type")) == old.get("type")
+            merged[key] = _merge(old, value) if same else value
         else:
             merged[key] = value
     return merged

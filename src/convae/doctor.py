@@ -36,10 +36,10 @@ def report(config: str, overrides: Sequence[str]) -> str:
     lines += ["", f"decided for {config}"]
     try:
         plan = runtime.start(settings)
-        for key, value in plan.record().items():
-            if key != "notes":
-                lines.append(f"  {key:<12}{value}")
-        lines += [f"  {note}" for note in plan.notes]
+        lines.append(f"  {'device_name':<12}{plan.device_name}")
+        for key, reason in plan.reasons.items():
+            lines.append(f"  {key:<12}{getattr(plan, key)}  ({reason})")
+        lines += [f"  {warning}" for warning in plan.warnings]
         on = os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1"
         lines.append(f"  oneDNN      {'on' if on else 'off: set TF_ENABLE_ONEDNN_OPTS=1'}")
     except UserError as error:

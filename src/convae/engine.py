@@ -29,6 +29,7 @@ class Engine:
         self._layers = stack(model)
         self._loss = LOSSES[loss]
         self._plan = plan
+        self._dtype = tf.bfloat16 if plan.precision == "mixed_bfloat16" else tf.float32
         self._variables = model.trainable_variables
         self._optimizer = optimizer
         if optimizer is not None:
@@ -125,34 +126,49 @@ class Engine:
         return [(count * s // strands, count * (s + 1) // strands) for s in range(strands)]
 
     def _forward(self, x: Any) -> tuple[Any, Callable[..., Any]]:
-        """The last layer's values before its activation, and that activation."""
+        """The last layer's values before its activation, in float32, and that activation.
+
+        With mixed_bfloat16 the kernels, which stay float32, are cast where they are used, and all
+        that lies between the input and the last layer's values is bfloat16. The loss is not.
+        """
+        x = tf.cast(x, self._dtype)
         *body, last = self._layers
         for layer in body:
             x = layer.activation(_linear(layer, x))
-        return _linear(last, x), last.activation
+        return tf.cast(_linear(last, x), tf.float32), last.activation
 
 
 def _linear(layer: Any, x: Any) -> Any:
-    """A layer up to its activation: the same operations that Keras' layer calls."""
-    kernel = layer.kernel.value
-    if isinstance(layer, keras.layers.Conv2DTranspose):
-        y = keras.ops.conv_transpose(
-            x,
-            kernel,
-            strides=layer.strides,
-            padding=layer.padding,
-            output_padding=layer.output_padding,
-            dilation_rate=layer.dilation_rate,
-        )
+    """A layer up to its activation, in the dtype of `x`: the operations that Keras' layer calls."""
+    dtype = x.dtype
+    if max(layer.dilation_rate) > 1:  # TensorFlow's CPU kernels have its gradient in float32 alone
+        x = tf.cast(x, tf.float32)
+    kernel = tf.cast(layer.kernel.value, x.dtype)
+    options = {
+        "strides": layer.strides,
+        "padding": layer.padding,
+        "dilation_rate": layer.dilation_rate,
+    }
+    if not isinstance(layer, keras.layers.Conv2DTranspose):
+        y = keras.ops.conv(x, kernel, **options)
+    elif x.dtype == tf.bfloat16 and _is_plain(layer):
+        # A transposed convolution of stride 1 is a convolution of the padded input with the flipped
+        # kernel. In bfloat16 oneDNN fuses that with bias and ReLU; in float32 its own is faster.
+        height, width = (size - 1 for size in layer.kernel_size)
+        padded = tf.pad(x, [[0, 0], [height, height], [width, width], [0, 0]])
+        flipped = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
+        y = tf.nn.conv2d(padded, flipped, 1, "VALID")
     else:
-        y = keras.ops.conv(
-            x,
-            kernel,
-            strides=layer.strides,
-            padding=layer.padding,
-            dilation_rate=layer.dilation_rate,
-        )
-    return tf.nn.bias_add(y, layer.bias.value) if layer.use_bias else y
+        y = keras.ops.conv_transpose(x, kernel, output_padding=layer.output_padding, **options)
+    if layer.use_bias:
+        y = tf.nn.bias_add(y, tf.cast(layer.bias.value, y.dtype))
+    return tf.cast(y, dtype)
+
+
+def _is_plain(layer: Any) -> bool:
+    """Stride 1, and nothing is cut off or added."""
+    strided = max(layer.strides) > 1 or layer.padding != "valid"
+    return not strided and layer.output_padding is None
 
 
 def _binary_crossentropy(target: Any, logits: Any, _: Callable[..., Any]) -> Any:

@@ -7,6 +7,7 @@ lowest validation loss.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
     training = load_training(config.data, config.model.input_shape)
     test = load_test(config.data, config.model.input_shape)
     images, labels, classes = test.part.images, test.part.labels, test.classes or ()
-    plan = runtime.start(config)
+    # In float32 whatever the training ran in: these are the numbers of the saved file.
+    plan = replace(runtime.start(config), precision="float32")
     model = load_model(run)
     reconstructions = Engine(model, config.training.loss, plan).predict(images)
 

@@ -7,39 +7,47 @@ import math
 import os
 import platform
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from convae.config import Config, Layer
+from convae.config import Config, Layer, Model
 from convae.errors import UserError
 from convae.lab.ledger import Shape, layer_rows
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 # Activations that one micro-batch may hold in its largest layer, input and output together. Twice
 # as much no longer stays in the caches of common processors; half as much pays more for each call.
 MICRO_BATCH_BYTES = 7 * 2**20
 
+Precision = Literal["float32", "mixed_bfloat16"]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU that TensorFlow sees: its name and its CUDA compute capability, such as (8, 0)."""
+
+    name: str
+    capability: tuple[int, int] = (0, 0)
+
 
 @dataclass(frozen=True)
 class Plan:
-    """Every decision of the runtime, and in `notes` the reasons that a user may ask for."""
+    """Every decision of the runtime, with its reason."""
 
     device: Literal["cpu", "gpu"]
     device_name: str
-    precision: Literal["float32", "mixed_bfloat16"]
+    precision: Precision
     jit_compile: bool
     strands: int  # loops over micro-batches that run side by side, one per core
     micro_batch: int  # images that pass the network at once, at most
-    notes: tuple[str, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)  # by the name of the decision
+    warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """The decisions as the manifest keeps them."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "reasons": dict(self.reasons)}
 
     def __str__(self) -> str:
         strands = "1 strand" if self.strands == 1 else f"{self.strands} strands"
@@ -61,59 +69,112 @@ def cpu_info() -> tuple[str, frozenset[str]]:
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine(), frozenset()
-    fields = dict(
-        (part.strip() for part in line.split(":", 1))
-        for line in info.read_text().split("\n\n")[0].splitlines()
-        if ":" in line
-    )
+    pairs = (line.partition(":") for line in info.read_text().split("\n\n")[0].splitlines())
+    fields = {key.strip(): value.strip() for key, _, value in pairs}
     flags = fields.get("flags", fields.get("Features", ""))
     return fields.get("model name", platform.machine()), frozenset(flags.split())
 
 
-def plan(config: Config, gpus: Sequence[str], why_no_gpu: str, cpu: str = "") -> Plan:
-    """Decide from the config, the names of the GPUs found and the cores; touches no device.
+def plan(
+    config: Config,
+    gpus: Sequence[Gpu] = (),
+    why_no_gpu: str = "",
+    cpu: str = "",
+    features: Set[str] = frozenset(),
+) -> Plan:
+    """Decide from the config, the GPUs that were found, the processor and its features.
 
+    Touches no device and measures nothing: the same inputs always give the same plan.
     Raises UserError where the config asks for what is not there.
     """
     runtime, batch = config.runtime, config.training.batch_size
-    notes = []
     if runtime.device == "gpu" and not gpus:
         raise UserError(
             f"runtime.device: gpu, but TensorFlow sees none: {why_no_gpu}. "
             "runtime.device: auto would run on the CPU"
         )
-    on_gpu = bool(gpus) and runtime.device != "cpu"
-    if not on_gpu:
-        reason = "runtime.device: cpu" if runtime.device == "cpu" else why_no_gpu
-        notes.append(f"running on the CPU: {reason}")
     if runtime.micro_batch != "auto" and runtime.micro_batch > batch:
         raise UserError(
             f"runtime.micro_batch: cannot be larger than training.batch_size ({batch}). "
             f"Received: {runtime.micro_batch}"
         )
-    strands = runtime.strands
-    if strands == "auto":
-        strands = 1 if on_gpu else min(cores(), batch)
-    elif not on_gpu and strands > cores():
-        notes.append(f"runtime.strands: {strands} is more than the {cores()} cores here: slower")
-    micro_batch = runtime.micro_batch
-    if micro_batch == "auto":
-        micro_batch = (
-            batch
-            if on_gpu
-            else fitting_micro_batch(config.model.input_shape, config.model.layers, batch, strands)
+    warnings, reasons = [], {}
+    gpu = gpus[0] if gpus and runtime.device != "cpu" else None
+    reasons["device"] = "it is there" if gpu else why_no_gpu
+    if runtime.device != "auto":
+        reasons["device"] = f"runtime.device: {runtime.device}"
+
+    native = has_bfloat16(gpu, features)
+    precision: Precision
+    if runtime.precision != "auto":
+        precision, reasons["precision"] = runtime.precision, "as runtime.precision says"
+        if precision == "mixed_bfloat16" and not native:
+            warnings.append("this processor has no bfloat16 of its own: expect it to be slow")
+    elif not native:
+        precision, reasons["precision"] = "float32", "the processor has no bfloat16 of its own"
+    elif not gains_from_bfloat16(config.model):
+        precision, reasons["precision"] = "float32", "its strided layers gain nothing from bfloat16"
+    else:
+        precision, reasons["precision"] = "mixed_bfloat16", "native here, and the layers gain"
+
+    if runtime.strands != "auto":
+        strands, reasons["strands"] = runtime.strands, "as runtime.strands says"
+        if not gpu and strands > cores():
+            warnings.append(f"{strands} strands are more than the {cores()} cores here: slower")
+    elif gpu:
+        strands, reasons["strands"] = 1, "a GPU takes one stream of work"
+    else:
+        strands, reasons["strands"] = min(cores(), batch), "one a core"
+
+    if runtime.micro_batch != "auto":
+        micro_batch, reasons["micro_batch"] = runtime.micro_batch, "as runtime.micro_batch says"
+    elif gpu:
+        micro_batch, reasons["micro_batch"] = batch, "the whole batch: a GPU has no small cache"
+    else:
+        micro_batch = fitting_micro_batch(
+            config.model.input_shape, config.model.layers, batch, strands
         )
-    precision = "float32" if runtime.precision == "auto" else runtime.precision
+        reasons["micro_batch"] = (
+            f"the largest layer's activations fit {MICRO_BATCH_BYTES // 2**20} MiB of cache"
+        )
+
+    jit_compile = runtime.jit_compile
+    reasons["jit_compile"] = "as runtime.jit_compile says"
+    if jit_compile == "auto":
+        jit_compile, reasons["jit_compile"] = False, "XLA on a CPU is slower than oneDNN"
+        if gpu:
+            reasons["jit_compile"] = "cuDNN's convolutions are quick without XLA"
     return Plan(
-        device="gpu" if on_gpu else "cpu",
-        device_name=gpus[0] if on_gpu else f"CPU {cpu} ({cores()} cores)".replace("  ", " "),
+        device="gpu" if gpu else "cpu",
+        device_name=gpu.name if gpu else f"{cpu or 'CPU'} ({cores()} cores)",
         precision=precision,
-        # XLA on a CPU is several times slower than oneDNN; "auto" of Keras would take it.
-        jit_compile=False if runtime.jit_compile == "auto" else runtime.jit_compile,
+        jit_compile=jit_compile,
         strands=strands,
         micro_batch=micro_batch,
-        notes=tuple(notes),
+        reasons=reasons,
+        warnings=tuple(warnings),
     )
+
+
+def has_bfloat16(gpu: Gpu | None, features: Set[str]) -> bool:
+    """Whether the device computes bfloat16 natively: AMX or AVX512-BF16; a GPU from Ampere on."""
+    if gpu:
+        return gpu.capability >= (8, 0)
+    return bool(features & {"amx_bf16", "avx512_bf16"})
+
+
+def gains_from_bfloat16(model: Model) -> bool:
+    """Whether most of the multiplications are in layers of stride 1.
+
+    Those are convolutions with fused bias and activation in bfloat16; oneDNN's strided transposed
+    convolution is not quicker there than in float32.
+    """
+    work = {True: 0, False: 0}
+    channels: int = model.input_shape[2]
+    for layer, row in zip(model.layers, layer_rows(model.input_shape, model.layers), strict=True):
+        work[max(layer.strides) == 1] += math.prod(row.output_shape) * channels
+        channels = layer.filters
+    return work[True] > work[False]
 
 
 def fitting_micro_batch(shape: Shape, layers: Sequence[Layer], batch: int, strands: int) -> int:
@@ -146,8 +207,12 @@ def start(config: Config) -> Plan:
     """
     from convae.backend import GPUS, IMPORT_LOG, keras, tf
 
-    names = [tf.config.experimental.get_device_details(g).get("device_name", g.name) for g in GPUS]
-    decided = plan(config, names, why_no_gpu(IMPORT_LOG), cpu_info()[0])
+    gpus = []
+    for device in GPUS:
+        details = tf.config.experimental.get_device_details(device)
+        name = details.get("device_name", device.name)
+        gpus.append(Gpu(name, details.get("compute_capability", (0, 0))))
+    decided = plan(config, gpus, why_no_gpu(IMPORT_LOG), *cpu_info())
     try:
         if decided.device == "gpu":
             for gpu in GPUS:

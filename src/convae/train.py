@@ -8,17 +8,11 @@ run = train(load_config("configs/mnist.yaml", ["training.epochs=1"]))
 from __future__ import annotations
 
 import math
-import platform
-import resource
-import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -32,6 +26,7 @@ from convae.data import TrainingData, load_training
 from convae.engine import Engine
 from convae.errors import UserError
 from convae.lab.ledger import layer_rows, table
+from convae.manifest import describe, peak_memory_mib
 from convae.model import build_model, save_plain, weights_sha256
 from convae.progress import Progress
 from convae.run import Run
@@ -66,8 +61,10 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
         say(data.notice)
     say(f"{data.name}: {len(images):,} images to train on, {len(validation):,} to validate")
     plan = runtime.start(config)
-    for note in (*plan.notes, f"runtime: {plan}"):
-        say(note)
+    if plan.device == "cpu" and config.runtime.device == "auto":
+        say(f"running on the CPU: {plan.reasons['device']}")
+    for line in (*plan.warnings, f"runtime: {plan}"):
+        say(line)
 
     steps = -(-data.images_per_epoch // config.training.batch_size)
     model = build_model(config)
@@ -90,7 +87,7 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
         if notice:
             say(notice)
     run = resume or Run.create(config)
-    run.update_manifest(status="running", **describe(config, data, plan, model))
+    run.update_manifest(status="running", **describe(config, data, plan, model.count_params()))
     say(f"run: {run.path}")
 
     rules = plateau_rules(config)
@@ -289,48 +286,6 @@ def stuck_message(config: Config, val_loss: float, baseline: float) -> str:
         f"{config.training.learning_rate:g} is too high (dead ReLUs) or far too low; a last layer "
         "whose activation cannot reach [0, 1]; a code too small to tell images apart"
     )
-
-
-def describe(config: Config, data: TrainingData, plan: runtime.Plan, model: Any) -> dict[str, Any]:
-    """What a manifest says from the start."""
-    packages = ("convae", "tensorflow", "keras", "numpy")
-    return {
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
-        "git_commit": git_commit(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "seed": config.seed,
-        "device": plan.device,
-        "precision": plan.precision,
-        "runtime": plan.record(),
-        "threads": plan.strands,
-        "parameters": model.count_params(),
-        "data": {
-            "name": data.name,
-            "sample": data.sample,
-            "train_images": len(data.train.images),
-            "validation_images": len(data.validation.images),
-            "images_per_epoch": data.images_per_epoch,
-        },
-        "data_sha256": data.sha256,
-        "platform": platform.platform(),
-    }
-
-
-def git_commit() -> str | None:
-    """The commit of the code that runs, if it runs from a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--verify", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def peak_memory_mib() -> float:
-    """The most memory that this process has held, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; on macOS bytes
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
 def say(text: str) -> None:

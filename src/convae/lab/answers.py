@@ -68,13 +68,13 @@ def ways_told(
     return "\n".join(lines)
 
 
-def through(config: str, wanted: str) -> list[dict[str, Any]]:
+def through(config: str, overrides: Sequence[str], wanted: str) -> list[dict[str, Any]]:
     """For each size: its way through a config's layers, whether it comes back, and how it would."""
     match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", wanted.strip())
     low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1 <= low <= high or high - low > 200:
         raise UserError(f"--sizes must be A-B with A up to B, at most 200. Received: {wanted!r}")
-    model = load_config(config).model
+    model = load_config(config, overrides).model
     names = layer_names(model.layers)
     found = []
     for size in range(low, high + 1):

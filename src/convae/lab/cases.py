@@ -11,7 +11,7 @@ import numpy as np
 
 from convae.errors import UserError
 from convae.lab import sizes, transpose
-from convae.lab.transpose import Array, Pair, Setting
+from convae.lab.transpose import PLAIN, Array, Pair, Setting
 
 LARGEST = 64  # rows or columns of a matrix that is typed in
 Operation = Literal["conv", "conv_transpose"]
@@ -23,7 +23,7 @@ class Case:
 
     x: Array
     kernel: Array
-    setting: Setting = Setting()
+    setting: Setting = PLAIN
     operation: Operation = "conv_transpose"
 
     def __post_init__(self) -> None:
@@ -220,8 +220,9 @@ def pair(text: str, name: str, least: int = 0) -> Pair:
 
 def padding(text: str) -> sizes.Padding | int:
     """valid, same, or a number."""
-    if text == "valid" or text == "same":  # noqa: PLR1714 - the type checker follows this
-        return text
+    words: dict[str, sizes.Padding] = {"valid": "valid", "same": "same"}
+    if text in words:
+        return words[text]
     if re.fullmatch(r"\d{1,4}", text):
         return int(text)
     raise UserError(f"padding must be valid, same, or a number from 0 up. Received: {text!r}")

@@ -39,12 +39,12 @@ def adjoint(case: effects.Adjoint) -> Figure:
             ],
         ),
         (
-            f"Yet the adjoint: ⟨Cx, y⟩ = {first:g} and ⟨x, Cᵀy⟩ = {second:g}, for any y, as this one",
+            f"Yet the adjoint: ⟨Cx, y⟩ = {first:g} and ⟨x, Cᵀy⟩ = {second:g}, for any y, like this",
             [Grid(case.y, "y", green, side=side), Grid(case.cty, "Cᵀ y", sky, side=side)],
         ),
     ]
     text = (
-        f"C is a matrix of {rows}x{columns} with rank {case.rank}: of the {case.x.size} numbers of x "
+        f"C is a matrix of {rows}x{columns} with rank {case.rank}: of {case.x.size} numbers in x "
         f"it keeps {case.rank}. The pseudo-inverse C⁺ gives the smallest x that has the same Cx; "
         "no layer can give more."
     )
@@ -62,7 +62,10 @@ def overlaps(maps: Sequence[effects.Overlap], name: str) -> Figure:
     )
     left = 84.0
     width = max(left + columns * (TILE + GAP) + MARGIN, 640)
-    words = f"{verdict}. Upper row: copies of the layer's kernel in each pixel; lower row: paths from the code, dark is few."
+    words = (
+        f"{verdict}. Upper row: copies of the layer's kernel in each pixel; lower row: paths from "
+        "the code. Dark is few."
+    )
     paper = style.sheet(width, 2 * TILE + 140, f"Overlap in the decoder of {name}", words)
     for word, y in (("this\nlayer", 24 + TILE / 2), ("through\nall", 58 + 1.5 * TILE)):
         paper.text(MARGIN, y, word)
@@ -78,7 +81,7 @@ def overlaps(maps: Sequence[effects.Overlap], name: str) -> Figure:
         paper.text(x, 36 + TILE, f"{by(one.own.shape)}: {met} inside", size=style.SMALL, **look)
         paper.image(one.through, x, 58 + TILE, TILE, cmap="viridis")
         paper.text(x, 70 + 2 * TILE, f"{one.through.min():.2f} to 1", size=style.SMALL)
-    note = "Brightness runs from 0 to the map's largest; the fall at the border comes from fewer neighbours."
+    note = "From 0 (dark) to each map's largest; at the border there are fewer neighbours."
     paper.text(MARGIN, paper.height - 26, note, size=style.SMALL, color=GREY)
     return paper.figure
 
@@ -129,7 +132,7 @@ def upscaling(image: Array, factor: int) -> Figure:
     width = MARGIN * 2 + len(names) * (TILE + GAP) - GAP
     words = (
         f"strides {factor}, kernel {by(kernel.shape)}, padding same. Largest difference to "
-        f"interpolation: {worst:.0e}. Without the repeated border the rim is darker, since zeros lie outside."
+        f"interpolation: {worst:.0e}. Without a repeated border the rim is dark: zeros lie outside."
     )
     title = "Bilinear upsampling is a transposed convolution"
     paper = style.sheet(width, TILE + 46, title, words)
@@ -168,7 +171,7 @@ def spectra(originals: Array, reconstructions: Array, stride: int, data: str) ->
     paper.text(
         MARGIN,
         290,
-        "dashed: the stride's frequency; peak: its power over its neighbours', 1 is none",
+        "dashed: the stride's frequency; peak: the power there over its neighbours', about 1 is none",
         size=style.SMALL,
         color=BLUE,
     )

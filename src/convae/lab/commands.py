@@ -1,344 +1,24 @@
-"""The laboratory's commands: `explain`, `size` and `inspect`, to be hung into the command line.
-
-NumPy and matplotlib are imported by the commands that need them, never before.
-"""
+"""The laboratory's commands: `explain`, `size` and `inspect`, to be hung into the command line."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from convae.errors import UserError
+from convae.lab.explain import Json, Overrides, explain_app
 
-if TYPE_CHECKING:
-    from convae.lab.cases import Case
-    from convae.lab.figures import View
-
-explain_app = typer.Typer(
-    help="See a transposed convolution with your own numbers; more with a command below.",
-    no_args_is_help=False,
-    invoke_without_command=True,
-    rich_markup_mode=None,
-)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Out = Annotated[
-    list[str] | None, typer.Option("--out", metavar="FILE", help="Write a picture: .png or .svg.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE ...]", help="Overrides, such as model.input_shape=[32,32,1]."
-    ),
-]
-Input = Annotated[str | None, typer.Option("--input", metavar='"1 2; 3 4"', help="The input.")]
-Kernel = Annotated[str | None, typer.Option("--kernel", metavar='"0 1; 2 3"', help="The kernel.")]
-Stride = Annotated[
-    str | None, typer.Option("--stride", "--strides", metavar="S", help="One number, or two: 2,1.")
-]
-PaddingText = Annotated[
-    str | None, typer.Option("--padding", metavar="P", help="valid, same, or a number.")
-]
-Dilation = Annotated[
-    str | None, typer.Option("--dilation", "--dilation-rate", metavar="D", help="Likewise.")
-]
-
-
-@explain_app.callback()
-def explain(
-    context: typer.Context,
-    input_: Input = None,
-    kernel: Kernel = None,
-    stride: Stride = None,
-    padding: PaddingText = None,
-    output_padding: Annotated[
-        str | None, typer.Option("--output-padding", metavar="O", help="Less than the stride.")
-    ] = None,
-    dilation: Dilation = None,
-    example: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the reading: basic, 1, 2, 3 or 4.")
-    ] = None,
-    conv: Annotated[bool, typer.Option("--conv", help="A convolution instead.")] = False,
-    out: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--out", metavar="FILE", help="Write a picture: .png, .svg, or .gif in steps."
-        ),
-    ] = None,
-    view: Annotated[
-        str, typer.Option(metavar="VIEW", help="Steps of a .gif: copies, or zeros.")
-    ] = "copies",
-    verify: Annotated[bool, typer.Option("--verify", help="Ask the installed Keras too.")] = False,
-    as_json: Json = False,
-) -> None:
-    """See a transposed convolution with your own numbers."""
-    given = {
-        "input": input_,
-        "kernel": kernel,
-        "strides": stride,
-        "padding": padding,
-        "output_padding": output_padding,
-        "dilation_rate": dilation,
-    }
-    if context.invoked_subcommand:
-        if left := [
-            f"--{name.replace('_', '-')}" for name, text in given.items() if text is not None
-        ]:
-            raise UserError(f"{', '.join(left)} must stand behind {context.invoked_subcommand}")
-        return
-    if view not in ("copies", "zeros"):
-        raise UserError(f"--view must be copies or zeros. Received: {view}")
-    if example is None and input_ is None and kernel is None:
-        example = "basic"
-    title, case = _case(given, example, conv)
-    if not as_json:
-        from convae.lab.cases import told
-
-        print((f"{title}\n" if title else "") + told(case))
-    facts = _facts(case)
-    if verify:
-        facts["keras_difference"] = _keras_difference(case)
-        if not as_json:
-            print(f"\nthe installed Keras differs by {facts['keras_difference']:g}")
-    if as_json:
-        print(json.dumps(facts))
-    for name in out or []:
-        _draw(case, title, name, "zeros" if view == "zeros" else "copies")
-
-
-def _case(given: dict[str, str | None], example: str | None, conv: bool) -> tuple[str | None, Case]:
-    """The case of an example, of what was typed, or of an example with what was typed over it."""
-    from convae.lab import cases
-    from convae.lab.transpose import Setting
-
-    title, start = None, None
-    if example is not None:
-        if example not in cases.EXAMPLES:
-            known = ", ".join(cases.EXAMPLES)
-            raise UserError(f"--example must be one of {known}. Received: {example}")
-        title, start = cases.EXAMPLES[example]
-        if any(given.values()) or conv:
-            title = None
-    elif given["input"] is None or given["kernel"] is None:
-        missing = "--kernel" if given["kernel"] is None else "--input"
-        raise UserError(f'{missing} is missing: write it as {missing} "1 2; 3 4"')
-    old = start.setting if start else Setting()
-    operation = "conv" if conv or (start and start.operation == "conv") else "conv_transpose"
-    strides, extra, dilation = (
-        None if (text := given[name]) is None else cases.pair(text, name, least)
-        for name, least in (("strides", 1), ("output_padding", 0), ("dilation_rate", 1))
-    )
-    return title, cases.Case(
-        start.x
-        if start and given["input"] is None
-        else cases.matrix(given["input"] or "", "input"),
-        start.kernel
-        if start and given["kernel"] is None
-        else cases.matrix(given["kernel"] or "", "kernel"),
-        Setting(
-            strides or old.strides,
-            old.padding if given["padding"] is None else cases.padding(given["padding"]),
-            extra if extra is not None else old.output_padding,
-            dilation or old.dilation_rate,
-        ),
-        "conv" if operation == "conv" else "conv_transpose",
-    )
-
-
-def _facts(case: Case) -> dict[str, Any]:
-    result = case.result()
-    facts: dict[str, Any] = {
-        "operation": case.operation,
-        "input": case.x.tolist(),
-        "kernel": case.kernel.tolist(),
-        "strides": case.setting.strides,
-        "padding": case.setting.padding,
-        "output_padding": case.setting.output_padding,
-        "dilation_rate": case.setting.dilation_rate,
-        "output": result.tolist(),
-        "output_shape": result.shape,
-    }
-    if case.operation == "conv_transpose":
-        facts["crop"] = case.crops
-    return facts
-
-
-def _keras_difference(case: Case) -> float:
-    import numpy as np
-
-    from convae.lab import transpose
-
-    conv = case.operation == "conv"
-    run = transpose.conv if conv else transpose.conv_transpose
-    keras = run(
-        case.x, case.kernel, case.setting, transpose.conv_by_keras if conv else transpose.by_keras
-    )
-    return float(np.abs(keras - case.result()).max())
-
-
-def _draw(case: Case, title: str | None, name: str, view: View) -> None:
-    from convae.lab import figures
-    from convae.lab.grids import check_format, write
-
-    check_format(name)
-    steps = name.endswith(".gif")
-    path = write(figures.frames(case, title, view) if steps else figures.panels(case, title), name)
-    print(path, file=sys.stderr)
-
-
-@explain_app.command()
-def inverse(
-    input_: Input = None,
-    kernel: Kernel = None,
-    stride: Stride = None,
-    padding: PaddingText = None,
-    out: Out = None,
-    as_json: Json = False,
-) -> None:
-    """Show that the transpose is no inverse but the adjoint: x, Cx, C^T C x, the pseudo-inverse."""
-    from convae.lab import cases, effects
-    from convae.lab.transpose import Setting
-
-    found = effects.adjoint(
-        cases.matrix(input_ or "0 1 2; 3 4 5; 6 7 8", "input"),
-        cases.matrix(kernel or "1 2; 2 1", "kernel"),
-        Setting(cases.pair(stride or "1", "strides", 1), cases.padding(padding or "valid")),
-    )
-    first, second = found.products
-    if as_json:
-        matrices = {"x": found.x, "cx": found.cx, "ctcx": found.back, "pseudo": found.pseudo}
-        numbers = {name: matrix.tolist() for name, matrix in matrices.items()}
-        print(
-            json.dumps(
-                numbers | {"y": found.y.tolist(), "products": [first, second], "rank": found.rank}
-            )
-        )
-    else:
-        grids = {"x": found.x, "Cx": found.cx, "C^T C x": found.back, "C^+ C x": found.pseudo}
-        print("The transpose of a convolution is not its inverse:\n")
-        print(cases.beside([(name, cases.grid_lines(grid)) for name, grid in grids.items()]))
-        print(f"\nC is a matrix of {cases.by(found.matrix_shape)} with rank {found.rank}.")
-        print(
-            f"But it is the adjoint: <Cx, y> = {first:g} and <x, C^T y> = {second:g}, whatever y is."
-        )
-    if out:
-        from convae.lab import charts
-
-        _write(charts.adjoint(found), out)
-
-
-@explain_app.command()
-def overlap(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file.")],
-    overrides: Overrides = None,
-    out: Out = None,
-    as_json: Json = False,
-) -> None:
-    """Show how often kernel copies meet behind each layer of a config's decoder."""
-    from convae.config import load_config
-    from convae.lab import effects, ledger
-
-    loaded = load_config(config, overrides or [])
-    rows = ledger.layer_rows(loaded.model.input_shape, loaded.model.layers)
-    transposed = [row for row in rows if row.overlap]
-    if as_json:
-        facts = [{"name": r.name, "overlap": r.overlap, "even": r.even} for r in transposed]
-        print(json.dumps(facts))
-    else:
-        for row in transposed:
-            low, high = row.overlap or (1, 1)
-            verdict = (
-                f"{low} copies in each pixel: even"
-                if row.even
-                else f"{low} to {high} copies: UNEVEN"
-            )
-            print(f"{row.name}: {verdict}")
-        if not transposed:
-            print("the decoder has no transposed convolution")
-    if out:
-        from convae.lab import charts
-
-        _write(charts.overlaps(effects.overlaps(loaded.model), loaded.name), out)
-
-
-@explain_app.command()
-def checkerboard(
-    out: Out = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Compare four ways to double a size, with equal, random and trained weights."""
-    from convae.lab import effects
-
-    found = effects.checkerboards(seed)
-    if as_json:
-        facts = [
-            {"name": c.name.replace("\n", " "), "weights": c.weights, "contrast": c.contrast}
-            for c in found
-        ]
-        print(json.dumps(facts))
-    else:
-        print("Contrast inside 2x2 blocks on a flat input: 0 is none, 1 the most\n")
-        print(f"{'':46}{'equal':>8}{'random':>8}{'trained':>8}")
-        for name in dict.fromkeys(c.name for c in found):
-            values = "".join(f"{c.contrast:8.3f}" for c in found if c.name == name)
-            print(f"{name.replace(chr(10), ' '):46}{values}")
-    if out:
-        from convae.lab import charts
-
-        _write(charts.checkerboards(found), out)
-
-
-@explain_app.command()
-def upscale(
-    factor: Annotated[int, typer.Option(min=2, max=8, help="How many times as large.")] = 3,
-    out: Out = None,
-    as_json: Json = False,
-) -> None:
-    """Show that a bilinear kernel in a transposed convolution is bilinear upsampling."""
-    import numpy as np
-
-    from convae.lab import cases, effects
-
-    image = effects.disc(9)
-    kernel = effects.bilinear_kernel(factor)
-    difference = np.abs(effects.upscale(image, factor) - effects.interpolate(image, factor)).max()
-    if as_json:
-        print(json.dumps({"kernel": kernel.tolist(), "difference": float(difference)}))
-    else:
-        print(f"strides {factor}, padding same, kernel {cases.by(kernel.shape)}:\n")
-        print("\n".join(cases.grid_lines(kernel)))
-        print(f"\nlargest difference to bilinear interpolation: {difference:.1e}")
-    if out:
-        from convae.lab import charts
-
-        _write(charts.upscaling(image, factor), out)
-
-
-@explain_app.command()
-def page(
-    out: Annotated[str, typer.Option("--out", metavar="FILE")] = "outputs/explain.html",
-) -> None:
-    """Write the page with sliders: one HTML file that needs no network."""
-    from convae.lab.page import write_page
-
-    print(write_page(out))
-
-
-def _write(figure: Any, names: list[str]) -> None:
-    from convae.lab.grids import check_format, write
-
-    for name in names:
-        check_format(name, (".png", ".svg"))
-    for name in names:
-        print(write(figure, name), file=sys.stderr)
+__all__ = ["explain_app", "inspect", "size"]
 
 
 def size(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE ...]", help="Overrides of the --through config."),
+    ] = None,
     start: Annotated[
         int | None, typer.Option("--from", metavar="A", help="The size before.")
     ] = None,
@@ -360,9 +40,11 @@ def size(
     from convae.lab import answers
 
     if through is not None:
-        found = answers.through(through, sizes)
+        found = answers.through(through, overrides or [], sizes)
         print(json.dumps(found) if as_json else answers.through_told(through, found))
         return
+    if overrides:
+        raise UserError(f"overrides belong to --through CONFIG. Received: {' '.join(overrides)}")
     if start is None or end is None:
         raise UserError("which sizes? For example: convae size --from 13 --to 25")
     ways = answers.ways(start, end, max_kernel, max_stride, max_dilation)
@@ -380,7 +62,7 @@ def inspect(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Print a config's layers: shapes, parameters, cost, crops, overlap, and warnings with mends."""
+    """Print a config's layers: shapes, parameters, cost, crops, overlap, warnings with mends."""
     from convae.config import load_config
     from convae.lab import ledger
 

@@ -1,4 +1,4 @@
-"""What transposed convolutions do beyond their sizes: adjoint, overlap, checkerboards, upsampling."""
+"""What transposed convolutions do: the adjoint, overlap, checkerboards, upsampling."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convae.errors import UserError
-from convae.lab import ledger, sizes, transpose
-from convae.lab.transpose import Array, Pair, Setting
+from convae.lab import ledger, transpose
+from convae.lab.transpose import PLAIN, Array, Pair, Setting
 
 if TYPE_CHECKING:
     from convae.config import Model
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Adjoint:
-    """A convolution C of x, what C^T and the pseudo-inverse make of it, and <Cx, y> = <x, C^T y>."""
+    """C x of a convolution C, what C^T and C^+ make of it, and <Cx, y> = <x, C^T y>."""
 
     x: Array
     kernel: Array
@@ -39,7 +39,7 @@ class Adjoint:
         return (self.cx * self.y).sum().item(), (self.x * self.cty).sum().item()
 
 
-def adjoint(x: Array, kernel: Array, setting: Setting = Setting()) -> Adjoint:
+def adjoint(x: Array, kernel: Array, setting: Setting = PLAIN) -> Adjoint:
     """All of `Adjoint` for a matrix x and a kernel; raises UserError where Conv2D would refuse."""
     cx = transpose.conv(x, kernel, setting)
     size = x.shape[0], x.shape[1]
@@ -75,7 +75,7 @@ class Overlap:
 
 
 def overlaps(model: Model) -> list[Overlap]:
-    """The overlap maps of a config's decoder, layer after layer, for one channel of equal weights."""
+    """The overlap maps of a config's decoder, layer by layer, for a channel of equal weights."""
     names = ledger.layer_names(model.layers)[len(model.encoder) :]
     rows = ledger.layer_rows(model.input_shape, model.layers)
     shape = rows[len(model.encoder) - 1].output_shape
@@ -83,7 +83,7 @@ def overlaps(model: Model) -> list[Overlap]:
     found = []
     for name, layer, row in zip(names, model.decoder, rows[len(model.encoder) :], strict=True):
         kernel = np.ones((*layer.kernel_size, 1, 1))
-        transposed = layer.type == "conv_transpose"
+        transposed = layer.type != "conv"
         setting = Setting(
             layer.strides,
             layer.padding,
@@ -98,10 +98,17 @@ def overlaps(model: Model) -> list[Overlap]:
     return found
 
 
-def total_stride(model: Model) -> int:
-    """The pixels of the image that one step in the code means: the period of a checkerboard."""
-    steps = [max(layer.strides) for layer in model.decoder if layer.type == "conv_transpose"]
-    return int(np.prod(steps))
+def period(model: Model) -> int:
+    """The longest period, in pixels, of a checkerboard that this decoder can draw and one can see.
+
+    That is the product of its last strides; of a decoder without strides it is 2, to compare with.
+    """
+    longest = 1
+    for layer in reversed(model.decoder):
+        if layer.type != "conv":
+            step = longest * max(layer.strides)
+            longest = step if min(model.input_shape[:2]) >= 4 * step else longest
+    return max(longest, 2)
 
 
 def spectrum(images: Array) -> Array:
@@ -115,14 +122,14 @@ def spectrum(images: Array) -> Array:
 def stride_peak(images: Array, stride: int) -> float:
     """How far the power at the stride's frequency stands out of its neighbours; 1 is not at all.
 
-    The power at multiples of 1/stride along each axis, over that of the frequencies two steps
-    beside it, geometric mean over both axes. Images (N, H, W) are cut to a multiple of the stride.
+    The power at multiples of 1/stride along each axis, over that of the frequencies beside it;
+    geometric means all through. Images (N, H, W) are cut to a multiple of the stride.
     """
     height, width = (n - n % stride for n in images.shape[1:])
     if stride < 2 or min(height, width) < 4 * stride:
         raise UserError(
-            f"a stride of {stride} leaves no pattern in images of {images.shape[1]}x{images.shape[2]}; "
-            "it takes a stride of 2 or more and images of four times that"
+            f"no pattern of period {stride} can be seen in images of {images.shape[1]}x"
+            f"{images.shape[2]}; it takes a period of 2 or more and images of four times that"
         )
     cut = images[:, :height, :width]
     power = np.abs(np.fft.fft2(cut - cut.mean(axis=(1, 2), keepdims=True))).mean(axis=0) ** 2
@@ -130,8 +137,8 @@ def stride_peak(images: Array, stride: int) -> float:
     for profile in (power.sum(axis=1), power.sum(axis=0)):
         step = len(profile) // stride
         for peak in range(step, len(profile) // 2 + 1, step):
-            beside = [profile[(peak + d) % len(profile)] for d in (-2, 2)]
-            ratios.append(profile[peak] / max(float(np.mean(beside)), 1e-30))
+            beside = profile[peak - 1] * profile[(peak + 1) % len(profile)]
+            ratios.append(profile[peak] / max(float(np.sqrt(beside)), 1e-30))
     return float(np.exp(np.mean(np.log(np.maximum(ratios, 1e-30)))))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -94,7 +95,7 @@ def _panels(case: Case, title: str | None) -> Figure:
     flipped = Grid(case.kernel[::-1, ::-1], "kernel, flipped", side=side)
     bands.append(
         (
-            "The same in another way: zeros in between and around, then stride 1 and a flipped kernel",
+            "The same in another way: zeros between and around, then stride 1 and a flipped kernel",
             [rings, flipped, replace(out)],
         )
     )
@@ -196,7 +197,7 @@ def _rings(case: Case, side: float) -> tuple[Grid, tuple[int, int, int, int]]:
     zeros = np.pad(case.zero_grid(), extra)
     faint = np.ones(zeros.shape, bool)
     colours: Colours = [[ZERO] * zeros.shape[1] for _ in range(zeros.shape[0])]
-    for (r, c), hue in zip(np.ndindex(*case.size), sum(_hues(case), []), strict=True):
+    for (r, c), hue in zip(np.ndindex(*case.size), chain(*_hues(case)), strict=True):
         row, column = (
             extra[a][0]
             + sizes.extent(case.kernel_size[a], case.setting.dilation_rate[a])
@@ -275,7 +276,10 @@ def _adding(case: Case, title: str | None) -> Iterator[Figure]:
                 number // case.size[1] * case.setting.strides[0],
                 at[1] * case.setting.strides[1],
             )
-            says = f"Step {number + 1} of {len(copies)}: {cell(case.x[at])} × kernel is added at row {place[0]}, column {place[1]}"
+            says = (
+                f"Step {number + 1} of {len(copies)}: {cell(case.x[at])} × kernel is added at "
+                f"row {place[0]}, column {place[1]}"
+            )
         out = Grid(
             result, f"result {by(result.shape)}", RESULT, np.full(result.shape, not last), side=side
         )
@@ -299,7 +303,7 @@ def _sliding(case: Case, title: str | None) -> Iterator[Figure]:
     else:
         rings, (top, left, rows, columns) = _rings(case, 0)
         box = slice(top, top + rows), slice(left, left + columns)
-        grid, faint = rings.values[box], rings.faint[box]
+        grid, faint = rings.values[box], np.asarray(rings.faint)[box]
         colours = [row[box[1]] for row in rings.colours[box[0]]]
         kernel, name = case.kernel[::-1, ::-1], "grid of zeros and input"
         slid = replace(

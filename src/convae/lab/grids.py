@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,12 @@ class Grid:
     @property
     def width(self) -> float:
         """Points from left to right, room for the title included."""
-        return max(self.values.shape[1] * self.side, 6.1 * len(self.title))
+        return max(float(self.values.shape[1] * self.side), 6.1 * len(self.title))
 
     @property
     def height(self) -> float:
         """Points from the top of the title to the bottom."""
-        return self.values.shape[0] * self.side + 20
+        return float(self.values.shape[0] * self.side) + 20
 
     def draw(self, paper: Sheet, left: float, top: float) -> None:
         """Put the grid on paper, its title first, from the top left corner."""
@@ -94,19 +95,19 @@ class Grid:
                 )
 
     def frame(
-        self, paper: Sheet, left: float, top: float, box: tuple[int, int, int, int], **look: Any
+        self, paper: Sheet, left: float, top: float, box: tuple[int, int, int, int], **changes: Any
     ) -> None:
         """Draw a line around the cells of `box`: first row, first column, rows, columns."""
         row, column, rows, columns = box
         corner = (left + column * self.side, top + 20 + row * self.side)
-        look = {"fill": False, "linewidth": 2.2, "edgecolor": INK} | look
+        look: dict[str, Any] = {"fill": False, "linewidth": 2.2, "edgecolor": INK} | changes
         paper.canvas.add_patch(
             Rectangle(corner, columns * self.side, rows * self.side, zorder=3, **look)
         )
 
 
 def lay_out(
-    title: str, subtitle: str, bands: Sequence[Band], least: float = 560.0, below: float = 0.0
+    title: str, subtitle: str, bands: Sequence[Band], least: float = 660.0, below: float = 0.0
 ) -> tuple[Sheet, dict[int, tuple[float, float]]]:
     """Bands of grids below each other, each as many rows as it takes; and where each grid lies.
 
@@ -126,7 +127,7 @@ def lay_out(
                 left, top, low = MARGIN, top + low + 12, 0.0
             places.append((grid, left, top))
             left, low = left + grid.width + GAP, max(low, grid.height)
-            widest = max(widest, left - GAP + MARGIN, 6.3 * len(head) + 2 * MARGIN)
+            widest = max(widest, left - GAP + MARGIN, 7.1 * len(head) + 2 * MARGIN)
         top += low + 22
     paper = style.sheet(widest, top - 6 + below, title, subtitle)
     for head, y in heads:
@@ -169,7 +170,8 @@ def write(figures: Figure | Sequence[Figure], path: str | Path, seconds: float =
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
     return path
 
 

@@ -21,8 +21,8 @@ KERAS_NAMES = {
     "conv_transpose": ("conv2d_transpose", "Conv2DTranspose"),
 }
 FLOAT = 4  # bytes
-LEGEND = """Sees: pixels of the image that one output may hang on. Crop: pixels taken off the start,end of
-each axis. Overlap: kernel copies that meet in one pixel; uneven ones draw checkerboards."""
+LEGEND = """Sees: pixels of the image that one output may hang on. Crop: pixels taken off start,end.
+Overlap: kernel copies that meet in one pixel; uneven ones draw checkerboards."""
 
 Shape = tuple[int, int, int]  # height, width, channels
 Pair = tuple[int, int]
@@ -68,7 +68,7 @@ def layer_rows(input_shape: Shape, layers: Sequence[Layer]) -> list[Row]:
         for axis in (0, 1):
             before[axis].append((layer.type, shape[axis], options[axis]))
         weights = prod(layer.kernel_size) * shape[2] * layer.filters
-        transposed = layer.type == "conv_transpose"
+        transposed = layer.type != "conv"
         # each element of a transposed layer's input, each of a convolution's output, meets a kernel
         places = shape[0] * shape[1] if transposed else height * width
         seen = [sizes.receptive_field(layers_so_far) for layers_so_far in before]
@@ -177,10 +177,10 @@ def warnings(input_shape: Shape, encoder: Sequence[Layer], decoder: Sequence[Lay
     found = []
     code, image = prod(rows[len(encoder) - 1].output_shape), prod(input_shape)
     if code > image:
-        shape = "x".join(map(str, rows[len(encoder) - 1].output_shape))
         found.append(
-            f"the code {shape} = {code:,} numbers is {code / image:.2f} times as large as the "
-            f"image ({image:,}): nothing is compressed; strides: 2 or fewer filters in "
+            f"the code {_by(rows[len(encoder) - 1].output_shape)} = {code:,} numbers is "
+            f"{code / image:.2f} times as large as the image ({image:,}): nothing is "
+            "compressed; strides: 2 or fewer filters in "
             f"{rows[len(encoder) - 1].name} would make it smaller"
         )
     shape = input_shape
@@ -233,7 +233,8 @@ def _layer_warnings(row: Row, layer: Layer, shape: Shape) -> list[str]:
 def _unseen(size: int, options: dict[str, Any]) -> int:
     first, _ = sizes.conv_padding(size, **options)
     last = (sizes.conv_size(size, **options) - 1) * options["strides"] - first
-    return max(size - last - sizes.extent(options["kernel_size"], options["dilation_rate"]), 0)
+    unseen: int = size - last - sizes.extent(options["kernel_size"], options["dilation_rate"])
+    return max(unseen, 0)
 
 
 def _multiples(layer: Layer) -> tuple[Any, Any]:
@@ -267,7 +268,7 @@ def describe(model: Model) -> str:
     """The whole ledger of a config's model as text: table, sums, code, warnings with mends."""
     rows = layer_rows(model.input_shape, model.layers)
     head = ("Layer", "Output shape", "Param #", "MACs", "Memory", "Sees", "Crop", "Overlap")
-    cells = [("input", _by(model.input_shape), "", "", "", "", "", "")]
+    cells: list[tuple[str, ...]] = [("input", _by(model.input_shape), *[""] * 6)]
     cells += [_cells(row) for row in rows]
     whole = summary(model)
     lines = [columns([head, *cells]), "", LEGEND, ""]

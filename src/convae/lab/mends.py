@@ -18,7 +18,7 @@ MOST = 20_000  # combinations tried of three settings and more
 
 
 def chain(size: int, layers: Sequence[Layer], axis: int = 0) -> list[int]:
-    """The sizes along one axis from the input through every layer; ends early at an impossible one."""
+    """The sizes along one axis through every layer; ends early where a layer cannot run."""
     sizes = [size]
     for layer in layers:
         transposed = layer.type == "conv_transpose"
@@ -89,7 +89,7 @@ def _few(
 def _paddings(
     input_shape: Shape, stack: Sequence[Layer], decoder_at: int
 ) -> list[tuple[int, dict[str, Any]]] | None:
-    """An output_padding in as many layers as it takes: what odd sizes through three strides need."""
+    """An output_padding in as many layers as it takes: what odd sizes through strides need."""
     choices: list[list[tuple[int, dict[str, Any]] | None]] = []
     for i in range(decoder_at, len(stack)):
         updates = [update for _, update in _changes(stack[i]) if "output_padding" in update]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,9 +22,8 @@ def build_page() -> str:
         np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]),
         Setting((2, 2), "same"),
     )
-    cases = {"start": ("Stride 2, kernel 3, padding same", start)} | EXAMPLES
-    presets = {
-        name: {
+    presets = [
+        {
             "title": title,
             "input": case.x.tolist(),
             "kernel": case.kernel.tolist(),
@@ -32,9 +32,9 @@ def build_page() -> str:
             "output_padding": case.setting.output_padding and case.setting.output_padding[0],
             "dilation_rate": case.setting.dilation_rate[0],
         }
-        for name, (title, case) in cases.items()
+        for title, case in [("Stride 2, kernel 3, padding same", start), *EXAMPLES.values()]
         if case.operation == "conv_transpose"
-    }
+    ]
     template = files("convae").joinpath("assets/explorer.html").read_text(encoding="utf-8")
     return template.replace("__PRESETS__", json.dumps(presets))
 
@@ -50,5 +50,6 @@ def write_page(path: str | Path) -> Path:
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
     return path

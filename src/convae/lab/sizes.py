@@ -35,7 +35,7 @@ def conv_size(
     """
     if padding == "same":
         return -(-size // strides)
-    p = 0 if padding == "valid" else padding
+    p = padding if isinstance(padding, int) else 0
     return (size + 2 * p - extent(kernel_size, dilation_rate)) // strides + 1
 
 
@@ -46,9 +46,9 @@ def conv_padding(
     padding: Padding | int = "valid",
     dilation_rate: int = 1,
 ) -> tuple[int, int]:
-    """Zeros that Conv2D puts before and after its input; TensorFlow's `same` puts the odd one last."""
+    """Zeros that Conv2D puts before and after its input; `same` puts the odd one behind."""
     if padding != "same":
-        p = 0 if padding == "valid" else padding
+        p = padding if isinstance(padding, int) else 0
         return p, p
     total = (conv_size(size, kernel_size, strides, "same") - 1) * strides - size
     total = max(total + extent(kernel_size, dilation_rate), 0)
@@ -70,7 +70,7 @@ def conv_transpose_size(
     a number p: (i - 1) s - 2p + k' + op, the rule of PyTorch's ConvTranspose2d.
     """
     k = extent(kernel_size, dilation_rate)
-    if padding not in ("same", "valid"):
+    if isinstance(padding, int):
         return (size - 1) * strides - 2 * padding + k + (output_padding or 0)
     if output_padding is None:
         return size * strides if padding == "same" else (size - 1) * strides + max(k, strides)
@@ -94,10 +94,9 @@ def crop(
     setting = (kernel_size, strides, padding, output_padding, dilation_rate)
     canvas = (size - 1) * strides + extent(kernel_size, dilation_rate)
     total = canvas - conv_transpose_size(size, *setting)
-    if padding == "same":
-        first = max(total, 0) // 2
-    else:
-        first = 0 if padding == "valid" else padding
+    if isinstance(padding, int):
+        return padding, total - padding
+    first = max(total, 0) // 2 if padding == "same" else 0
     return first, total - first
 
 
@@ -142,7 +141,7 @@ def problem(
             f"an even kernel (here {k} pixels) with padding same and output_padding 0 has a shape "
             "in Keras but dies when it runs; leave output_padding away or use an odd kernel"
         )
-    if padding not in ("same", "valid") and padding < 0:
+    if isinstance(padding, int) and padding < 0:
         return f"padding must be valid, same, or a number from 0 up. Received: {padding}"
     setting = (kernel_size, strides, padding, output_padding, dilation_rate)
     if conv_transpose_size(size, *setting) < 1:
@@ -293,7 +292,7 @@ def _conv_ways(start: int, end: int, *limits: int) -> Iterator[Way]:
         for padding in paddings:
             if conv_size(start, kernel, step, padding, dilation) == end:
                 low, high = overlap(kernel, step, dilation)
-                before, after = conv_padding(start, kernel, step, padding, dilation)
+                before, _ = conv_padding(start, kernel, step, padding, dilation)
                 seen = (end - 1) * step + extent(kernel, dilation) - before
                 unseen = (0, max(start - seen, 0))
                 yield Way("conv", kernel, step, padding, None, dilation, unseen, low == high)

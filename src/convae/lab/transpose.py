@@ -52,7 +52,7 @@ class Setting:
         """Raise UserError, with the reason, exactly where Conv2D refuses to run."""
         if self.output_padding is not None:
             raise UserError("output_padding belongs to a transposed convolution; leave it away")
-        if self.padding not in ("valid", "same") and self.padding < 0:
+        if isinstance(self.padding, int) and self.padding < 0:
             raise UserError(f"padding must be 0 or more. Received: {self.padding}")
         for axis in (0, 1):
             options = self.axis(axis, kernel_size[axis])
@@ -96,6 +96,9 @@ class Setting:
             for axis in (0, 1)
         )
         return rows, columns
+
+
+PLAIN = Setting()
 
 
 def cut(canvas: Array, crops: tuple[Pair, Pair]) -> Array:
@@ -220,7 +223,7 @@ def conv_by_windows(x: Array, kernel: Array, setting: Setting) -> Array:
 
 
 def conv_by_taps(x: Array, kernel: Array, setting: Setting) -> Array:
-    """Tap by tap: the whole padded input, shifted and thinned out to every s-th, times one weight."""
+    """Tap by tap: the padded input, shifted and thinned out to every s-th, times one weight."""
     padded, shape = _padded(x, kernel, setting)
     result = np.zeros((x.shape[0], *shape, kernel.shape[3]), np.result_type(x, kernel))
     for i, j in np.ndindex(kernel.shape[0], kernel.shape[1]):
@@ -282,7 +285,7 @@ CONV_WAYS: dict[str, Operation] = {
 
 
 def conv_transpose(
-    x: Array, kernel: Array, setting: Setting = Setting(), way: Operation = by_copies
+    x: Array, kernel: Array, setting: Setting = PLAIN, way: Operation = by_copies
 ) -> Array:
     """The transposed convolution of x, in x's own number of axes.
 
@@ -299,7 +302,7 @@ def conv_transpose(
 
 
 def conv(
-    x: Array, kernel: Array, setting: Setting = Setting(), way: Operation = conv_by_windows
+    x: Array, kernel: Array, setting: Setting = PLAIN, way: Operation = conv_by_windows
 ) -> Array:
     """The convolution of x (as in all of deep learning: without flipping the kernel).
 
