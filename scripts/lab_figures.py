@@ -8,11 +8,14 @@ The same versions of matplotlib and Pillow give the same bytes; a test fails whe
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+import PIL
 from matplotlib.figure import Figure
 
 from convae.config import load_config
@@ -87,11 +90,17 @@ PICTURES: dict[str, Callable[[], Figure | Sequence[Figure]]] = {
 }
 
 
+def drawn_with() -> str:
+    """What the pixels hang on: drawn elsewhere, the edges of letters may differ a little."""
+    return f"matplotlib {matplotlib.__version__}, Pillow {PIL.__version__}, {platform.machine()}\n"
+
+
 def main() -> None:
     """Draw all pictures into the folder named on the command line, or into docs/images."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
     for name, draw in PICTURES.items():
         print(write(draw(), folder / name))
+    (folder / "drawn-with.txt").write_text(drawn_with())
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def torch_loop(arguments: argparse.Namespace, strongest: bool) -> None:
 
     torch.manual_seed(arguments.seed)
 
-    class AsConvolution(nn.ConvTranspose2d):
+    class AsConvolution(nn.ConvTranspose2d):  # type: ignore[misc]
         """Stride 1: the convolution of the padded input with the flipped kernel."""
 
         def forward(self, x: Any, _: Any = None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 import typer
+from conftest import tiny
 
+from convae.config import load_config
 from convae.errors import UserError
 from convae.lab import commands
 from convae.lab.cases import EXAMPLES
@@ -122,6 +125,7 @@ def test_effects_in_json(run: Run) -> None:
         (["--stride", "2", "inverse"], "must stand behind inverse"),
         (["overlap", "missing.yaml"], "no such file"),
         (["overlap"], "which config?"),
+        (["inverse", "--input", "; ".join(["1 " * 21] * 20)], "at most 400 numbers"),
         (["inverse", "--kernel", "1 2 3 4"], "larger than its padded input"),
     ],
 )
@@ -180,6 +184,20 @@ def test_inspect(run: Run) -> None:
     assert facts["parameters"] == 12_785
     code, out, _ = run("inspect", MNIST, "model.encoder.0.filters=16")
     assert (code, "conv2d_transpose_3" in out, "160" in out) == (0, True, True)
+
+
+def test_a_run_s_spectrum(run: Run, digits: Path, tmp_path: Path) -> None:
+    train = importlib.import_module("convae.train")
+    found = train.train(load_config(MNIST, tiny(digits, tmp_path / "runs", "training.epochs=1")))
+    maps = tmp_path / "maps.png"
+    code, out, _ = run("explain", "overlap", "--run", str(found.path), "--out", str(maps))
+    assert code == 0
+    assert "power at period 2 over its neighbours'" in out
+    assert maps.exists()
+    assert maps.with_stem("maps-spectrum").exists()
+    facts = json.loads(run("explain", "overlap", "--run", str(found.path), "--json")[1])
+    assert 0.5 < facts["peak"]["originals"] < 2
+    assert run("explain", "overlap", "--run", "no-such-run")[0] == 2
 
 
 def test_lab_needs_no_tensorflow_and_inspect_not_even_numpy() -> None:

@@ -46,12 +46,15 @@ def test_pictures_of_the_docs_are_fresh(name: str, tmp_path: Path) -> None:
     fresh = write(SCRIPT.PICTURES[name](), tmp_path / name)
     if fresh.read_bytes() == stored.read_bytes():
         return
-    # another version of matplotlib or Pillow may set single pixels otherwise, but nothing more
+    # another version of matplotlib or Pillow may draw the edges of letters otherwise, but no more
+    alike = (SCRIPT.IMAGES / "drawn-with.txt").read_text() == SCRIPT.drawn_with()
     old, new = frames(stored), frames(fresh)
     assert [f.size for f in old] == [f.size for f in new], "stale: python scripts/lab_figures.py"
     for a, b in zip(old, new, strict=True):
-        difference = max(ImageStat.Stat(ImageChops.difference(a, b)).mean)
-        assert difference < 0.5, "stale: python scripts/lab_figures.py"
+        difference = ImageStat.Stat(ImageChops.difference(a, b))
+        furthest = max(high for _, high in difference.extrema)
+        fresh_enough = furthest <= 2 if alike else max(difference.mean) < 0.5
+        assert fresh_enough, "stale: python scripts/lab_figures.py"
 
 
 def test_docs_show_every_picture_and_no_other() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +127,27 @@ def test_code_says_the_setting(page: Any) -> None:
     assert 'Conv2DTranspose(\n    1, (2, 1), strides=2, padding="valid", output_padding=0' in code
     assert "Cropping2D(1)" in code
     compile(code, "page", "exec")
+
+
+@pytest.mark.slow
+def test_code_runs_and_gives_the_result(page: Any, tmp_path: Path) -> None:
+    cases = [case for case in random_cases(60) if not isinstance(ours(case), str)]
+    assert len(cases) > 20
+    codes = page.evaluate("(cases) => cases.map(convae.keras)", cases)
+    code = "\n".join(f"{code}\nprint('next')" for code in codes)
+    done = subprocess.run(
+        [sys.executable, "-c", "import numpy; numpy.set_printoptions(threshold=10**6)\n" + code],
+        env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1"},  # for dilation
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for case, printed in zip(cases, done.stdout.split("next\n"), strict=False):
+        numbers = [float(n) for n in re.findall(r"-?[\d.]+(?:e[-+]\d+)?", printed)]
+        expected = ours(case)
+        assert isinstance(expected, Case)
+        assert numbers == expected.result().ravel().tolist()
 
 
 def test_plays_by_keyboard_and_pointer(page: Any) -> None:

@@ -6,7 +6,6 @@ from convae.config import load_config
 from convae.errors import UserError
 from convae.runtime import Gpu, Plan, fitting_micro_batch, why_no_gpu
 
-
 CARD = Gpu("Card", (8, 0))
 
 

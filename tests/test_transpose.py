@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from itertools import product
 from multiprocessing import get_context
 from typing import Any
 
@@ -144,20 +145,17 @@ def test_convolution_is_that_of_keras(keras: ProcessPoolExecutor) -> None:
     assert sum(legal) >= 60
 
 
-@pytest.mark.parametrize("padding", ["valid", "same"])
-@pytest.mark.parametrize("k", [1, 2, 3, 4])
-@pytest.mark.parametrize("s", [1, 2, 3])
-def test_gradient_of_a_convolution_is_the_transposed_one(
-    keras: ProcessPoolExecutor, padding: Any, k: int, s: int
-) -> None:
-    random = np.random.default_rng(k + 10 * s)
-    small = random.normal(size=(2, 3, 4, 3))
-    kernel = random.normal(size=(k, k, 2, 3))  # (h, w, in, out) there, (h, w, OUT, in) here
-    setting = Setting((s, s), padding)
-    back = transpose.conv_transpose(small, kernel, setting)
-    theirs = keras.submit(gradient, np.zeros(back.shape), small, kernel, setting).result()
-    assert theirs.shape == back.shape
-    np.testing.assert_allclose(theirs, back, rtol=0, atol=1e-5)
+def test_gradient_of_a_convolution_is_the_transposed_one(keras: ProcessPoolExecutor) -> None:
+    paddings: tuple[sizes.Padding, ...] = ("valid", "same")
+    for padding, k, s in product(paddings, (1, 2, 3, 4), (1, 2, 3)):
+        random = np.random.default_rng(k + 10 * s)
+        small = random.normal(size=(2, 3, 4, 3))
+        kernel = random.normal(size=(k, k, 2, 3))  # (h, w, in, out) there, (h, w, OUT, in) here
+        setting = Setting((s, s), padding)
+        back = transpose.conv_transpose(small, kernel, setting)
+        theirs = keras.submit(gradient, np.zeros(back.shape), small, kernel, setting).result()
+        assert theirs.shape == back.shape
+        np.testing.assert_allclose(theirs, back, rtol=0, atol=1e-5)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from convae.errors import UserError
+from convae.lab import commands as laboratory
 
 app = typer.Typer(
     name="convae",
@@ -100,14 +101,9 @@ def config(config: ConfigPath, overrides: Overrides = None) -> None:
     print(load_config(config, overrides or []).to_yaml(), end="")
 
 
-@app.command()
-def inspect(config: ConfigPath, overrides: Overrides = None) -> None:
-    """Print a config's layers with their shapes and parameters; needs no TensorFlow."""
-    from convae.config import load_config
-    from convae.lab.ledger import layer_rows, table
-
-    model = load_config(config, overrides or []).model
-    print(table(model.input_shape, layer_rows(model.input_shape, model.layers)))
+app.command()(laboratory.inspect)
+app.command()(laboratory.size)
+app.add_typer(laboratory.explain_app, name="explain")
 
 
 @app.command()

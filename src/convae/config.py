@@ -430,7 +430,7 @@ def _line(tree: Any, places: Mapping[Path_, str], error: Any) -> str:
 
 
 def _sections(annotation: Any) -> list[Any]:
-    """The Section classes inside a type such as tuple[Annotated[Conv | ConvTranspose, ...], ...]."""
+    """The Section classes inside a type such as tuple[Annotated[Conv | ConvTranspose, ...]]."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [s for arg in get_args(annotation) for s in _sections(arg)]

@@ -181,9 +181,8 @@ class Run:
                 continue
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
                 notice = f"{path} is damaged ({error}); going on from the checkpoint before it"
-        raise UserError(
-            f"{self.path}: has no whole checkpoint to go on from. {notice or 'None was written yet'}"
-        )
+        reason = notice or "None was written yet"
+        raise UserError(f"{self.path}: has no whole checkpoint to go on from. {reason}")
 
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:

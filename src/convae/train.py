@@ -25,7 +25,7 @@ from convae.config import Config
 from convae.data import TrainingData, load_training
 from convae.engine import Engine
 from convae.errors import UserError
-from convae.lab.ledger import layer_rows, table
+from convae.lab import ledger
 from convae.manifest import describe, peak_memory_mib
 from convae.model import build_model, save_plain, weights_sha256
 from convae.progress import Progress
@@ -49,8 +49,11 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
     Raises UserError for what the user can mend, Interrupted after Ctrl-C (the run is saved).
     """
     # Everything that can be refused is refused before a folder is made.
-    say(table(config.model.input_shape, layer_rows(config.model.input_shape, config.model.layers)))
-    data = load_training(config.data, config.model.input_shape)
+    shape, layers = config.model.input_shape, config.model.layers
+    say(ledger.table(shape, ledger.layer_rows(shape, layers)))
+    for warning in ledger.warnings(shape, config.model.encoder, config.model.decoder):
+        say(f"warning: {warning}")
+    data = load_training(config.data, shape)
     images, validation = data.train.images, data.validation.images
     if config.training.batch_size > len(images):
         raise UserError(

@@ -171,7 +171,7 @@ def spectra(originals: Array, reconstructions: Array, stride: int, data: str) ->
     paper.text(
         MARGIN,
         290,
-        "dashed: the stride's frequency; peak: the power there over its neighbours', about 1 is none",
+        "dashed: the stride's frequency; peak: power there over its neighbours', about 1 is none",
         size=style.SMALL,
         color=BLUE,
     )

@@ -15,6 +15,8 @@ from convae.lab.transpose import PLAIN, Array, Pair, Setting
 if TYPE_CHECKING:
     from convae.config import Model
 
+MOST = 400  # numbers in x: C has as many columns, and its pseudo-inverse is dear
+
 # ---- not an inverse, but the adjoint ------------------------------------------------------------
 
 
@@ -41,6 +43,8 @@ class Adjoint:
 
 def adjoint(x: Array, kernel: Array, setting: Setting = PLAIN) -> Adjoint:
     """All of `Adjoint` for a matrix x and a kernel; raises UserError where Conv2D would refuse."""
+    if x.size > MOST:
+        raise UserError(f"input: a pseudo-inverse takes at most {MOST} numbers. Received: {x.size}")
     cx = transpose.conv(x, kernel, setting)
     size = x.shape[0], x.shape[1]
     c = transpose.conv_matrix(size, kernel[:, :, None, None], setting)

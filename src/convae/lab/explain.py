@@ -168,15 +168,21 @@ def _facts(case: Case) -> dict[str, Any]:
 
 
 def _keras_difference(case: Case) -> float:
+    import os
+
     import numpy as np
 
     from convae.lab import transpose
 
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # dilation needs it on a CPU
     conv = case.operation == "conv"
     run = transpose.conv if conv else transpose.conv_transpose
-    keras = run(
-        case.x, case.kernel, case.setting, transpose.conv_by_keras if conv else transpose.by_keras
-    )
+    way = transpose.conv_by_keras if conv else transpose.by_keras
+    try:
+        keras = run(case.x, case.kernel, case.setting, way)
+    except Exception as error:  # Keras and TensorFlow raise many kinds
+        raise UserError(f"the installed Keras cannot run this here: {error}") from None
     return float(np.abs(keras - case.result()).max())
 
 

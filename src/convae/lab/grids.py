@@ -189,6 +189,9 @@ def _gif(figures: Sequence[Figure], seconds: float) -> bytes:
     both.paste(pictures[0], (0, 0))
     both.paste(pictures[-1], (0, pictures[0].height))
     palette = both.quantize(128, method=Image.Quantize.MAXCOVERAGE)
+    colours = np.array(palette.getpalette()).reshape(-1, 3)
+    colours[colours.min(axis=1) > 247] = 255  # white stays white
+    palette.putpalette(colours.ravel().tolist())
     steps = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     times = [int(seconds * 1000)] * (len(steps) - 1) + [int(seconds * 3000)]
     out = io.BytesIO()
