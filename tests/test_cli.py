@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, Command, tiny
 
 MNIST = str(ROOT / "configs/mnist.yaml")
-COMMANDS = ["train", "eval", "config", "inspect", "doctor"]
+COMMANDS = ["train", "eval", "config", "inspect", "size", "explain", "doctor"]
 
 
 def test_help_names_every_command(convae: Command) -> None:
@@ -42,8 +42,8 @@ def test_config_prints_what_it_understood(convae: Command) -> None:
 
 def test_inspect_prints_the_table_of_the_reading(convae: Command) -> None:
     done = convae("inspect", MNIST)
-    assert "conv2d_transpose_3 (Conv2DTranspose)" in done.stdout
-    assert "12,785" in done.stdout
+    assert "conv2d_transpose_3  28x28x32          4,640" in done.stdout
+    assert "Total: 12,785 parameters" in done.stdout
 
 
 @pytest.mark.parametrize(

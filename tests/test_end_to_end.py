@@ -44,7 +44,10 @@ def manifest(run: Path) -> dict[str, object]:
     return content
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM, signal.SIGKILL],
+)
 def test_stopped_and_resumed_is_as_if_never_stopped(
     number: signal.Signals, digits: Path, tmp_path: Path, convae: Command
 ) -> None:
@@ -102,7 +105,7 @@ def test_a_full_disk_in_mid_run_keeps_the_last_good_checkpoint(
         *tiny(digits, tmp_path / "outputs", "training.epochs=60", "training.batch_size=5"),
     )  # fmt: skip
     run = wait_for(tmp_path / "outputs/mnist/latest", process)
-    wait_for(run / "checkpoint" / "latest.npz", process)
+    wait_for(run / "history.csv", process)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (2_000, 2_000))
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2, errors

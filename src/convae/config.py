@@ -286,8 +286,6 @@ def _parse(text: str, source: str) -> tuple[dict[str, Any], dict[Path_, str]]:
     def value(node: yaml.Node, path: Path_) -> Any:
         line = node.start_mark.line + 1
         places.setdefault(path, f"{source}, line {line}")
-        if len(path) > MAX_DEPTH:
-            raise UserError(f"{source}, line {line}: nested more than {MAX_DEPTH} deep")
         if isinstance(node, yaml.SequenceNode):
             return [value(item, (*path, i)) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
@@ -305,8 +303,7 @@ def _parse(text: str, source: str) -> tuple[dict[str, Any], dict[Path_, str]]:
         return loader.construct_object(node)
 
     try:
-        if any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text, Loader=_Loader)):
-            raise UserError(f"{source}: YAML aliases (*name) are refused; `base:` shares settings")
+        _refuse_traps(text, source)
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
@@ -319,11 +316,22 @@ def _parse(text: str, source: str) -> tuple[dict[str, Any], dict[Path_, str]]:
         raise UserError(f"{source}{at}: not YAML: {error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{source}: not YAML: {error}") from None
-    except RecursionError:
-        raise UserError(f"{source}: nested more than {MAX_DEPTH} deep") from None
     if not isinstance(tree, dict):
         raise UserError(f"{source}: must be a mapping of keys to values. Received: {tree!r:.80}")
     return tree, places
+
+
+def _refuse_traps(text: str, source: str) -> None:
+    """Stop at the first alias or too deep level: both can make a small file a huge tree."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        place = f"{source}, line {event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError(f"{place}: YAML aliases (*name) are refused; `base:` shares settings")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise UserError(f"{place}: nested more than {MAX_DEPTH} deep")
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

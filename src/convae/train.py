@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -42,6 +43,23 @@ class Interrupted(Exception):  # noqa: N818 - not an error
         self.run = run
 
 
+@dataclass
+class State:
+    """Where a training stands. A checkpoint holds this, as JSON, beside weights and optimizer."""
+
+    epoch: int = 0  # the epoch to go on in, counted from 0,
+    step: int = 0  # its next step,
+    losses: list[float] = field(default_factory=list)  # its batches' losses so far, times images,
+    epoch_seconds: float = 0.0  # and the time that it has taken
+    seconds: float = 0.0  # of the whole training
+    history: list[dict[str, float]] = field(default_factory=list)  # a row a finished epoch
+
+    @property
+    def best(self) -> float:
+        """The lowest validation loss so far."""
+        return min((row["val_loss"] for row in self.history), default=math.inf)
+
+
 def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = ()) -> Run:
     """Train `config`'s model and return its run; with `resume`, go on where that run stopped.
 
@@ -49,130 +67,152 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
     Raises UserError for what the user can mend, Interrupted after Ctrl-C (the run is saved).
     """
     # Everything that can be refused is refused before a folder is made.
-    shape, layers = config.model.input_shape, config.model.layers
-    say(ledger.table(shape, ledger.layer_rows(shape, layers)))
-    for warning in ledger.warnings(shape, config.model.encoder, config.model.decoder):
-        say(f"warning: {warning}")
-    data = load_training(config.data, shape)
+    tell_model(config)
+    data = find_data(config)
     images, validation = data.train.images, data.validation.images
-    if config.training.batch_size > len(images):
-        raise UserError(
-            f"training.batch_size: cannot be larger than the {len(images):,} training images. "
-            f"Received: {config.training.batch_size:,}"
-        )
-    if data.notice:
-        say(data.notice)
-    say(f"{data.name}: {len(images):,} images to train on, {len(validation):,} to validate")
-    plan = runtime.start(config)
-    if plan.device == "cpu" and config.runtime.device == "auto":
-        say(f"running on the CPU: {plan.reasons['device']}")
-    for line in (*plan.warnings, f"runtime: {plan}"):
-        say(line)
+    plan = decide(config)
 
-    steps = -(-data.images_per_epoch // config.training.batch_size)
+    epochs, size = config.training.epochs, config.training.batch_size
+    steps = -(-data.images_per_epoch // size)
     model = build_model(config)
-    optimizer = build_optimizer(config, steps * config.training.epochs)
+    optimizer = build_optimizer(config, steps * epochs)
     model.compile(optimizer=optimizer)  # so that callbacks find the optimizer
     engine = Engine(model, config.training.loss, plan, optimizer)
     floor, baseline = landmarks(config, data)
 
-    state: dict[str, Any] = {
-        "epoch": 0,  # the epoch to go on in,
-        "step": 0,  # its next step,
-        "losses": [],  # the sums of its batches' losses so far,
-        "epoch_seconds": 0.0,  # and the time that it has taken
-        "seconds": 0.0,
-        "history": [],
-    }
-    arrays: list[NDArray[Any]] = []
-    if resume:
-        state, arrays, notice = resume.load_checkpoint()
-        if notice:
-            say(notice)
+    state, arrays = read_checkpoint(resume) if resume else (State(), [])
     run = resume or Run.create(config)
     run.update_manifest(status="running", **describe(config, data, plan, model.count_params()))
     say(f"run: {run.path}")
 
     rules = plateau_rules(config)
-    progress = Progress(config.training.epochs, state["epoch"], data.images_per_epoch, floor)
+    progress = Progress(epochs, state.epoch, data.images_per_epoch, floor)
     hooks = keras.callbacks.CallbackList(
-        [*rules, *callbacks, progress], model=model, epochs=config.training.epochs, steps=steps
+        [*rules, *callbacks, progress], model=model, epochs=epochs, steps=steps
     )
     model.stop_training = False
     hooks.on_train_begin()
-    for row in state["history"]:  # the rules' state follows from the losses that they have seen
+    for row in state.history:  # the rules' state follows from the losses that they have seen
         for rule in rules:
             rule.on_epoch_end(int(row["epoch"]) - 1, dict(row))
     if resume:  # after the rules, which also set the learning rate
         restore(model, optimizer, arrays)
+    began = time.perf_counter() - state.seconds
 
-    began = time.perf_counter() - state["seconds"]
+    def save(**changes: Any) -> None:
+        vars(state).update(changes, seconds=time.perf_counter() - began)
+        variables = [v.numpy() for v in (*model.variables, *optimizer.variables)]
+        run.save_checkpoint(vars(state), variables)
 
-    def save(epoch: int, step: int, losses: list[float], epoch_seconds: float) -> None:
-        state.update(epoch=epoch, step=step, losses=losses, epoch_seconds=epoch_seconds)
-        state["seconds"] = time.perf_counter() - began
-        run.save_checkpoint(state, [v.numpy() for v in (*model.variables, *optimizer.variables)])
+    with recorded(run, model, began, progress), interruptible() as interrupted:
+        if not resume:
+            save()  # so that a run killed in its first epoch can go on, too
+        for epoch in range(state.epoch, epochs):
+            if model.stop_training:
+                break
+            hooks.on_epoch_begin(epoch)
+            epoch_began = time.perf_counter() - state.epoch_seconds
+            order = epoch_order(config.seed, epoch, len(images), data.images_per_epoch)
+            losses = list(state.losses)
+            for step in range(state.step, steps):
+                hooks.on_train_batch_begin(step)
+                batch = images[order[step * size : (step + 1) * size]]
+                loss = engine.train_step(batch)
+                losses.append(loss * len(batch))
+                if not math.isfinite(loss):
+                    raise UserError(diverged(config, epoch, step))
+                hooks.on_train_batch_end(step, {"loss": loss, "size": len(batch)})
+                if interrupted:
+                    passed = time.perf_counter() - epoch_began
+                    save(epoch=epoch, step=step + 1, losses=losses, epoch_seconds=passed)
+                    raise Interrupted(run, f"in epoch {epoch + 1} after step {step + 1}")
+            train_seconds = time.perf_counter() - epoch_began
+            val_loss = engine.evaluate(validation)
+            row = {
+                "epoch": epoch + 1,
+                "loss": math.fsum(losses) / data.images_per_epoch,
+                "val_loss": val_loss,
+                "val_excess": val_loss - floor,
+                "learning_rate": float(optimizer.learning_rate),
+                "seconds": time.perf_counter() - epoch_began,
+                "images_per_second": data.images_per_epoch / train_seconds,
+            }
+            # The rules may change the learning rate for the next epoch, and the checkpoint must
+            # hold it: first the hooks, then the files, the checkpoint after the best model.
+            hooks.on_epoch_end(epoch, dict(row))
+            if val_loss < state.best:
+                run.save_model("best.keras", lambda path: save_plain(model, path))
+            history = [*state.history, row]
+            save(epoch=epoch + 1, step=0, losses=[], epoch_seconds=0.0, history=history)
+            run.write_history(history)
+            if stuck(history, steps, baseline):
+                raise UserError(stuck_message(config, val_loss, baseline))
+            if interrupted and epoch + 1 < epochs:
+                raise Interrupted(run, f"after epoch {epoch + 1}")
+        run.save_model("model.keras", lambda path: save_plain(model, path))
+        hooks.on_train_end()
+    return run
 
+
+def tell_model(config: Config) -> None:
+    """Print the layer table, and what the ledger warns of."""
+    model = config.model
+    say(ledger.table(model.input_shape, ledger.layer_rows(model.input_shape, model.layers)))
+    for warning in ledger.warnings(model.input_shape, model.encoder, model.decoder):
+        say(f"warning: {warning}")
+
+
+def find_data(config: Config) -> TrainingData:
+    """The training images. Raises UserError if there are none, or fewer than one batch."""
+    data = load_training(config.data, config.model.input_shape)
+    if config.training.batch_size > len(data.train):
+        raise UserError(
+            f"training.batch_size: cannot be larger than the {len(data.train):,} training images. "
+            f"Received: {config.training.batch_size:,}"
+        )
+    if data.notice:
+        say(data.notice)
+    count = f"{len(data.train):,} images to train on, {len(data.validation):,} to validate"
+    say(f"{data.name}: {count}")
+    return data
+
+
+def decide(config: Config) -> runtime.Plan:
+    """Start the runtime, and say what it decided."""
+    plan = runtime.start(config)
+    if plan.device == "cpu" and config.runtime.device == "auto":
+        say(f"running on the CPU: {plan.reasons['device']}")
+    for line in (*plan.warnings, f"runtime: {plan}"):
+        say(line)
+    return plan
+
+
+def read_checkpoint(run: Run) -> tuple[State, list[NDArray[Any]]]:
+    """Where `run` stopped, and the values of its variables."""
+    state, arrays, notice = run.load_checkpoint()
+    if notice:
+        say(notice)
+    return State(**state), arrays
+
+
+@contextmanager
+def recorded(run: Run, model: Any, began: float, progress: Progress) -> Iterator[None]:
+    """Write into the manifest how the training ended, whatever happens."""
     status = "failed"
     try:
-        with interruptible() as interrupted:
-            for epoch in range(state["epoch"], config.training.epochs):
-                if model.stop_training:
-                    break
-                hooks.on_epoch_begin(epoch)
-                epoch_began = time.perf_counter() - state["epoch_seconds"]
-                order = epoch_order(config.seed, epoch, len(images), data.images_per_epoch)
-                losses = list(state["losses"])
-                for step in range(state["step"], steps):
-                    hooks.on_train_batch_begin(step)
-                    size = config.training.batch_size
-                    batch = images[order[step * size : (step + 1) * size]]
-                    loss = engine.train_step(batch)
-                    losses.append(loss * len(batch))
-                    if not math.isfinite(loss):
-                        raise UserError(diverged(config, epoch, step))
-                    hooks.on_train_batch_end(step, {"loss": loss, "size": len(batch)})
-                    if interrupted:
-                        status = "interrupted"
-                        save(epoch, step + 1, losses, time.perf_counter() - epoch_began)
-                        raise Interrupted(run, f"in epoch {epoch + 1} after step {step + 1}")
-                train_seconds = time.perf_counter() - epoch_began
-                val_loss = engine.evaluate(validation)
-                row = {
-                    "epoch": epoch + 1,
-                    "loss": math.fsum(losses) / data.images_per_epoch,
-                    "val_loss": val_loss,
-                    "val_excess": val_loss - floor,
-                    "learning_rate": float(optimizer.learning_rate),
-                    "seconds": time.perf_counter() - epoch_began,
-                    "images_per_second": data.images_per_epoch / train_seconds,
-                }
-                # The rules may change the learning rate for the next epoch, and the checkpoint
-                # must hold it: first the hooks, then the files, the checkpoint last of all.
-                hooks.on_epoch_end(epoch, dict(row))
-                best = min((r["val_loss"] for r in state["history"]), default=math.inf)
-                state["history"] = [*state["history"], row]
-                if val_loss < best:
-                    run.save_model("best.keras", lambda path: save_plain(model, path))
-                save(epoch + 1, 0, [], 0.0)
-                run.write_history(state["history"])
-                if stuck(state["history"], steps, baseline):
-                    raise UserError(stuck_message(config, val_loss, baseline))
-                if interrupted and epoch + 1 < config.training.epochs:
-                    status = "interrupted"
-                    raise Interrupted(run, f"after epoch {epoch + 1}")
-        run.save_model("model.keras", lambda path: save_plain(model, path))
+        yield
         status = "finished"
+    except Interrupted:
+        status = "interrupted"
+        raise
     finally:
         progress.close()
-        hooks.on_train_end()
         run.update_manifest(
             status=status,
             seconds=round(time.perf_counter() - began, 3),
             peak_memory_mib=peak_memory_mib(),
             weights_sha256=weights_sha256(model),
         )
-    return run
 
 
 def epoch_order(seed: int, epoch: int, count: int, total: int) -> NDArray[np.int64]:
