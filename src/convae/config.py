@@ -1,4 +1,4 @@
-"""The schema of a config, and its way from YAML: read, `base:`, overrides, check.
+"""The schema of a config, and the check of what yamltree.py read.
 
 YAML keys are field names are builder arguments: there is no second vocabulary. Everything here
 works without TensorFlow, so a wrong config is answered at once.
@@ -7,7 +7,6 @@ works without TensorFlow, so a wrong config is answered at once.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -15,11 +14,9 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from convae import yamltree
 from convae.errors import UserError
 from convae.lab import ledger
-
-MAX_BYTES = 1_000_000  # a config is written by hand; anything longer is a mistake or an attack
-MAX_DEPTH = 20
 
 
 class Section(BaseModel):
@@ -198,40 +195,27 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=100)
 
 
-Path_ = tuple[str | int, ...]  # the way to a key: ("model", "encoder", 0, "filters")
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that also takes YAML 1.2's floats: PyYAML reads 1e-3 as text."""
-
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in _Loader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read the YAML at `path`, its `base:` files below it and `key.sub=value` overrides above it.
 
     Raises UserError with every error of the config at once, each with file and line.
     """
-    tree, places = _read(Path(path), ())
+    tree, places = yamltree.read(Path(path), ())
     tree.setdefault("name", Path(path).stem)
     for override in overrides:
-        _override(tree, places, override)
+        yamltree.override(tree, places, override)
     return _check(tree, places, str(path))
 
 
 def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
     """The config in a YAML text without `base:`, such as a run's resolved one."""
-    tree, places = _parse(text, source)
+    tree, places = yamltree.parse(text, source)
     for override in overrides:
-        _override(tree, places, override)
+        yamltree.override(tree, places, override)
     return _check(tree, places, source)
 
 
-def _check(tree: dict[str, Any], places: Mapping[Path_, str], source: str) -> Config:
+def _check(tree: dict[str, Any], places: Mapping[yamltree.KeyPath, str], source: str) -> Config:
     try:
         config = Config.model_validate(_tuples(tree))
     except ValidationError as error:
@@ -244,141 +228,9 @@ def _check(tree: dict[str, Any], places: Mapping[Path_, str], source: str) -> Co
         index, text = problem
         encoder = len(config.model.encoder)
         where = ("encoder", index) if index < encoder else ("decoder", index - encoder)
-        place = _place(places, ("model", *where))
+        place = yamltree.place_of(places, ("model", *where))
         raise UserError(f"{source}: the layers do not fit together\n  {place}{text}")
     return config
-
-
-def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], dict[Path_, str]]:
-    """A YAML file over its `base:`, and for each key the file and line that it came from."""
-    resolved = path.resolve()
-    if resolved in above:
-        chain = " -> ".join(p.name for p in (*above, resolved))
-        raise UserError(f"{path}: `base:` leads back to the file itself: {chain}")
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: a config of more than {MAX_BYTES:,} bytes is refused")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file.{_near_files(path)}") from None
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a text file: {error}") from None
-    tree, places = _parse(text, str(path))
-    base = tree.pop("base", None)
-    if base is None:
-        return tree, places
-    if not isinstance(base, str):
-        raise UserError(f"{_place(places, ('base',))}base: must name a YAML file. Received: {base}")
-    below, below_places = _read(path.parent / base, (*above, resolved))
-    below.pop("name", None)  # a config is named by its own file
-    return _merge(below, tree), below_places | places
-
-
-def _near_files(path: Path) -> str:
-    there = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, there, 3, 0.5) or there[:8]
-    return f" In {path.parent}: {', '.join(near)}" if near else ""
-
-
-def _parse(text: str, source: str) -> tuple[dict[str, Any], dict[Path_, str]]:
-    places: dict[Path_, str] = {}
-
-    def value(node: yaml.Node, path: Path_) -> Any:
-        line = node.start_mark.line + 1
-        places.setdefault(path, f"{source}, line {line}")
-        if isinstance(node, yaml.SequenceNode):
-            return [value(item, (*path, i)) for i, item in enumerate(node.value)]
-        if isinstance(node, yaml.MappingNode):
-            result: dict[str, Any] = {}
-            for key_node, item in node.value:
-                at = f"{source}, line {key_node.start_mark.line + 1}"
-                if not isinstance(key_node, yaml.ScalarNode):
-                    raise UserError(f"{at}: a key must be a word")
-                key = str(key_node.value)
-                if key in result:
-                    raise UserError(f"{at}: {key} stands here for the second time")
-                places[(*path, key)] = at
-                result[key] = value(item, (*path, key))
-            return result
-        return loader.construct_object(node)
-
-    try:
-        _refuse_traps(text, source)
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            tree = {} if node is None else value(node, ())
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{source}{at}: not YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{source}: not YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{source}: must be a mapping of keys to values. Received: {tree!r:.80}")
-    return tree, places
-
-
-def _refuse_traps(text: str, source: str) -> None:
-    """Stop at the first alias or too deep level: both can make a small file a huge tree."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        place = f"{source}, line {event.start_mark.line + 1}"
-        if isinstance(event, yaml.AliasEvent):
-            raise UserError(f"{place}: YAML aliases (*name) are refused; `base:` shares settings")
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise UserError(f"{place}: nested more than {MAX_DEPTH} deep")
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Mappings merge key by key, all else is replaced, and so is a mapping of another `type`."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        if isinstance(old, dict) and isinstance(value, dict):
-            same = value.get("type", old.get("type")) == old.get("type")
-            merged[key] = _merge(old, value) if same else value
-        else:
-            merged[key] = value
-    return merged
-
-
-def _override(tree: dict[str, Any], places: dict[Path_, str], text: str) -> None:
-    key, equals, raw = text.partition("=")
-    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
-        raise UserError(
-            f"override {text!r}: must read key=value or key.sub=value, such as training.epochs=5"
-        )
-    source = f"override {text}"
-    parsed, _ = _parse(f"value: {raw}", source)
-    *parents, last = (int(part) if part.isdigit() else part for part in key.split("."))
-    node: Any = tree
-    for depth, part in enumerate(parents):
-        if isinstance(node, list):
-            if not isinstance(part, int) or part >= len(node):
-                raise UserError(f"{source}: {part} is no place in a list of {len(node)}")
-            node = node[part]
-        else:
-            if not isinstance(node.get(str(part)), dict | list):
-                node[str(part)] = {}
-            node = node[str(part)]
-        if not isinstance(node, dict | list):
-            raise UserError(f"{source}: {'.'.join(map(str, parents[: depth + 1]))} holds no keys")
-    if isinstance(node, list):
-        if not isinstance(last, int) or last >= len(node):
-            raise UserError(f"{source}: {last} is no place in a list of {len(node)}")
-        node[last] = parsed["value"]
-    else:
-        last = str(last)
-        old = node.get(last)
-        if isinstance(old, dict) and isinstance(parsed["value"], dict):
-            parsed["value"] = _merge({last: old}, {last: parsed["value"]})[last]
-        node[last] = parsed["value"]
-    places[(*parents, last)] = source
 
 
 def _tuples(value: Any) -> Any:
@@ -387,14 +239,7 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-def _place(places: Mapping[Path_, str], path: Path_) -> str:
-    """Where the key stands, or the nearest key above it that stands anywhere."""
-    while path and path not in places:
-        path = path[:-1]
-    return f"{places[path]}: " if path else ""
-
-
-def _line(tree: Any, places: Mapping[Path_, str], error: Any) -> str:
+def _line(tree: Any, places: Mapping[yamltree.KeyPath, str], error: Any) -> str:
     """One of pydantic's errors as one line: place, key, what is wrong, what was received."""
     path: list[str | int] = []
     section: Any = Config
@@ -422,7 +267,7 @@ def _line(tree: Any, places: Mapping[Path_, str], error: Any) -> str:
         except (KeyError, IndexError, TypeError):
             node = None
     key = ".".join(map(str, path))
-    place = _place(places, tuple(path))
+    place = yamltree.place_of(places, tuple(path))
     message = error["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if error["type"] == "missing":
