@@ -1,7 +1,7 @@
 """Does bfloat16 cost quality? configs/mnist.yaml in both precisions, seed by seed.
 
-    python scripts/precision.py                      # three seeds, 25 epochs each: hours without AMX
-    python scripts/precision.py --epochs 8 --seeds 0 1 2
+    python scripts/precision.py                # three seeds, 25 epochs: hours without AMX
+    python scripts/precision.py --epochs 8
 
 Prints the validation losses of the last epoch and their difference, which should stay within
 0.0003. Finished trainings are kept in --output, so that a second call goes on with the rest.

@@ -52,7 +52,8 @@ class Watch:
         """Print the figures: the first three steps are tracing and warming up."""
         steady = self.steps[3:] or self.steps
         wall = statistics.median(step[0] for step in steady)
-        share = sum(s[1] for s in steady) / sum(s[0] for s in steady) / (os.cpu_count() or 1)
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        share = sum(s[1] for s in steady) / sum(s[0] for s in steady) / available
         self.figures |= {"images_per_second": self.images / wall, "step_cpu_share": share}
         print(json.dumps(self.figures))
 

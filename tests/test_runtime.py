@@ -39,9 +39,10 @@ def test_micro_batches_fit_the_cache_and_come_out_even(monkeypatch: pytest.Monke
     monkeypatch.setattr(runtime, "cores", lambda: 2)
     decided = plan()
     assert (decided.strands, decided.micro_batch) == (2, 50)
+    assert plan("runtime.precision=mixed_bfloat16").micro_batch == 100  # half the bytes
     model = load_config(ROOT / "configs/mnist.yaml").model
     for batch, strands in ((1, 1), (7, 2), (1000, 3), (999, 2)):
-        size = fitting_micro_batch(model.input_shape, model.layers, batch, strands)
+        size = fitting_micro_batch(model.input_shape, model.layers, batch, strands, "float32")
         share = -(-batch // strands)
         assert 1 <= size <= min(share, 51)
         assert -(-share // size) * size - share < -(-share // size)  # no almost empty slice

@@ -132,7 +132,7 @@ def plan(
         micro_batch, reasons["micro_batch"] = batch, "the whole batch: a GPU has no small cache"
     else:
         micro_batch = fitting_micro_batch(
-            config.model.input_shape, config.model.layers, batch, strands
+            config.model.input_shape, config.model.layers, batch, strands, precision
         )
         reasons["micro_batch"] = (
             f"the largest layer's activations fit {MICRO_BATCH_BYTES // 2**20} MiB of cache"
@@ -177,10 +177,12 @@ def gains_from_bfloat16(model: Model) -> bool:
     return work[True] > work[False]
 
 
-def fitting_micro_batch(shape: Shape, layers: Sequence[Layer], batch: int, strands: int) -> int:
+def fitting_micro_batch(
+    shape: Shape, layers: Sequence[Layer], batch: int, strands: int, precision: Precision
+) -> int:
     """Images whose activations in the largest layer fit the cache, in slices of even size."""
     sizes = [math.prod(shape), *(math.prod(row.output_shape) for row in layer_rows(shape, layers))]
-    largest = max(a + b for a, b in pairwise(sizes)) * 4  # float32
+    largest = max(a + b for a, b in pairwise(sizes)) * (4 if precision == "float32" else 2)
     share = -(-batch // strands)
     slices = -(-share // max(1, MICRO_BATCH_BYTES // largest))
     return -(-share // slices)
