@@ -11,22 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from conftest import tiny
 
+from convae.cli import main
 from convae.config import load_config
-from convae.errors import UserError
-from convae.lab import commands
 from convae.lab.cases import EXAMPLES
 
 MNIST = str(Path(__file__).parents[1] / "configs" / "mnist.yaml")
 STRIDED = ["model.encoder.0.strides=2", "model.decoder.2.strides=2"]
 Run = Callable[..., tuple[int, str, str]]
-
-app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
-app.add_typer(commands.explain_app, name="explain")
-app.command()(commands.size)
-app.command()(commands.inspect)
 
 
 @pytest.fixture
@@ -37,12 +30,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         monkeypatch.setattr(sys, "argv", ["convae", *arguments])
         code: Any = 0
         try:
-            app()
+            main()
         except SystemExit as stop:
             code = stop.code
-        except UserError as error:  # as the command line's main does
-            code = 2
-            print(error, file=sys.stderr)
         out, err = capsys.readouterr()
         return int(code or 0), out, err
 
