@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any
 
 from tqdm import tqdm
@@ -29,7 +28,6 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Open the bar over the epoch's images."""
-        self._start = time.perf_counter()
         if self._terminal:
             self._inner = tqdm(
                 total=self._images,
@@ -60,6 +58,9 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self._inner.close()
         self._inner = None
         tqdm.write(line, file=sys.stderr)
+        self._outer.set_postfix_str(
+            f"val_loss {logs['val_loss']:.5f}, excess {logs['val_excess']:.5f}", refresh=False
+        )
         self._outer.update()
 
     def close(self) -> None:
