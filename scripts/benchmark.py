@@ -164,16 +164,17 @@ def chart(result: dict[str, Any], path: Path) -> Path:
     rows = result["medians"]
     with style.applied():
         sheet = style.sheet(
-            440, 60 + 34 * len(rows), "Training images per second", result["machine"]
+            440, 24 + 34 * len(rows), "Training images per second", result["machine"]
         )
-        axes = sheet.panel(170, 48, 220, 30 * len(rows))
+        axes = sheet.panel(170, 4, 250, 30 * len(rows))
         for place, (variant, row) in enumerate(rows.items()):
             colour = style.BLUE if variant.startswith("convae") else style.GREY
             axes.barh(-place, row["images_per_second"], color=colour, height=0.6)
             label = f" {row['images_per_second']:,.0f}  ({row['ratio']:.2f}x)"
             axes.text(row["images_per_second"], -place, label, va="center")
         axes.set_yticks([-i for i in range(len(rows))], [VARIANTS[variant] for variant in rows])
-        axes.set_xlim(0, 1.35 * max(row["images_per_second"] for row in rows.values()))
+        axes.grid(visible=False, axis="y")
+        axes.set_xlim(0, 1.4 * max(row["images_per_second"] for row in rows.values()))
         axes.set_xlabel("images per second")
     return style.save(sheet.figure, path)
 
