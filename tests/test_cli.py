@@ -78,7 +78,8 @@ def test_a_users_mistake_is_one_message_and_exit_2(
 
 @pytest.fixture
 def run(convae: Command, digits: Path, tmp_path: Path) -> Path:
-    done = convae("train", MNIST, *tiny(digits, tmp_path / "outputs"), "--json")
+    settings = [word for word in tiny(digits, tmp_path) if "output.folder" not in word]
+    done = convae("train", MNIST, *settings, "--outputs", str(tmp_path / "outputs"), "--json")
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     row = json.loads(line)
@@ -111,6 +112,7 @@ def test_eval_of_a_run(convae: Command, run: Path) -> None:
     assert "wrote" in again.stdout
     for name, content in figures.items():
         assert (run / "figures" / name).read_bytes() == content
+    assert convae("eval", "latest", "--json").stdout == done.stdout
     refused = convae("eval", "model.encoder.0.filters=5")
     assert refused.returncode == 2
     assert "cannot change model" in refused.stderr
@@ -127,3 +129,6 @@ def test_doctor_tells_what_is_here(convae: Command) -> None:
         assert part in done.stdout
     assert sys.version.split()[0] in done.stdout
     assert done.stderr == ""  # TensorFlow's noise is kept off
+    elsewhere = convae("doctor")  # where no configs/ is
+    assert elsewhere.returncode == 0
+    assert "more with a config" in elsewhere.stdout

@@ -56,6 +56,7 @@ def test_all_errors_come_at_once_each_with_its_line(tmp_path: Path) -> None:
         ("training.epochs=2.5", "training.epochs: input should be a valid integer"),
         ("training.epochs=true", "training.epochs: input should be a valid integer"),
         ("training.learning_rate=0", "greater than 0. Received: 0"),
+        ("training.learning_rate=.inf", "finite number"),
         ("model.encoder.0.filters=-1", "model.encoder.0.filters: input should be greater"),
         ("model.encoder.0.filter=1", "model.encoder.0.filter: unknown key; did you mean filters?"),
         ("model.encoder.9.filters=1", "9 is no place in a list of 3"),
@@ -105,6 +106,26 @@ def test_base_is_merged_key_by_key(tmp_path: Path) -> None:
     assert config.training.batch_size == 10
     assert config.training.schedule.type == "constant"
     assert config.model == load_config(MNIST).model
+
+
+def test_errors_name_the_file_that_says_it(tmp_path: Path) -> None:
+    path = write(tmp_path, "model:\n  encoder:\n    - {type: conv, filters: 3}\n")
+    assert message(path).splitlines() == [
+        f"{path}: 1 error",
+        f"  {path}, line 4: model.encoder.0.kernel_size: is missing",
+    ]
+    replaced = "override model.input_shape=[28, 28]: model.input_shape.2: is missing"
+    assert replaced in message(MNIST, "model.input_shape=[28, 28]")
+    assert "override trainin.epochs=1: trainin: unknown key" in message(MNIST, "trainin.epochs=1")
+    text = message(MNIST, "runtime.strands=many")
+    assert text.count("runtime.strands: ") == 1
+    missing = tmp_path / "m.yaml"
+    missing.write_text("seed: 1\nbase: nope.yaml\n")
+    assert f"{missing}, line 2: base: " in message(missing)
+
+
+def test_a_file_name_with_blanks_is_no_error(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "", "my config.yaml")).name == "my-config"
 
 
 def test_a_circle_of_bases_is_refused(tmp_path: Path) -> None:

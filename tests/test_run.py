@@ -35,6 +35,9 @@ def test_runs_are_found_by_folder_id_name_or_not_at_all(tmp_path: Path) -> None:
     assert Run.find(first.path.name, outputs).path == first.path
     assert Run.find(first.path.name[-4:], outputs).path == first.path
     assert Run.find("denoise", outputs).path == second.path
+    assert Run.find("latest", outputs).path == Run.find(None, outputs).path
+    with pytest.raises(UserError, match="no run called"):
+        Run.find("x" * 5000, outputs)
     assert Run.find(str(tmp_path / "o/mnist/latest"), outputs).path == first.path.resolve()
     with pytest.raises(UserError, match="no run called 'dneoise' in .*; nearest: denoise"):
         Run.find("dneoise", outputs)
@@ -42,8 +45,15 @@ def test_runs_are_found_by_folder_id_name_or_not_at_all(tmp_path: Path) -> None:
 
 def test_an_outputs_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "o").write_text("a file where a folder should be")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot be made"):
         Run.create(config(tmp_path / "o"))
+
+
+def test_a_folder_called_latest_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "o/mnist/latest").mkdir(parents=True)
+    run = Run.create(config(tmp_path / "o"))
+    assert sorted(p.name for p in (tmp_path / "o/mnist").iterdir()) == [run.path.name, "latest"]
+    assert Run.find(None, str(tmp_path / "o")).path == run.path
 
 
 def test_checkpoints_come_back_bit_for_bit(tmp_path: Path) -> None:

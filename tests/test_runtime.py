@@ -51,7 +51,7 @@ def test_micro_batches_fit_the_cache_and_come_out_even(monkeypatch: pytest.Monke
 def test_what_the_config_says_is_kept() -> None:
     decided = plan("runtime.strands=1", "runtime.micro_batch=10", "runtime.jit_compile=true")
     assert (decided.strands, decided.micro_batch, decided.jit_compile) == (1, 10, True)
-    assert any("more than the" in text for text in plan("runtime.strands=999").warnings)
+    assert any("more than the" in text for text in plan("runtime.strands=200").warnings)
     with pytest.raises(UserError, match=r"cannot be larger than training.batch_size \(1000\)"):
         plan("runtime.micro_batch=1001")
 
@@ -82,6 +82,11 @@ def test_every_decision_has_its_reason() -> None:
     assert set(decided.reasons) == {"device", "precision", "strands", "micro_batch", "jit_compile"}
     assert all(decided.reasons.values())
     assert decided.record()["strands"] == decided.strands
+
+
+def test_more_strands_than_images_are_refused() -> None:
+    with pytest.raises(UserError, match="cannot be more than training.batch_size"):
+        plan("training.batch_size=3", "runtime.strands=4")
 
 
 def test_jit_compile_is_a_plain_bool() -> None:

@@ -107,6 +107,33 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
             assert row[key] == reference[key], key
 
 
+def test_a_run_killed_at_the_edges_goes_on(digits: Path, tmp_path: Path) -> None:
+    """Before its first checkpoint, and between the last one and history.csv."""
+    from convae.train import train
+
+    settings = config(digits, tmp_path, "training.epochs=1")
+    run = train(settings)
+    before, rows = weights(run), run.history
+    (run.path / "history.csv").unlink()
+    assert train(settings, resume=run).history == rows
+    for path in (run.path / "checkpoint").iterdir():
+        path.unlink()
+    train(settings, resume=run)
+    assert weights(run) == before
+
+
+def test_a_run_does_not_go_on_with_other_data(digits: Path, tmp_path: Path) -> None:
+    from convae.train import train
+
+    other = tmp_path / "other.npz"
+    other.write_bytes(digits.read_bytes())
+    run = train(config(other, tmp_path, "training.epochs=1"))
+    with np.load(digits) as file:
+        np.savez(other, x_train=file["x_train"][::-1], x_test=file["x_test"])
+    with pytest.raises(UserError, match="began with .*but the data found now are"):
+        train(run.config, resume=run)
+
+
 def test_early_stopping_also_after_a_resume(digits: Path, tmp_path: Path) -> None:
     from convae.train import Interrupted, train
 
@@ -149,6 +176,9 @@ def test_a_loss_that_is_no_number_names_likely_causes(digits: Path, tmp_path: Pa
             "training.loss=mean_squared_error", "model.decoder.3.activation=linear"]  # fmt: skip
     with pytest.raises(UserError, match="the loss is not a number .*learning_rate"):
         train(config(digits, tmp_path, *more))
+    more.append("training.batch_size=200")  # one step: it shows in the validation loss alone
+    with pytest.raises(UserError, match="the loss is not a number .*learning_rate"):
+        train(config(digits, tmp_path, *more, "training.epochs=1"))
 
 
 def test_a_model_that_learns_nothing_is_stopped(digits: Path, tmp_path: Path) -> None:

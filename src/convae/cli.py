@@ -42,7 +42,10 @@ def train(
         str | None,
         typer.Option(metavar="RUN", help="Go on with this run: its folder, id or name; or latest."),
     ] = None,
-    outputs: Folder = "outputs",
+    outputs: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Where runs are kept: output.folder of the config."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a model; a run's folder holds all that comes of it."""
@@ -52,12 +55,13 @@ def train(
     if resume is not None:
         if config is not None:
             raise UserError(f"--resume takes the run's own config. Received: CONFIG {config}")
-        run = Run.find(None if resume == "latest" else resume, outputs)
+        run = Run.find(resume, outputs or "outputs")
         settings = run.config
     elif config is None:
         raise UserError("which config? For example: convae train configs/mnist.yaml")
     else:
-        run, settings = None, load_config(config, overrides or [])
+        kept = [f"output.folder={json.dumps(outputs)}"] if outputs else []
+        run, settings = None, load_config(config, [*(overrides or []), *kept])
     from convae import train as training
 
     try:
@@ -109,14 +113,18 @@ app.add_typer(laboratory.explain_app, name="explain")
 @app.command()
 def doctor(
     config: Annotated[
-        str, typer.Argument(metavar="[CONFIG]", help="Whose decisions to show.")
-    ] = "configs/mnist.yaml",
+        str | None, typer.Argument(metavar="[CONFIG]", help="Whose decisions to show.")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Print versions, devices, processor features, data found, and what to do about the rest."""
     from convae.doctor import report
 
-    print(report(config, overrides or []))
+    words = list(overrides or [])
+    if config is not None and "=" in config:  # CONFIG may be left away before KEY=VALUE
+        words.insert(0, config)
+        config = None
+    print(report(config, words))
 
 
 def main() -> None:

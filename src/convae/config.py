@@ -7,6 +7,7 @@ works without TensorFlow, so a wrong config is answered at once.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -22,7 +23,7 @@ from convae.lab import ledger
 class Section(BaseModel):
     """A frozen part of a config; an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _both(value: object) -> object:
@@ -160,7 +161,7 @@ class Runtime(Section):
     device: Literal["auto", "cpu", "gpu"] = "auto"
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     jit_compile: bool | Literal["auto"] = "auto"
-    strands: Size | Literal["auto"] = "auto"
+    strands: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     micro_batch: Size | Literal["auto"] = "auto"
 
 
@@ -201,7 +202,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises UserError with every error of the config at once, each with file and line.
     """
     tree, places = yamltree.read(Path(path), ())
-    tree.setdefault("name", Path(path).stem)
+    # A file's name may hold what a folder of runs should not.
+    tree.setdefault("name", re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).stem).lstrip("_.-"))
     for override in overrides:
         yamltree.override(tree, places, override)
     return _check(tree, places, str(path))
@@ -219,7 +221,7 @@ def _check(tree: dict[str, Any], places: Mapping[yamltree.KeyPath, str], source:
     try:
         config = Config.model_validate(_tuples(tree))
     except ValidationError as error:
-        lines = [_line(tree, places, e) for e in error.errors(include_url=False)]
+        lines = _lines(tree, places, error.errors(include_url=False))
         count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
         raise UserError(f"{source}: {count}\n" + "\n".join(f"  {line}" for line in lines)) from None
     if problem := ledger.check(
@@ -239,47 +241,60 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-def _line(tree: Any, places: Mapping[yamltree.KeyPath, str], error: Any) -> str:
-    """One of pydantic's errors as one line: place, key, what is wrong, what was received."""
+def _lines(tree: Any, places: Mapping[yamltree.KeyPath, str], errors: list[Any]) -> list[str]:
+    """A line for each key that is wrong: place, key, what is wrong, what was received."""
+    found: dict[tuple[str, str], tuple[list[str], str]] = {}
+    for error in errors:
+        if error["type"] == "too_short" and error["input"]:
+            continue  # a list whose only layer is wrong is called empty, besides
+        path, section = _locate(tree, error)
+        key = (yamltree.place_of(places, tuple(path)), ".".join(map(str, path)))
+        told = error["type"] in {"missing", "extra_forbidden", "value_error"}
+        received = "" if told else f". Received: {error['input']!r:.80}"
+        found.setdefault(key, ([], received))[0].append(_message(error, path, section))
+    return [
+        f"{place}{key}{': ' if key else ''}{', or '.join(messages)}{received}"
+        for (place, key), (messages, received) in found.items()
+    ]
+
+
+def _message(error: Any, path: list[str | int], section: Any) -> str:
+    if error["type"] == "missing":
+        return "is missing"
+    if error["type"] == "extra_forbidden":
+        known = getattr(section, "model_fields", {})
+        near = difflib.get_close_matches(str(path[-1]), known, 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"unknown key; {hint}"
+    text = error["msg"].removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
+
+
+def _locate(tree: Any, error: Any) -> tuple[list[str | int], Any]:
+    """The way to the key in the YAML, without the tags that pydantic adds, and its section."""
     path: list[str | int] = []
     section: Any = Config
     choices: list[Any] = []
     node = tree
     for i, part in enumerate(error["loc"]):
-        last = i == len(error["loc"]) - 1
         known = getattr(section, "model_fields", {})
         choice = next((c for c in choices if part in _types(c)), None)
         if choice is not None and not (isinstance(node, dict) and part in node):
             section, choices = choice, []  # the tag of a union, which is no key of the YAML
             continue
-        if (
-            not isinstance(part, int)
-            and part not in known
-            and not (last and error["type"] in {"extra_forbidden", "missing"})
-        ):
+        named = isinstance(part, int) or part in known
+        last = i == len(error["loc"]) - 1
+        if not named and not (last and error["type"] in {"extra_forbidden", "missing"}):
             continue  # the name of a type in a union
         path.append(part)
         if part in known:
             choices = _sections(known[part].annotation)
-            section = choices[0] if len(choices) == 1 else None
+            section = choices[0] if len(choices) == 1 else section if last else None
         try:
             node = node[part]
         except (KeyError, IndexError, TypeError):
             node = None
-    key = ".".join(map(str, path))
-    place = yamltree.place_of(places, tuple(path))
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    if error["type"] == "missing":
-        return f"{place}{key}: is missing"
-    if error["type"] == "extra_forbidden":
-        known = getattr(section, "model_fields", {})
-        near = difflib.get_close_matches(str(path[-1]), known, 1, 0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return f"{place}{key}: unknown key; {hint}"
-    if error["type"] == "value_error":
-        return f"{place}{key}{': ' if key else ''}{message}"
-    return f"{place}{key}: {message}. Received: {error['input']!r:.80}"
+    return path, section
 
 
 def _sections(annotation: Any) -> list[Any]:

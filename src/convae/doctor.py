@@ -13,6 +13,7 @@ from convae.config import load_config
 from convae.data import load_training
 from convae.errors import UserError
 
+DEFAULT = "configs/mnist.yaml"
 PACKAGES = ("convae", "tensorflow", "keras", "numpy", "matplotlib", "pydantic")
 # What TensorFlow's CPU kernels are quick with, and what each is good for.
 FEATURES = {
@@ -23,9 +24,14 @@ FEATURES = {
 }
 
 
-def report(config: str, overrides: Sequence[str]) -> str:
-    """One text: versions, processor, devices, the runtime's decisions for `config`, the data."""
-    settings = load_config(config, overrides)
+def report(config: str | None, overrides: Sequence[str]) -> str:
+    """One text: versions, processor, devices, the runtime's decisions for `config`, the data.
+
+    Without `config` it is the repository's configs/mnist.yaml, if it is called from there.
+    """
+    if config is None and (Path(DEFAULT).exists() or overrides):
+        config = DEFAULT
+    settings = load_config(config, overrides) if config else None
     name, flags = runtime.cpu_info()
     lines = [f"python      {platform.python_version()} on {platform.platform()}"]
     lines += [f"{package:<11} {_version(package)}" for package in PACKAGES]
@@ -33,6 +39,8 @@ def report(config: str, overrides: Sequence[str]) -> str:
     for flag, use in FEATURES.items():
         there = ("yes" if flag in flags else "no") if flags else "unknown"
         lines.append(f"  {flag:<12}{there:<9}{use}")
+    if settings is None:
+        return "\n".join([*lines, "", "more with a config: convae doctor CONFIG"])
     lines += ["", f"decided for {config}"]
     try:
         plan = runtime.start(settings)

@@ -21,6 +21,7 @@ from convae.errors import UserError
 from convae.run import Run
 
 SAMPLE_NOTE = "bundled sample of 5,000 digits, not the full MNIST"
+TRAINED_NOTE = "trained on a bundled sample of 5,000 digits, not on the full MNIST"
 UNITS = {
     "bce": "nats per pixel, binary cross-entropy",
     "floor": "nats per pixel, the lowest that any reconstruction can reach",
@@ -56,6 +57,7 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
     history = run.history
     best = min(history, key=lambda row: row["val_loss"], default=None)
     trained_on = run.manifest.get("data_sha256")
+    trained = run.manifest.get("data", {})
     result: dict[str, Any] = {
         "data": {"name": test.name, "images": len(images), "sample": test.sample},
         "weights": {"file": run.best.name, "epoch": best and best["epoch"]},
@@ -66,7 +68,8 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
     }
     run.write_json("metrics.json", result)
 
-    note = SAMPLE_NOTE if test.sample else None
+    note = TRAINED_NOTE if trained.get("sample") else None
+    note = SAMPLE_NOTE if test.sample else note
     few = first_of_each(labels, min(3, len(images)))
     codes = model.get_layer("encoder")(images[few] / np.float32(255)).numpy()
     drawn = {
@@ -87,7 +90,9 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
             note=note,
         )
     if history:
-        drawn["training"] = training_curves(config.training.loss, history, training.name, note)
+        drawn["training"] = training_curves(
+            config.training.loss, history, trained.get("name", training.name), note
+        )
     with run.writing("figures"):
         (run.path / "figures").mkdir(exist_ok=True)
         for name, figure in drawn.items():

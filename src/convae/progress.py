@@ -13,9 +13,12 @@ from convae.backend import keras
 class Progress(keras.callbacks.Callback):  # type: ignore[misc]
     """A Keras callback: epochs with their ETA, inside them images, loss, val_loss and excess."""
 
-    def __init__(self, epochs: int, first_epoch: int, images_per_epoch: int, floor: float) -> None:
+    def __init__(
+        self, epochs: int, first_epoch: int, images_per_epoch: int, first_image: int, floor: float
+    ) -> None:
         super().__init__()
         self._epochs, self._first, self._images = epochs, first_epoch, images_per_epoch
+        self._seen = first_image  # in the epoch that a resumed run goes on in
         self._floor = floor
         self._terminal = sys.stderr.isatty()
         self._outer: Any = None
@@ -31,6 +34,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         if self._terminal:
             self._inner = tqdm(
                 total=self._images,
+                initial=self._seen,
                 desc=f"epoch {epoch + 1}/{self._epochs}",
                 unit=" images",
                 position=1,
@@ -40,12 +44,13 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Move the inner bar by one batch."""
         if self._inner is not None:
-            self._inner.update(logs["size"])
+            self._inner.update(int(logs["size"]))
             self._inner.set_postfix_str(f"loss {logs['loss']:.5f}", refresh=False)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Say what the epoch came to."""
         logs = logs or {}
+        self._seen = 0
         line = (
             f"epoch {epoch + 1}/{self._epochs}  loss {logs['loss']:.5f}  "
             f"val_loss {logs['val_loss']:.5f}  excess {logs['val_excess']:.5f} "

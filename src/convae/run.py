@@ -19,10 +19,11 @@ import io
 import json
 import os
 import secrets
+import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,39 +56,50 @@ class Run:
         """A new folder that holds the resolved config. Raises UserError if it cannot be made."""
         parent = Path(config.output.folder) / config.name
         run = cls(parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
-        with run.writing("the run's folder"):
+        try:
             (run.path / "checkpoint").mkdir(parents=True)
             write_atomic(run.path / "config.yaml", config.to_yaml().encode())
-            link = parent / f".latest-{secrets.token_hex(4)}"
+        except OSError as error:
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise UserError(
+                f"{run.path}: the run's folder cannot be made: {error}. "
+                "Runs are kept in output.folder"
+            ) from None
+        link = parent / f".latest-{secrets.token_hex(4)}"
+        with suppress(OSError):  # a convenience: where links cannot be, runs are found without
             link.symlink_to(run.path.name)
             link.replace(parent / "latest")
+        link.unlink(missing_ok=True)
         return run
 
     @classmethod
     def find(cls, text: str | None, folder: str = "outputs") -> Run:
         """The run called `text`: its folder, its id or a part of it, or the name of its config.
 
-        Without `text`, the newest. Raises UserError, with the nearest names, if there is none.
+        Without `text`, or with "latest", the newest. Raises UserError, with the nearest names, if
+        there is none.
         """
         runs = sorted(
             (p.parent for p in Path(folder).glob("*/*/config.yaml") if p.parent.name != "latest"),
             key=lambda p: p.name,
         )
-        if text is None and runs:
+        newest = text is None or text == "latest"
+        if newest and runs:
             return cls(runs[-1])
-        if text is None:
+        if text is None or newest:
             raise UserError(
                 f"there is no run in {folder}/ yet; convae train configs/mnist.yaml makes one"
             )
-        if (Path(text) / "config.yaml").is_file():
-            return cls(Path(text).resolve() if Path(text).is_symlink() else Path(text))
+        with suppress(OSError):  # a text may be longer than any path
+            if (Path(text) / "config.yaml").is_file():
+                return cls(Path(text).resolve() if Path(text).is_symlink() else Path(text))
         matches = [p for p in runs if p.parent.name == text] or [p for p in runs if text in p.name]
         if matches:
             return cls(matches[-1])
         names = list(dict.fromkeys(n for p in reversed(runs) for n in (p.parent.name, p.name)))
         near = difflib.get_close_matches(text, names, 3, 0.4) or names[:4]
         hint = f"nearest: {', '.join(near)}" if near else f"there is no run in {folder}/ yet"
-        raise UserError(f"no run called {text!r} in {folder}/; {hint}")
+        raise UserError(f"no run called {text!r:.80} in {folder}/; {hint}")
 
     @property
     def config(self) -> Config:
@@ -164,6 +176,11 @@ class Run:
             if latest.exists():
                 latest.replace(folder / "previous.npz")
             replace(new, latest)
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether anything was saved, whole or not."""
+        return any((self.path / "checkpoint").glob("*.npz"))
 
     def load_checkpoint(self) -> tuple[dict[str, Any], list[NDArray[Any]], str | None]:
         """The newest whole checkpoint, and a notice if a newer one was damaged.

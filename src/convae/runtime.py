@@ -98,6 +98,11 @@ def plan(
             f"runtime.micro_batch: cannot be larger than training.batch_size ({batch}). "
             f"Received: {runtime.micro_batch}"
         )
+    if runtime.strands != "auto" and runtime.strands > batch:
+        raise UserError(
+            f"runtime.strands: cannot be more than training.batch_size ({batch}). "
+            f"Received: {runtime.strands}"
+        )
     warnings, reasons = [], {}
     gpu = gpus[0] if gpus and runtime.device != "cpu" else None
     reasons["device"] = "it is there" if gpu else why_no_gpu

@@ -80,13 +80,15 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
     engine = Engine(model, config.training.loss, plan, optimizer)
     floor, baseline = landmarks(config, data)
 
-    state, arrays = read_checkpoint(resume) if resume else (State(), [])
+    state, arrays = read_checkpoint(resume, data) if resume else (State(), [])
     run = resume or Run.create(config)
+    if state.history:  # a kill may have come between the checkpoint and this file
+        run.write_history(state.history)
     run.update_manifest(status="running", **describe(config, data, plan, model.count_params()))
     say(f"run: {run.path}")
 
     rules = plateau_rules(config)
-    progress = Progress(epochs, state.epoch, data.images_per_epoch, floor)
+    progress = Progress(epochs, state.epoch, data.images_per_epoch, state.step * size, floor)
     hooks = keras.callbacks.CallbackList(
         [*rules, *callbacks, progress], model=model, epochs=epochs, steps=steps
     )
@@ -95,7 +97,7 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
     for row in state.history:  # the rules' state follows from the losses that they have seen
         for rule in rules:
             rule.on_epoch_end(int(row["epoch"]) - 1, dict(row))
-    if resume:  # after the rules, which also set the learning rate
+    if arrays:  # after the rules, which also set the learning rate
         restore(model, optimizer, arrays)
     began = time.perf_counter() - state.seconds
 
@@ -105,7 +107,7 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
         run.save_checkpoint(vars(state), variables)
 
     with recorded(run, model, began, progress), interruptible() as interrupted:
-        if not resume:
+        if not arrays:
             save()  # so that a run killed in its first epoch can go on, too
         for epoch in range(state.epoch, epochs):
             if model.stop_training:
@@ -128,6 +130,8 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
                     raise Interrupted(run, f"in epoch {epoch + 1} after step {step + 1}")
             train_seconds = time.perf_counter() - epoch_began
             val_loss = engine.evaluate(validation)
+            if not math.isfinite(val_loss):  # a step's loss is from before the step
+                raise UserError(diverged(config, epoch, steps - 1))
             row = {
                 "epoch": epoch + 1,
                 "loss": math.fsum(losses) / data.images_per_epoch,
@@ -187,8 +191,19 @@ def decide(config: Config) -> runtime.Plan:
     return plan
 
 
-def read_checkpoint(run: Run) -> tuple[State, list[NDArray[Any]]]:
-    """Where `run` stopped, and the values of its variables."""
+def read_checkpoint(run: Run, data: TrainingData) -> tuple[State, list[NDArray[Any]]]:
+    """Where `run` stopped, and the values of its variables; none if it had not begun to save.
+
+    Raises UserError if the data found now are not those that it began with.
+    """
+    manifest = run.manifest
+    if manifest.get("data_sha256", data.sha256) != data.sha256:
+        raise UserError(
+            f"{run.path} began with {manifest['data']['name']}, but the data found now are "
+            f"{data.name}: other images. Make the same data available, or start a new run"
+        )
+    if not run.has_checkpoint:
+        return State(), []
     state, arrays, notice = run.load_checkpoint()
     if notice:
         say(notice)

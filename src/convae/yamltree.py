@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -54,9 +54,26 @@ def read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], dict[KeyP
         raise UserError(
             f"{place_of(places, ('base',))}base: must name a YAML file. Received: {base}"
         )
-    below, below_places = read(path.parent / base, (*above, resolved))
+    try:
+        below, below_places = read(path.parent / base, (*above, resolved))
+    except UserError as error:
+        raise UserError(f"{place_of(places, ('base',))}base: {error}") from None
     below.pop("name", None)  # a config is named by its own file
-    return merge(below, tree), below_places | places
+    merged = merge(below, tree)
+    kept = {key: place for key, place in below_places.items() if _holds(merged, below, key)}
+    return merged, kept | places
+
+
+def _holds(merged: Any, below: Any, path: KeyPath) -> bool:
+    """Whether what stands at `path` after the merge is still what stood there before."""
+    for part in path:
+        if isinstance(merged, dict) and isinstance(below, dict):
+            if part not in merged:
+                return False
+        elif merged is not below:  # a list or a value is replaced whole
+            return False
+        merged, below = merged[part], below[part]
+    return True
 
 
 def _near_files(path: Path) -> str:
@@ -144,31 +161,43 @@ def override(tree: dict[str, Any], places: dict[KeyPath, str], text: str) -> Non
             f"override {text!r}: must read key=value or key.sub=value, such as training.epochs=5"
         )
     source = f"override {text}"
-    parsed, _ = parse(f"value: {raw}", source)
-    *parents, last = (int(part) if part.isdigit() else part for part in key.split("."))
-    node: Any = tree
-    for depth, part in enumerate(parents):
-        if isinstance(node, list):
-            if not isinstance(part, int) or part >= len(node):
-                raise UserError(f"{source}: {part} is no place in a list of {len(node)}")
-            node = node[part]
-        else:
-            if not isinstance(node.get(str(part)), dict | list):
-                node[str(part)] = {}
-            node = node[str(part)]
-        if not isinstance(node, dict | list):
-            raise UserError(f"{source}: {'.'.join(map(str, parents[: depth + 1]))} holds no keys")
+    parsed, inside = parse(f"value: {raw}", source)
+    value, node = parsed["value"], cast(Any, tree)
+    path: KeyPath = ()
+    *parents, last = key.split(".")
+    for part in parents:
+        node, path = _step(node, path, part, places, source)
     if isinstance(node, list):
-        if not isinstance(last, int) or last >= len(node):
-            raise UserError(f"{source}: {last} is no place in a list of {len(node)}")
-        node[last] = parsed["value"]
+        path = (*path, _index(node, last, source))
+        node[path[-1]] = value
     else:
-        last = str(last)
-        old = node.get(last)
-        if isinstance(old, dict) and isinstance(parsed["value"], dict):
-            parsed["value"] = merge({last: old}, {last: parsed["value"]})[last]
-        node[last] = parsed["value"]
-    places[(*parents, last)] = source
+        path = (*path, last)
+        node[last] = merge({last: node.get(last)}, {last: value})[last]
+    if not isinstance(value, dict):
+        for old in [place for place in places if place[: len(path)] == path]:
+            del places[old]
+    places |= {(*path, *place[1:]): source for place in inside if place}
+
+
+def _step(
+    node: Any, path: KeyPath, part: str, places: dict[KeyPath, str], source: str
+) -> tuple[Any, KeyPath]:
+    """The container below `node` at `part`; a missing section is made."""
+    where: Any = _index(node, part, source) if isinstance(node, list) else part
+    path = (*path, where)
+    if isinstance(node, dict) and node.get(part) is None:
+        node[part] = {}
+        places[path] = source
+    below = cast(Any, node)[where]
+    if not isinstance(below, dict | list):
+        raise UserError(f"{source}: {'.'.join(map(str, path))} holds no keys")
+    return below, path
+
+
+def _index(node: list[Any], part: str, source: str) -> int:
+    if not part.isdecimal() or int(part) >= len(node):
+        raise UserError(f"{source}: {part} is no place in a list of {len(node)}")
+    return int(part)
 
 
 def place_of(places: Mapping[KeyPath, str], path: KeyPath) -> str:
