@@ -266,7 +266,7 @@ def _message(error: Any, path: list[str | int], section: Any) -> str:
         near = difflib.get_close_matches(str(path[-1]), known, 1, 0.5)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
         return f"unknown key; {hint}"
-    text = error["msg"].removeprefix("Value error, ")
+    text: str = error["msg"].removeprefix("Value error, ")
     return text[:1].lower() + text[1:]
 
 

@@ -183,12 +183,15 @@ def _step(
     node: Any, path: KeyPath, part: str, places: dict[KeyPath, str], source: str
 ) -> tuple[Any, KeyPath]:
     """The container below `node` at `part`; a missing section is made."""
-    where: Any = _index(node, part, source) if isinstance(node, list) else part
-    path = (*path, where)
-    if isinstance(node, dict) and node.get(part) is None:
-        node[part] = {}
-        places[path] = source
-    below = cast(Any, node)[where]
+    if isinstance(node, list):
+        index = _index(node, part, source)
+        path, below = (*path, index), node[index]
+    else:
+        path = (*path, part)
+        if node.get(part) is None:
+            node[part] = {}
+            places[path] = source
+        below = node[part]
     if not isinstance(below, dict | list):
         raise UserError(f"{source}: {'.'.join(map(str, path))} holds no keys")
     return below, path
