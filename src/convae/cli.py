@@ -86,10 +86,7 @@ def evaluate(
     """Measure a run on the test part and draw its pictures."""
     from convae.run import Run
 
-    words = list(overrides or [])
-    if run is not None and "=" in run:  # RUN may be left away before KEY=VALUE
-        words.insert(0, run)
-        run = None
+    run, words = _split(run, overrides)
     found = Run.find(run, outputs)
     from convae import evaluate as evaluation
 
@@ -120,11 +117,13 @@ def doctor(
     """Print versions, devices, processor features, data found, and what to do about the rest."""
     from convae.doctor import report
 
+    print(report(*_split(config, overrides)))
+
+
+def _split(first: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:
+    """RUN or CONFIG may be left away: then the first word is an override like the others."""
     words = list(overrides or [])
-    if config is not None and "=" in config:  # CONFIG may be left away before KEY=VALUE
-        words.insert(0, config)
-        config = None
-    print(report(config, words))
+    return (None, [first, *words]) if first is not None and "=" in first else (first, words)
 
 
 def main() -> None:

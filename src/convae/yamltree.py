@@ -168,8 +168,9 @@ def override(tree: dict[str, Any], places: dict[KeyPath, str], text: str) -> Non
     for part in parents:
         node, path = _step(node, path, part, places, source)
     if isinstance(node, list):
-        path = (*path, _index(node, last, source))
-        node[path[-1]] = value
+        index = _index(node, last, source)
+        path = (*path, index)
+        node[index] = value
     else:
         path = (*path, last)
         node[last] = merge({last: node.get(last)}, {last: value})[last]
