@@ -72,6 +72,7 @@ def test_a_users_mistake_is_one_message_and_exit_2(
     assert done.returncode == 2
     assert part in done.stderr
     assert "Traceback" not in done.stderr
+    assert "Layer (type)" not in done.stderr or "smallest mend" in done.stderr
     assert done.stdout == ""
     assert not (tmp_path / "outputs").exists()
 

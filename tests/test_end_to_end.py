@@ -102,7 +102,7 @@ def test_a_full_disk_in_mid_run_keeps_the_last_good_checkpoint(
     """A file-size limit stands for the disk: from then on no larger file can be written."""
     process = start(
         tmp_path, "train", MNIST,
-        *tiny(digits, tmp_path / "outputs", "training.epochs=60", "training.batch_size=5"),
+        *tiny(digits, tmp_path / "outputs", "training.epochs=30", "training.batch_size=5"),
     )  # fmt: skip
     run = wait_for(tmp_path / "outputs/mnist/latest", process)
     wait_for(run / "history.csv", process)
@@ -116,4 +116,4 @@ def test_a_full_disk_in_mid_run_keeps_the_last_good_checkpoint(
     assert state["epoch"] >= 1
     more = convae("train", "--resume", str(run), "--json")
     assert more.returncode == 0, more.stderr
-    assert json.loads(more.stdout)["epoch"] == 60
+    assert json.loads(more.stdout)["epoch"] == 30

@@ -67,8 +67,9 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
     Raises UserError for what the user can mend, Interrupted after Ctrl-C (the run is saved).
     """
     # Everything that can be refused is refused before a folder is made.
-    tell_model(config)
     data = find_data(config)
+    tell_model(config)
+    tell_data(data)
     images, validation = data.train.images, data.validation.images
     plan = decide(config)
 
@@ -174,11 +175,15 @@ def find_data(config: Config) -> TrainingData:
             f"training.batch_size: cannot be larger than the {len(data.train):,} training images. "
             f"Received: {config.training.batch_size:,}"
         )
+    return data
+
+
+def tell_data(data: TrainingData) -> None:
+    """Print where the images are from, which is a long story if it is the bundled sample."""
     if data.notice:
         say(data.notice)
     count = f"{len(data.train):,} images to train on, {len(data.validation):,} to validate"
     say(f"{data.name}: {count}")
-    return data
 
 
 def decide(config: Config) -> runtime.Plan:
