@@ -277,7 +277,7 @@ def describe(model: Model) -> str:
         f"{_memory(whole['activation_bytes'])} of activations for one image (float32)"
     )
     ratio = whole["code_ratio"]
-    said = f"{ratio:.2f} times as many" if ratio > 1 else f"{ratio:.2f} of them"
+    said = f"{ratio:.2f} times as many" if ratio > 1 else f"{1 / ratio:.2f} times fewer"
     lines.append(
         f"Code: {_by(rows[len(model.encoder) - 1].output_shape)} = {whole['code_size']:,} numbers "
         f"for the {prod(model.input_shape):,} of an image: {said}"
