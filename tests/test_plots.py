@@ -262,11 +262,12 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(
     path.write_bytes(b"old")
     figure = style.sheet(100, 100, "title", "subtitle").figure
 
-    def full(self: Figure, fname: Path, **_: Any) -> None:
-        fname.write_bytes(b"half")
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Figure, "savefig", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
         style.save(figure, path)
     assert path.read_bytes() == b"old"

@@ -7,9 +7,10 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convae.atomic import write_atomic
 from convae.config import Config, load_config
 from convae.errors import UserError
-from convae.run import Run, write_atomic
+from convae.run import Run
 
 
 def config(folder: Path, name: str = "mnist") -> Config:

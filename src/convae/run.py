@@ -17,7 +17,6 @@ import csv
 import difflib
 import io
 import json
-import os
 import secrets
 import shutil
 import time
@@ -31,9 +30,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convae import atomic
 from convae.config import Config, parse_config
 from convae.errors import UserError
 
+CHECKPOINTS = ("latest.npz", "previous.npz")  # in the order in which to try them
 HISTORY = (
     "epoch",
     "loss",
@@ -58,7 +59,7 @@ class Run:
         run = cls(parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
         try:
             (run.path / "checkpoint").mkdir(parents=True)
-            write_atomic(run.path / "config.yaml", config.to_yaml().encode())
+            atomic.write_atomic(run.path / "config.yaml", config.to_yaml().encode())
         except OSError as error:
             shutil.rmtree(run.path, ignore_errors=True)
             raise UserError(
@@ -131,7 +132,7 @@ class Run:
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write one of the run's JSON files."""
         with self.writing(name):
-            write_atomic(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+            atomic.write_atomic(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -153,14 +154,17 @@ class Run:
         writer.writeheader()
         writer.writerows(rows)
         with self.writing("history.csv"):
-            write_atomic(self.path / "history.csv", text.getvalue().encode())
+            atomic.write_atomic(self.path / "history.csv", text.getvalue().encode())
 
     def save_model(self, name: str, save: Callable[[str], None]) -> None:
         """Let `save` write a `.keras` file under a temporary name, then give it its own."""
-        temporary = self.path / f".{name}.partial.keras"
+        temporary = atomic.aside(self.path / name)
         with self.writing(name):
-            save(str(temporary))
-            replace(temporary, self.path / name)
+            try:
+                save(str(temporary))
+                atomic.replace(temporary, self.path / name)
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def save_checkpoint(self, state: Mapping[str, Any], arrays: Sequence[NDArray[Any]]) -> None:
         """Keep `state` (JSON) and `arrays`; the checkpoint before stays until this one is whole."""
@@ -169,18 +173,18 @@ class Run:
             data = io.BytesIO()
             text = np.frombuffer(json.dumps(state).encode(), np.uint8)
             np.savez(data, text, *arrays)  # arr_0 is the state
-            new, latest = folder / ".new.npz", folder / "latest.npz"
-            write_synced(new, data.getvalue())
+            new, latest = folder / "new.npz", folder / "latest.npz"
+            atomic.write_atomic(new, data.getvalue())
             if new.read_bytes() != data.getvalue():
                 raise OSError(f"{new} reads back differently from what was written")
             if latest.exists():
                 latest.replace(folder / "previous.npz")
-            replace(new, latest)
+            atomic.replace(new, latest)
 
     @property
     def has_checkpoint(self) -> bool:
         """Whether anything was saved, whole or not."""
-        return any((self.path / "checkpoint").glob("*.npz"))
+        return any((self.path / "checkpoint" / name).exists() for name in CHECKPOINTS)
 
     def load_checkpoint(self) -> tuple[dict[str, Any], list[NDArray[Any]], str | None]:
         """The newest whole checkpoint, and a notice if a newer one was damaged.
@@ -188,7 +192,7 @@ class Run:
         Raises UserError if there is none.
         """
         notice = None
-        for name in ("latest.npz", "previous.npz"):
+        for name in CHECKPOINTS:
             path = self.path / "checkpoint" / name
             try:
                 with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
@@ -210,32 +214,3 @@ class Run:
             raise UserError(
                 f"{self.path}: {what} cannot be written: {error}. What was saved before stays whole"
             ) from error
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds all of it or what it held before, also after a crash."""
-    temporary = path.with_name(f".{path.name}.partial")
-    write_synced(temporary, data)
-    replace(temporary, path)
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Write `data` and wait until the disk has it; leave no file behind if that fails."""
-    try:
-        with path.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def replace(temporary: Path, path: Path) -> None:
-    """Give a whole file its name, and make the disk remember that too."""
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

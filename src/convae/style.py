@@ -7,7 +7,7 @@ pyplot: it costs half a second of import and keeps every figure alive.
 
 from __future__ import annotations
 
-import os
+import io
 import textwrap
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from convae.atomic import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,13 +178,9 @@ def sheet(width: float, height: float, title: str, subtitle: str, note: str | No
 
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a PNG, whole or not at all; the same figure gives the same bytes. Returns the path."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with applied():  # ticks are made only when they are drawn
-            # Without this, the file would name the version of matplotlib that wrote it.
-            figure.savefig(part, format="png", dpi=72 * DOTS, metadata={"Software": None})
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    path, data = Path(path), io.BytesIO()
+    with applied():  # ticks are made only when they are drawn
+        # Without this, the file would name the version of matplotlib that wrote it.
+        figure.savefig(data, format="png", dpi=72 * DOTS, metadata={"Software": None})
+    write_atomic(path, data.getvalue())
     return path

@@ -6,9 +6,7 @@ The same figures give the same bytes.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from convae import style
+from convae.atomic import write_atomic
 from convae.errors import UserError
 from convae.lab.cases import cell
 from convae.lab.transpose import Array
@@ -153,26 +152,21 @@ def write(figures: Figure | Sequence[Figure], path: str | Path, seconds: float =
     path = Path(path)
     check_format(path)
     frames_ = [figures] if isinstance(figures, Figure) else list(figures)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".gif":
-            part.write_bytes(_gif(frames_, seconds))
-        elif path.suffix == ".svg":
-            with (
-                style.applied(),
-                mpl.rc_context({"svg.hashsalt": "convae", "svg.fonttype": "path"}),
-            ):
-                frames_[-1].savefig(part, format="svg", metadata={"Date": None, "Creator": None})
-        else:
+        if path.suffix == ".png":
             return style.save(frames_[-1], path)
-        part.replace(path)
+        write_atomic(path, _gif(frames_, seconds) if path.suffix == ".gif" else _svg(frames_[-1]))
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
     return path
+
+
+def _svg(figure: Figure) -> bytes:
+    data = io.BytesIO()
+    with style.applied(), mpl.rc_context({"svg.hashsalt": "convae", "svg.fonttype": "path"}):
+        figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
+    return data.getvalue()
 
 
 def _gif(figures: Sequence[Figure], seconds: float) -> bytes:

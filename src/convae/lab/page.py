@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
+from convae.atomic import write_atomic
 from convae.errors import UserError
 from convae.lab.cases import EXAMPLES, Case
 from convae.lab.transpose import Setting
@@ -42,14 +41,9 @@ def build_page() -> str:
 def write_page(path: str | Path) -> Path:
     """Write the page, whole or not at all. Raises UserError if it cannot be written there."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(build_page(), encoding="utf-8")
-        part.replace(path)
+        write_atomic(path, build_page().encode())
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
     return path

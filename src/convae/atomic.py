@@ -1,0 +1,33 @@
+"""Files that are there whole or not at all, also after a crash: written aside, synced, renamed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` holds all of it, or what it held before. Raises OSError."""
+    temporary = aside(path)
+    try:
+        temporary.write_bytes(data)
+        replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def aside(path: Path) -> Path:
+    """A name beside `path`, with its ending, for what is not whole yet."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+
+
+def replace(temporary: Path, path: Path) -> None:
+    """Give a whole file its name, once the disk has it, and make the disk remember the name."""
+    for place, rename in ((temporary, True), (path.parent, False)):
+        handle = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        if rename:
+            temporary.replace(path)
