@@ -196,9 +196,8 @@ def training_curves(
     what = "val_loss" if floor is None else "val_loss above its floor"
     axes.set_title(f"{what} ({unit}, log scale)" if unit else f"{what} (log scale)")
     axes.plot(epochs, above, color=style.BLUE, **look)
-    clear = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # the curve runs behind it
     last: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "top"}
-    axes.annotate(_number(above[-1]), (epochs[-1], above[-1]), (4, -8), bbox=clear, **last)
+    axes.annotate(_number(above[-1]), (epochs[-1], above[-1]), (4, -7), **last)
     _log_scale(axes, above)
 
     if changes:
