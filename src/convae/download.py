@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
-import os
 import queue
-import secrets
 import threading
 import time
 import urllib.error
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from convae import atomic
 from convae.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,12 +40,12 @@ def download(
     if not url.startswith(("https://", "http://")):
         raise UserError(f"{url}: must be an http or https address")
     end = time.monotonic() + deadline
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    temporary = atomic.aside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
         taken = 0
-        with _open(url, timeout) as response, temporary.open("xb") as file:
+        with _open(url, timeout) as response, temporary.open("wb") as file:
             promised = int(response.headers.get("Content-Length") or 0)
             with tqdm(
                 desc=target.name,
@@ -65,8 +64,6 @@ def download(
                     digest.update(chunk)
                     file.write(chunk)
                     bar.update(len(chunk))
-            file.flush()
-            os.fsync(file.fileno())
         if taken < promised:
             raise UserError(f"{url}: cut off after {taken:,} of {promised:,} bytes")
         if digest.hexdigest() != sha256:
@@ -74,7 +71,7 @@ def download(
                 f"{url}: not the expected file: its SHA-256 must be {sha256}. "
                 f"Received: {digest.hexdigest()}"
             )
-        temporary.replace(target)
+        atomic.replace(temporary, target)
     except urllib.error.HTTPError as error:
         error.close()
         raise UserError(f"{url}: the server answered {error.code} {error.reason}") from None

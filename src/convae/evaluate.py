@@ -14,7 +14,6 @@ import numpy as np
 
 from convae import metrics, plots, runtime, style
 from convae.backend import keras
-from convae.config import parse_config
 from convae.data import load_test, load_training
 from convae.engine import Engine
 from convae.errors import UserError
@@ -38,12 +37,10 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
     `overrides` may change data and runtime, not the model. The same run gives the same files.
     Raises UserError if the run has no weights or the data do not fit them.
     """
-    text = (run.path / "config.yaml").read_text(encoding="utf-8")
-    config = parse_config(text, str(run.path / "config.yaml"), overrides)
+    config = run.config_with(overrides)
     if config.model != run.config.model:
         raise UserError("eval measures the model as it was trained: overrides cannot change model")
-    if not run.best.exists():
-        raise UserError(f"{run.path}: has no best.keras yet; it is written after the first epoch")
+    weights = run.best
     training = load_training(config.data, config.model.input_shape)
     test = load_test(config.data, config.model.input_shape)
     images, labels, classes = test.part.images, test.part.labels, test.classes or ()
@@ -56,11 +53,11 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
     mean = np.broadcast_to(metrics.mean_image(training.train.images), images.shape)
     history = run.history
     best = min(history, key=lambda row: row["val_loss"], default=None)
-    trained_on = run.manifest.get("data_sha256")
-    trained = run.manifest.get("data", {})
+    manifest = run.manifest
+    trained, trained_on = manifest.get("data", {}), manifest.get("data_sha256")
     result: dict[str, Any] = {
         "data": {"name": test.name, "images": len(images), "sample": test.sample},
-        "weights": {"file": run.best.name, "epoch": best and best["epoch"]},
+        "weights": {"file": weights.name, "epoch": best and best["epoch"]},
         "same_training_data": trained_on is None or trained_on == training.sha256,
         "test": metrics.summarize(scores),
         "per_class": {} if labels is None else metrics.per_class(scores, labels, classes),

@@ -105,16 +105,28 @@ class Run:
     @property
     def config(self) -> Config:
         """The resolved config that the run was made with."""
+        return self.config_with(())
+
+    def config_with(self, overrides: Sequence[str]) -> Config:
+        """The run's config under `key.sub=value` overrides. Raises UserError."""
         path = self.path / "config.yaml"
         try:
-            return parse_config(path.read_text(encoding="utf-8"), str(path))
+            return parse_config(path.read_text(encoding="utf-8"), str(path), overrides)
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error}") from None
 
     @property
     def best(self) -> Path:
-        """The `.keras` file of the epoch with the lowest validation loss."""
-        return self.path / "best.keras"
+        """The `.keras` file of the epoch with the lowest validation loss.
+
+        Raises UserError if no epoch has come to its end yet.
+        """
+        path = self.path / "best.keras"
+        if not path.exists():
+            raise UserError(
+                f"{self.path}: has no best.keras yet; it is written after the first epoch"
+            )
+        return path
 
     @property
     def manifest(self) -> dict[str, Any]:

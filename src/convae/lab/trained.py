@@ -35,18 +35,14 @@ def reconstructed(run: str) -> Seen:
     Raises UserError for a run that does not exist, has no weights, or whose data are gone.
     """
     from convae.data import load_training
-    from convae.errors import UserError
+    from convae.evaluate import load_model
     from convae.run import Run
 
-    found = Run.find(None if run == "latest" else run)
-    if not found.best.exists():
-        raise UserError(f"{found.path}: has no best.keras yet; it is written after the first epoch")
+    found = Run.find(run)
     config = found.config
+    model = load_model(found)
     data = load_training(config.data, config.model.input_shape)
     images = data.validation.images[:MOST].astype(np.float32) / 255
-    from convae.evaluate import load_model
-
-    model = load_model(found)
     batches = [images[at : at + 100] for at in range(0, len(images), 100)]
     results = np.concatenate([np.asarray(model.predict_on_batch(batch)) for batch in batches])
     words = f"{data.name}, {len(images)} validation images"
