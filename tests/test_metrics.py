@@ -231,3 +231,13 @@ def test_known_facts_of_mnist(mnist: dict[str, NDArray[np.uint8]]) -> None:
     constant = np.broadcast_to(np.float32(test.mean() / 255), test.shape)
     scores = metrics.image_scores(test, constant)
     assert metrics.summarize(scores)["bce"] == pytest.approx(0.391, abs=5e-4)
+
+
+def test_without_ssim_the_other_scores_are_the_same() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 1), np.uint8)
+    reconstructions = np.full(images.shape, 0.4, np.float32)
+    scores = metrics.image_scores(images, reconstructions)
+    fewer = metrics.image_scores(images, reconstructions, ssim=False)
+    assert set(scores) - set(fewer) == {"ssim"}
+    for name, values in fewer.items():
+        np.testing.assert_array_equal(values, scores[name])

@@ -29,7 +29,9 @@ _ENTROPY = -(_GREY * np.log(_GREY, where=_GREY > 0, out=np.zeros(256)))
 _ENTROPY += _ENTROPY[::-1]  # 1 - x/255 is the grey level mirrored
 
 
-def image_scores(images: Images, reconstructions: NDArray[np.float32]) -> Scores:
+def image_scores(
+    images: Images, reconstructions: NDArray[np.float32], *, ssim: bool = True
+) -> Scores:
     """Score each reconstruction; every value is an array (N,).
 
     - `bce`: mean binary cross-entropy of the pixels in nats, clipped as Keras clips it
@@ -38,12 +40,14 @@ def image_scores(images: Images, reconstructions: NDArray[np.float32]) -> Scores
       (the clip leaves 1e-7 on pixels that are exactly 0 or 1)
     - `mse`: mean squared error, of grey values in [0, 1]
     - `psnr`: 10 log10(1 / mse) in dB, at most 100 (so also where the mse is 0)
-    - `ssim`: structural similarity in [-1, 1], 1 if equal (see `structural_similarity`)
+    - `ssim`: structural similarity in [-1, 1], 1 if equal (see `structural_similarity`); it costs
+      more than all others together, and `ssim=False` leaves it out
 
     Raises ValueError if the arrays do not fit each other or the description above.
     """
     _check(images, reconstructions)
-    scores = {name: np.empty(len(images)) for name in SCORES}
+    names = SCORES if ssim else [name for name in SCORES if name != "ssim"]
+    scores = {name: np.empty(len(images)) for name in names}
     for part in _chunks(images):
         levels = images[part]
         original = _GREY[levels]
@@ -51,7 +55,8 @@ def image_scores(images: Images, reconstructions: NDArray[np.float32]) -> Scores
         scores["bce"][part] = _bce(original, reconstructions[part])
         reconstruction = reconstructions[part].astype(np.float64)
         scores["mse"][part] = _mean((original - reconstruction) ** 2)
-        scores["ssim"][part] = structural_similarity(original, reconstruction)
+        if ssim:
+            scores["ssim"][part] = structural_similarity(original, reconstruction)
     # Clipped probabilities are probabilities: only rounding could fall below the floor.
     scores["excess"][:] = np.maximum(scores["bce"] - scores["floor"], 0)
     scores["psnr"][:] = -10 * np.log10(np.maximum(scores["mse"], 10 ** (-PSNR_CAP / 10)))

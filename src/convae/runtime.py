@@ -175,10 +175,8 @@ def gains_from_bfloat16(model: Model) -> bool:
     convolution is not quicker there than in float32.
     """
     work = {True: 0, False: 0}
-    channels: int = model.input_shape[2]
     for layer, row in zip(model.layers, layer_rows(model.input_shape, model.layers), strict=True):
-        work[max(layer.strides) == 1] += math.prod(row.output_shape) * channels
-        channels = layer.filters
+        work[max(layer.strides) == 1] += row.macs
     return work[True] > work[False]
 
 
