@@ -219,12 +219,13 @@ def engine_steps(arguments: argparse.Namespace) -> None:
             images = np.memmap(file.name, np.uint8, "r", shape=shape)
         plan = runtime.start(config)
         model = build_model(config)
-        engine = Engine(model, config.training.loss, plan, build_optimizer(config, 1))
+        engine = Engine(model, config, plan, build_optimizer(config, 1))
         order = epoch_order(0, 0, len(images), len(images))
         watch = Watch(batch)
         for step in range(max(12, min(200, 4000 // batch))):
             watch.begin()
-            engine.train_step(images[order[step * batch : (step + 1) * batch]])
+            chosen = images[order[step * batch : (step + 1) * batch]]
+            engine.train_step(chosen, chosen)
             watch.end()
     watch.report()
 

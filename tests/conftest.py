@@ -8,11 +8,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "src/convae/assets/mnist_sample.npz"
+hypothesis.settings.register_profile("machine of any speed", deadline=None)
+hypothesis.settings.load_profile("machine of any speed")
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -21,7 +21,7 @@ def build(overrides: Sequence[str] = (), plan: Plan = PLAN) -> tuple[Any, Any]:
 
     config = load_config(ROOT / "configs/mnist.yaml", overrides)
     model = build_model(config)
-    return model, Engine(model, config.training.loss, plan, keras.optimizers.SGD(0.01))
+    return model, Engine(model, config, plan, keras.optimizers.SGD(0.01))
 
 
 def images(count: int, shape: tuple[int, ...] = (28, 28, 1)) -> Any:
@@ -43,7 +43,9 @@ def test_thirty_steps_are_keras_train_on_batch() -> None:
     for step in range(30):
         batch = slice(0, 61 if step % 2 else 40)
         expected = theirs.train_on_batch(scaled[batch], scaled[batch])
-        assert engine.train_step(digits[batch]) == pytest.approx(float(expected), abs=1e-6)
+        assert engine.train_step(digits[batch], digits[batch]) == pytest.approx(
+            float(expected), abs=1e-6
+        )
     for ours, reference in zip(model.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(ours, reference, atol=1e-6)
 
@@ -54,7 +56,7 @@ def test_any_stack_of_the_schema_runs(name: str) -> None:
     data = images(9, model.input_shape[1:])
     expected = model.predict_on_batch(data / np.float32(255))
     np.testing.assert_allclose(engine.predict(data, batch_size=4), expected, atol=2e-6)
-    losses = [engine.train_step(data) for _ in range(8)]
+    losses = [engine.train_step(data, data) for _ in range(8)]
     assert losses[-1] < losses[0]
 
 
@@ -64,23 +66,25 @@ def test_evaluate_is_the_mean_over_all_images() -> None:
     _, engine = build()
     digits = images(23)
     scores = image_scores(digits, engine.predict(digits))
-    assert engine.evaluate(digits, batch_size=10) == pytest.approx(scores["bce"].mean(), abs=1e-6)
+    assert engine.evaluate(digits, digits, batch_size=10) == pytest.approx(
+        scores["bce"].mean(), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize(("strands", "micro_batch"), [(1, 50), (2, 50), (2, 3), (3, 1), (5, 2)])
 def test_slices_do_not_change_the_step(strands: int, micro_batch: int) -> None:
     digits = images(13)
     whole, engine = build(plan=dataclasses.replace(PLAN, strands=1, micro_batch=13))
-    engine.train_step(digits)
+    engine.train_step(digits, digits)
     model, engine = build(plan=dataclasses.replace(PLAN, strands=strands, micro_batch=micro_batch))
-    engine.train_step(digits)
+    engine.train_step(digits, digits)
     for ours, reference in zip(model.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(ours, reference, atol=1e-7)
 
 
 def test_fewer_images_than_strands() -> None:
     _, engine = build(plan=dataclasses.replace(PLAN, strands=5))
-    assert np.isfinite(engine.train_step(images(2)))
+    assert np.isfinite(engine.train_step(images(2), images(2)))
     assert engine.predict(images(1)).shape == (1, 28, 28, 1)
 
 
@@ -92,7 +96,7 @@ def test_bfloat16_is_float32_but_for_rounding(name: str) -> None:
     exact = engine.predict(data)
     np.testing.assert_allclose(rounded.predict(data), exact, atol=0.03)
     assert np.abs(rounded.predict(data) - exact).max() > 0  # it did run in bfloat16
-    assert rounded.train_step(data) == pytest.approx(engine.train_step(data), rel=0.02)
+    assert rounded.train_step(data, data) == pytest.approx(engine.train_step(data, data), rel=0.02)
     assert rounded.predict(data).dtype == np.float32
 
 

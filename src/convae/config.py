@@ -38,17 +38,18 @@ Extra = Annotated[
 ]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Activation = Literal[
-    "linear", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "tanh", "sigmoid"
-]
+    "linear", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "tanh", "sigmoid",
+    "softmax",
+]  # fmt: skip
 Initializer = Literal[
     "he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal", "lecun_uniform"
 ]
 
 
-class Conv(Section):
-    """A `keras.layers.Conv2D`; the options are Keras' own."""
+class Kernel(Section):
+    """What all layers share; the options are Keras' own."""
 
-    type: Literal["conv"]
+    type: str
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")] | None = None
     filters: Size
     kernel_size: Pair
@@ -58,18 +59,25 @@ class Conv(Section):
     activation: Activation = "linear"
     use_bias: bool = True
     kernel_initializer: Initializer = "glorot_uniform"
+    skip: str | None = None  # in a decoder: an encoder layer whose output joins the input
 
     @model_validator(mode="after")
-    def _stride_or_dilation(self) -> Conv:
+    def _stride_or_dilation(self) -> Kernel:
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
             raise ValueError("strides and dilation_rate cannot both be above 1 (Keras refuses it)")
         return self
 
 
-class ConvTranspose(Conv):
-    """A `keras.layers.Conv2DTranspose`; the options are Keras' own."""
+class Conv(Kernel):
+    """A `keras.layers.Conv2D`."""
 
-    type: Literal["conv_transpose"]  # type: ignore[assignment]
+    type: Literal["conv"]
+
+
+class ConvTranspose(Kernel):
+    """A `keras.layers.Conv2DTranspose`."""
+
+    type: Literal["conv_transpose"]
     output_padding: Extra | None = None
 
     @model_validator(mode="after")
@@ -83,7 +91,36 @@ class ConvTranspose(Conv):
         return self
 
 
-Layer = Annotated[Conv | ConvTranspose, Field(discriminator="type")]
+class _Growing(Kernel):
+    """What ResizeConv and DepthToSpace share: `strides` times the size, and nothing else."""
+
+    padding: Literal["same"] = "same"
+
+    @model_validator(mode="after")
+    def _no_dilation(self) -> _Growing:
+        if max(self.dilation_rate) > 1:
+            raise ValueError("dilation_rate must be 1 in a layer that resizes")
+        return self
+
+
+class ResizeConv(_Growing):
+    """A `keras.layers.UpSampling2D` by `strides`, then a `keras.layers.Conv2D` of stride 1."""
+
+    type: Literal["resize_conv"]
+    interpolation: Literal["nearest", "bilinear"] = "nearest"
+
+
+class DepthToSpace(_Growing):
+    """A `keras.layers.Conv2D` to filters * strides^2 channels, dealt out to as many pixels.
+
+    Shi et al., "Real-time single image and video super-resolution using an efficient sub-pixel
+    convolutional neural network", CVPR 2016.
+    """
+
+    type: Literal["depth_to_space"]
+
+
+Layer = Annotated[Conv | ConvTranspose | ResizeConv | DepthToSpace, Field(discriminator="type")]
 Stack = Annotated[tuple[Layer, ...], Field(min_length=1)]
 
 
@@ -98,6 +135,76 @@ class Model(Section):
     def layers(self) -> tuple[Layer, ...]:
         """All layers in the order in which an image passes them."""
         return self.encoder + self.decoder
+
+
+class Reconstruct(Section):
+    """The image itself should come out."""
+
+    type: Literal["reconstruct"] = "reconstruct"
+
+
+class GaussianNoise(Section):
+    """Normal noise of standard deviation `scale` on grey values from 0 to 1, clipped to them."""
+
+    type: Literal["gaussian"] = "gaussian"
+    scale: Annotated[float, Field(gt=0, le=10)] = 0.5
+
+
+class SaltAndPepper(Section):
+    """The `share` of pixels is black or white, as a coin falls."""
+
+    type: Literal["salt_and_pepper"]
+    share: Fraction = 0.3
+
+
+class ErasedBlocks(Section):
+    """`count` squares of `size` x `size` pixels, anywhere, are black."""
+
+    type: Literal["erased_blocks"]
+    count: Size = 3
+    size: Size = 8
+
+
+class Denoise(Section):
+    """A damaged image goes in, the image should come out. Fresh damage each epoch."""
+
+    type: Literal["denoise"]
+    noise: Annotated[GaussianNoise | SaltAndPepper | ErasedBlocks, Field(discriminator="type")] = (
+        GaussianNoise()
+    )
+
+
+class Upscale(Section):
+    """An image of `model.input_shape` goes in, one `factor` times as high and wide comes out."""
+
+    type: Literal["upscale"]
+    factor: Annotated[int, Field(ge=2, le=16)] = 2
+
+
+class Segment(Section):
+    """A scene of overlapping digits goes in; the class of each of its pixels comes out."""
+
+    type: Literal["segment"]
+    classes: Annotated[int, Field(ge=2, le=254)] = 10  # of the digits; the background is one more
+    digits: tuple[Size, Size] = (2, 6)  # in a scene: the fewest and the most
+    scenes: Size = 2000  # held out, for validation and for the test
+
+    @model_validator(mode="after")
+    def _fewest_to_most(self) -> Segment:
+        if self.digits[0] > self.digits[1]:
+            raise ValueError(f"digits must be [fewest, most]. Received: {list(self.digits)}")
+        return self
+
+
+class Anomaly(Section):
+    """Trained on one class alone; images that it reconstructs badly are not of that class."""
+
+    type: Literal["anomaly"]
+    normal: Annotated[int, Field(ge=0)] = 0  # the class
+    false_alarms: Fraction = 0.05  # share of normal images that the threshold takes for anomalies
+
+
+Task = Annotated[Reconstruct | Denoise | Upscale | Segment | Anomaly, Field(discriminator="type")]
 
 
 class Data(Section):
@@ -152,7 +259,10 @@ class Training(Section):
         Constant()
     )
     early_stopping: EarlyStopping | None = None
-    loss: Literal["binary_crossentropy", "mean_squared_error"] = "binary_crossentropy"
+    images_per_epoch: Size | None = None  # null: every training image once
+    loss: Literal[
+        "binary_crossentropy", "mean_squared_error", "sparse_categorical_crossentropy"
+    ] = "binary_crossentropy"
 
 
 class Runtime(Section):
@@ -177,17 +287,40 @@ class Config(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data = Data()
+    task: Task = Reconstruct()
     model: Model
     training: Training = Training()
     runtime: Runtime = Runtime()
     output: Output = Output()
 
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of what the task asks the model for."""
+        height, width, channels = self.model.input_shape
+        if self.task.type == "upscale":
+            return height * self.task.factor, width * self.task.factor, channels
+        if self.task.type == "segment":
+            return height, width, self.task.classes + 1
+        return height, width, channels
+
     @model_validator(mode="after")
-    def _loss_fits_activation(self) -> Config:
-        last = self.model.decoder[-1].activation
-        if self.training.loss == "binary_crossentropy" and last != "sigmoid":
+    def _loss_fits_task_and_activation(self) -> Config:
+        loss, last = self.training.loss, self.model.decoder[-1].activation
+        wanted = {
+            "binary_crossentropy": "sigmoid",
+            "sparse_categorical_crossentropy": "softmax",
+        }.get(loss)
+        if last != (wanted or last) or (not wanted and last == "softmax"):
             raise ValueError(
-                f"binary_crossentropy needs a last layer with activation: sigmoid. Received: {last}"
+                f"training.loss: {loss} needs a last layer with activation: "
+                f"{wanted or 'linear, sigmoid or another one for grey values'}. Received: {last}"
+            )
+        segments = self.task.type == "segment"
+        if segments != (loss == "sparse_categorical_crossentropy"):
+            raise ValueError(
+                f"task.type: {self.task.type} needs training.loss: "
+                + ("sparse_categorical_crossentropy" if segments else "binary_crossentropy")
+                + f". Received: {loss}"
             )
         return self
 
@@ -224,11 +357,12 @@ def _check(tree: dict[str, Any], places: Mapping[yamltree.KeyPath, str], source:
         lines = _lines(tree, places, error.errors(include_url=False))
         count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
         raise UserError(f"{source}: {count}\n" + "\n".join(f"  {line}" for line in lines)) from None
+    model = config.model
     if problem := ledger.check(
-        config.model.input_shape, config.model.encoder, config.model.decoder
+        model.input_shape, model.encoder, model.decoder, config.output_shape
     ):
         index, text = problem
-        encoder = len(config.model.encoder)
+        encoder = len(model.encoder)
         where = ("encoder", index) if index < encoder else ("decoder", index - encoder)
         place = yamltree.place_of(places, ("model", *where))
         raise UserError(f"{source}: the layers do not fit together\n  {place}{text}")

@@ -7,26 +7,36 @@ same inputs give the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convae.backend import keras, tf
+from convae.lab.ledger import layer_names
 from convae.model import stack
 
 if TYPE_CHECKING:
+    from convae.config import Config, Layer
     from convae.runtime import Plan
 
 Images = NDArray[np.uint8]  # (N, H, W, C)
+Activation = Callable[[Any], Any]
 
 
 class Engine:
-    """Trains, evaluates and predicts with one model; images go in as uint8 (N, H, W, C)."""
+    """Trains, evaluates and predicts with one model of a config; images are uint8 (N, H, W, C).
 
-    def __init__(self, model: Any, loss: str, plan: Plan, optimizer: Any = None) -> None:
-        self._layers = stack(model)
+    Targets are images of the config's `output_shape`, or for a sparse_categorical_crossentropy
+    the class of each pixel, uint8 (N, H, W, 1).
+    """
+
+    def __init__(self, model: Any, config: Config, plan: Plan, optimizer: Any = None) -> None:
+        loss = config.training.loss
+        names = layer_names(config.model.layers)
+        self._layers = list(zip(names, config.model.layers, stack(model), strict=True))
+        self._split = len(config.model.encoder)
         self._loss = LOSSES[loss]
         self._plan = plan
         self._dtype = tf.bfloat16 if plan.precision == "mixed_bfloat16" else tf.float32
@@ -35,64 +45,66 @@ class Engine:
         if optimizer is not None:
             optimizer.build(self._variables)
         self._shape = tuple(model.output_shape[1:])
-        images = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
+        classes = loss == "sparse_categorical_crossentropy"
+        inputs = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
+        targets = tf.TensorSpec(
+            (None, *self._shape[:2], 1 if classes else self._shape[2]), tf.uint8
+        )
 
-        def compiled(function: Callable[..., Any]) -> Any:
+        def compiled(function: Callable[..., Any], *specs: Any) -> Any:
             # One trace for every batch size: the last batch of an epoch may be smaller.
-            return tf.function(function, input_signature=[images], jit_compile=plan.jit_compile)
+            return tf.function(function, input_signature=specs, jit_compile=plan.jit_compile)
 
-        self._train = compiled(self._train_step)
-        self._evaluate = compiled(self._loss_sum)
-        self._predict = compiled(self._reconstruct)
+        self._train = compiled(self._train_step, inputs, targets)
+        self._evaluate = compiled(self._loss_sum, inputs, targets)
+        self._predict = compiled(self._outputs, inputs)
 
-    def train_step(self, images: Images) -> float:
+    def train_step(self, inputs: Images, targets: Images) -> float:
         """One optimizer step on a batch; returns its mean loss, from before the step."""
-        return float(self._train(images))
+        return float(self._train(inputs, targets))
 
-    def evaluate(self, images: Images, batch_size: int = 1000) -> float:
-        """The mean loss over `images`."""
-        total = sum(float(self._evaluate(batch)) for batch in _batches(images, batch_size))
-        return total / len(images)
+    def evaluate(self, inputs: Images, targets: Images, batch_size: int = 1000) -> float:
+        """The mean loss over all inputs."""
+        starts = range(0, len(inputs), batch_size)
+        batches = (slice(start, start + batch_size) for start in starts)
+        total = sum(float(self._evaluate(inputs[batch], targets[batch])) for batch in batches)
+        return total / len(inputs)
 
-    def predict(self, images: Images, batch_size: int = 1000) -> NDArray[np.float32]:
-        """Reconstructions in [0, 1], float32 (N, H, W, C)."""
-        result = np.empty((len(images), *self._shape), np.float32)
-        for start in range(0, len(images), batch_size):
-            result[start : start + batch_size] = self._predict(images[start : start + batch_size])
+    def predict(self, inputs: Images, batch_size: int = 1000) -> NDArray[np.float32]:
+        """What the model makes of the inputs, in [0, 1], float32 (N, H, W, C)."""
+        result = np.empty((len(inputs), *self._shape), np.float32)
+        for start in range(0, len(inputs), batch_size):
+            result[start : start + batch_size] = self._predict(inputs[start : start + batch_size])
         return result
 
-    def _train_step(self, images: Any) -> Any:
+    def _train_step(self, inputs: Any, targets: Any) -> Any:
         variables = [variable.value for variable in self._variables]
 
-        def gradients(batch: Any) -> list[Any]:
-            target = _scaled(batch)
+        def gradients(batch: Any, target: Any) -> list[Any]:
             with tf.GradientTape() as tape:
-                loss = tf.reduce_sum(self._loss(target, *self._forward(target)))
+                loss = tf.reduce_sum(self._loss(target, *self._forward(batch)))
             return [loss, *tape.gradient(loss, variables)]
 
         zeros = [tf.zeros(()), *(tf.zeros(v.shape) for v in variables)]
-        count = tf.cast(tf.shape(images)[0], tf.float32)
-        loss, *summed = self._sum(gradients, images, zeros)
+        count = tf.cast(tf.shape(inputs)[0], tf.float32)
+        loss, *summed = self._sum(gradients, (inputs, targets), zeros)
         self._optimizer.apply([gradient / count for gradient in summed], self._variables)
         return loss / count
 
-    def _loss_sum(self, images: Any) -> Any:
-        def loss(batch: Any) -> list[Any]:
-            target = _scaled(batch)
-            return [tf.reduce_sum(self._loss(target, *self._forward(target)))]
+    def _loss_sum(self, inputs: Any, targets: Any) -> Any:
+        def loss(batch: Any, target: Any) -> list[Any]:
+            return [tf.reduce_sum(self._loss(target, *self._forward(batch)))]
 
-        return self._sum(loss, images, [tf.zeros(())])[0]
+        return self._sum(loss, (inputs, targets), [tf.zeros(())])[0]
 
-    def _reconstruct(self, images: Any) -> Any:
+    def _outputs(self, inputs: Any) -> Any:
         def strand(start: Any, stop: Any) -> Any:
             size = self._plan.micro_batch
             slices = -(-(stop - start) // size)
 
             def body(i: Any, parts: Any) -> Any:
                 begin = start + i * size
-                logits, activation = self._forward(
-                    _scaled(images[begin : tf.minimum(begin + size, stop)])
-                )
+                logits, activation = self._forward(inputs[begin : tf.minimum(begin + size, stop)])
                 return i + 1, parts.write(i, activation(logits))
 
             parts = tf.TensorArray(
@@ -101,23 +113,25 @@ class Engine:
             loop = tf.while_loop(lambda i, _: i < slices, body, (0, parts), parallel_iterations=1)
             return loop[1].concat()
 
-        return tf.concat([strand(*bounds) for bounds in self._bounds(images)], axis=0)
+        return tf.concat([strand(*bounds) for bounds in self._bounds(inputs)], axis=0)
 
-    def _sum(self, function: Callable[..., list[Any]], images: Any, zeros: list[Any]) -> list[Any]:
+    def _sum(
+        self, function: Callable[..., list[Any]], arrays: Sequence[Any], zeros: list[Any]
+    ) -> list[Any]:
         """The sum of `function` over all micro-batches, strands side by side."""
         size = self._plan.micro_batch
 
         def strand(start: Any, stop: Any) -> Any:
             def body(begin: Any, sums: list[Any]) -> Any:
-                batch = images[begin : tf.minimum(begin + size, stop)]
-                return begin + size, [a + b for a, b in zip(sums, function(batch), strict=True)]
+                parts = [array[begin : tf.minimum(begin + size, stop)] for array in arrays]
+                return begin + size, [a + b for a, b in zip(sums, function(*parts), strict=True)]
 
             # Strands share no data, so TensorFlow runs these loops at the same time.
             return tf.while_loop(
                 lambda begin, _: begin < stop, body, (start, zeros), parallel_iterations=1
             )[1]
 
-        strands = [strand(*bounds) for bounds in self._bounds(images)]
+        strands = [strand(*bounds) for bounds in self._bounds(arrays[0])]
         return [tf.add_n(list(parts)) for parts in zip(*strands, strict=True)]
 
     def _bounds(self, images: Any) -> list[tuple[Any, Any]]:
@@ -125,31 +139,38 @@ class Engine:
         count, strands = tf.shape(images)[0], self._plan.strands
         return [(count * s // strands, count * (s + 1) // strands) for s in range(strands)]
 
-    def _forward(self, x: Any) -> tuple[Any, Callable[..., Any]]:
+    def _forward(self, inputs: Any) -> tuple[Any, Activation]:
         """The last layer's values before its activation, in float32, and that activation.
 
         With mixed_bfloat16 the kernels, which stay float32, are cast where they are used, and all
         that lies between the input and the last layer's values is bfloat16. The loss is not.
         """
-        x = tf.cast(x, self._dtype)
-        *body, last = self._layers
-        for layer in body:
-            x = layer.activation(_linear(layer, x))
-        return tf.cast(_linear(last, x), tf.float32), last.activation
+        x = tf.cast(_scaled(inputs), self._dtype)
+        known: dict[str, Any] = {}
+        for name, spec, layer in self._layers[:-1]:
+            x = known[name] = layer.activation(_linear(spec, layer, _joined(x, spec, known)))
+        _, spec, layer = self._layers[-1]
+        return tf.cast(_linear(spec, layer, _joined(x, spec, known)), tf.float32), layer.activation
 
 
-def _linear(layer: Any, x: Any) -> Any:
-    """A layer up to its activation, in the dtype of `x`: the operations that Keras' layer calls."""
+def _joined(x: Any, spec: Layer, known: Mapping[str, Any]) -> Any:
+    return tf.concat([x, known[spec.skip]], axis=-1) if spec.skip else x
+
+
+def _linear(spec: Layer, layer: Any, x: Any) -> Any:
+    """A layer up to its activation, in the dtype of `x`: the operations that Keras' layers call."""
     dtype = x.dtype
     if max(layer.dilation_rate) > 1:  # TensorFlow's CPU kernels have its gradient in float32 alone
         x = tf.cast(x, tf.float32)
+    if spec.type == "resize_conv":
+        x = _grown(x, spec.strides, spec.interpolation)
     kernel = tf.cast(layer.kernel.value, x.dtype)
     options = {
         "strides": layer.strides,
         "padding": layer.padding,
         "dilation_rate": layer.dilation_rate,
     }
-    if not isinstance(layer, keras.layers.Conv2DTranspose):
+    if spec.type != "conv_transpose":
         y = keras.ops.conv(x, kernel, **options)
     elif x.dtype == tf.bfloat16 and _is_plain(layer):
         # A transposed convolution of stride 1 is a convolution of the padded input with the flipped
@@ -162,7 +183,26 @@ def _linear(layer: Any, x: Any) -> Any:
         y = keras.ops.conv_transpose(x, kernel, output_padding=layer.output_padding, **options)
     if layer.use_bias:
         y = tf.nn.bias_add(y, tf.cast(layer.bias.value, y.dtype))
+    if spec.type == "depth_to_space":  # its activation, which is to come, changes no order
+        y = _dealt(y, spec.strides)
     return tf.cast(y, dtype)
+
+
+def _grown(x: Any, strides: tuple[int, int], interpolation: str) -> Any:
+    """Images (N, H, W, C) `strides` times as large, as keras.layers.UpSampling2D makes them."""
+    if interpolation == "nearest":
+        return tf.repeat(tf.repeat(x, strides[0], axis=1), strides[1], axis=2)
+    size = (x.shape[1] * strides[0], x.shape[2] * strides[1])
+    return tf.cast(tf.image.resize(x, size, "bilinear"), x.dtype)
+
+
+def _dealt(x: Any, strides: tuple[int, int]) -> Any:
+    """The channels of (N, H, W, C * rows * columns) as blocks of rows * columns pixels."""
+    rows, columns = strides
+    _, height, width, channels = x.shape
+    x = tf.reshape(x, (-1, height, width, rows, columns, channels // (rows * columns)))
+    x = tf.transpose(x, (0, 1, 3, 2, 4, 5))
+    return tf.reshape(x, (-1, height * rows, width * columns, channels // (rows * columns)))
 
 
 def _is_plain(layer: Any) -> bool:
@@ -171,28 +211,31 @@ def _is_plain(layer: Any) -> bool:
     return not strided and layer.output_padding is None
 
 
-def _binary_crossentropy(target: Any, logits: Any, _: Callable[..., Any]) -> Any:
+def _binary_crossentropy(target: Any, logits: Any, _: Activation) -> Any:
     # From the logits, in float32: log(sigmoid(z)) of a large z would round to log(1).
-    losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=logits)
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=_scaled(target), logits=logits)
     return tf.reduce_mean(losses, axis=(1, 2, 3))
 
 
-def _mean_squared_error(target: Any, logits: Any, activation: Callable[..., Any]) -> Any:
-    return tf.reduce_mean(tf.square(activation(logits) - target), axis=(1, 2, 3))
+def _mean_squared_error(target: Any, logits: Any, activation: Activation) -> Any:
+    return tf.reduce_mean(tf.square(activation(logits) - _scaled(target)), axis=(1, 2, 3))
 
 
-# Each gives one value per image, from the targets in [0, 1], the last layer's values before its
+def _sparse_categorical_crossentropy(target: Any, logits: Any, _: Activation) -> Any:
+    labels = tf.cast(target[..., 0], tf.int32)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    return tf.reduce_mean(losses, axis=(1, 2))
+
+
+# Each gives one value per image, from the targets as bytes, the last layer's values before its
 # activation, and the activation.
 LOSSES: dict[str, Callable[..., Any]] = {
     "binary_crossentropy": _binary_crossentropy,
     "mean_squared_error": _mean_squared_error,
+    "sparse_categorical_crossentropy": _sparse_categorical_crossentropy,
 }
 
 
 def _scaled(images: Any) -> Any:
     """uint8 pixels to float32 in [0, 1], inside the graph: in memory they stay bytes."""
     return tf.cast(images, tf.float32) / 255.0
-
-
-def _batches(images: Images, size: int) -> Sequence[Images]:
-    return [images[start : start + size] for start in range(0, len(images), size)]

@@ -6,29 +6,24 @@ lowest validation loss.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from convae import metrics, plots, runtime, style
+from convae import metrics, pictures, runtime, style
 from convae.backend import keras
 from convae.data import load_test, load_training
 from convae.engine import Engine
 from convae.errors import UserError
 from convae.run import Run
+from convae.tasks import Examples, Task, build_task
+from convae.tasks.task import Outputs
 
 SAMPLE_NOTE = "bundled sample of 5,000 digits, not the full MNIST"
 TRAINED_NOTE = "trained on a bundled sample of 5,000 digits, not on the full MNIST"
-UNITS = {
-    "bce": "nats per pixel, binary cross-entropy",
-    "floor": "nats per pixel, the lowest that any reconstruction can reach",
-    "excess": "nats per pixel, bce - floor: 0 is perfect",
-    "mse": "of values in [0, 1]: 0 is perfect",
-    "psnr": "dB, higher is better",
-    "ssim": "1 is perfect",
-}
+BATCH = 1000  # examples whose outputs are in memory at once
 
 
 def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -38,56 +33,57 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises UserError if the run has no weights or the data do not fit them.
     """
     config = run.config_with(overrides)
-    if config.model != run.config.model:
-        raise UserError("eval measures the model as it was trained: overrides cannot change model")
+    if (config.model, config.task) != (run.config.model, run.config.task):
+        raise UserError(
+            "eval measures the model as it was trained: overrides cannot change model or task"
+        )
     weights = run.best
-    training = load_training(config.data, config.model.input_shape)
-    test = load_test(config.data, config.model.input_shape)
-    images, labels, classes = test.part.images, test.part.labels, test.classes or ()
+    task = build_task(config)
+    found = load_training(config.data, task.image_shape)
+    training = replace(
+        found, train=task.select(found.train), validation=task.select(found.validation)
+    )
+    test = load_test(config.data, task.image_shape)
+    examples = task.held_out(test.part)
+    labels, classes = test.part.labels, test.classes or ()
     # In float32 whatever the training ran in: these are the numbers of the saved file.
     plan = replace(runtime.start(config), precision="float32")
     model = load_model(run)
-    reconstructions = Engine(model, config.training.loss, plan).predict(images)
+    engine = Engine(model, config, plan)
 
-    scores = metrics.image_scores(images, reconstructions)
-    mean = np.broadcast_to(metrics.mean_image(training.train.images), images.shape)
+    def score(held_out: Examples) -> metrics.Scores:
+        return measure(task, held_out, engine.predict)
+
+    scores = score(examples)
+    baselines = task.baselines(training)
     history = run.history
     best = min(history, key=lambda row: row["val_loss"], default=None)
     manifest = run.manifest
     trained, trained_on = manifest.get("data", {}), manifest.get("data_sha256")
     result: dict[str, Any] = {
-        "data": {"name": test.name, "images": len(images), "sample": test.sample},
+        "task": config.task.type,
+        "data": {"name": test.name, "examples": len(examples), "sample": test.sample},
         "weights": {"file": weights.name, "epoch": best and best["epoch"]},
         "same_training_data": trained_on is None or trained_on == training.sha256,
-        "test": metrics.summarize(scores),
-        "per_class": {} if labels is None else metrics.per_class(scores, labels, classes),
-        "baselines": {"mean_image": metrics.summarize(metrics.image_scores(images, mean))},
+        "test": task.summarize(scores, labels),
+        "per_class": {} if labels is None else task.per_class(scores, labels, classes),
+        "baselines": {
+            name: task.summarize(measure(task, examples, baseline.outputs), labels)
+            for name, baseline in baselines.items()
+        },
+        "baseline_words": {name: baseline.words for name, baseline in baselines.items()},
+        **task.further(scores, labels, training, score),
+        "units": dict(task.units),
     }
+    result["verdict"] = verdict(task, result)
     run.write_json("metrics.json", result)
-
     note = TRAINED_NOTE if trained.get("sample") else None
     note = SAMPLE_NOTE if test.sample else note
-    few = first_of_each(labels, min(3, len(images)))
-    codes = model.get_layer("encoder")(images[few] / np.float32(255)).numpy()
-    drawn = {
-        "reconstructions": plots.reconstruction_grid(
-            images, reconstructions, test.name, labels=labels, classes=classes, note=note
-        ),
-        "best_and_worst": plots.best_and_worst(
-            images, reconstructions, scores["excess"], test.name, note=note
-        ),
-        "code": plots.feature_maps(images[few], codes, reconstructions[few], test.name, note=note),
-    }
-    if result["per_class"]:
-        drawn["error_by_class"] = plots.error_by_class(
-            result["per_class"],
-            result["test"]["excess"],
-            test.name,
-            baseline=result["baselines"]["mean_image"]["excess"],
-            note=note,
-        )
+    drawn = pictures.draw(
+        pictures.Seen(config, test, examples, scores, engine, model, result, baselines, note)
+    )
     if history:
-        drawn["training"] = training_curves(
+        drawn["training"] = pictures.training_curves(
             config.training.loss, history, trained.get("name", training.name), note
         )
     with run.writing("figures"):
@@ -95,6 +91,32 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
         for name, figure in drawn.items():
             style.save(figure, run.path / "figures" / f"{name}.png")
     return result
+
+
+def measure(task: Task, examples: Examples, run: Callable[[Any], Outputs]) -> metrics.Scores:
+    """The scores of what `run` makes of the examples, a batch in memory at a time."""
+    starts = range(0, len(examples), BATCH)
+    batches = (examples[slice(start, start + BATCH)] for start in starts)
+    scores = [task.scores(batch.targets, run(batch.inputs)) for batch in batches]
+    return {name: np.concatenate([part[name] for part in scores]) for name in scores[0]}
+
+
+def verdict(task: Task, result: dict[str, Any]) -> str:
+    """In a sentence: what was asked, how well it is done, and beside what."""
+    name = task.headline
+    others = {key: table[name] for key, table in result["baselines"].items()}
+    better = min if name in LOWER_IS_BETTER else max
+    rival = better(others, key=lambda key: others[key])
+    value, theirs = result["test"][name], others[rival]
+    ahead = better(value, theirs) == value and value != theirs
+    return (
+        f"The model {task.verdict_words()}: {name.upper()} {value:.4g}, "
+        f"{'better than' if ahead else 'no better than'} {theirs:.4g} of "
+        f"{result['baseline_words'][rival]}."
+    )
+
+
+LOWER_IS_BETTER = {"bce", "excess", "mse"}
 
 
 def load_model(run: Run) -> Any:
@@ -105,39 +127,33 @@ def load_model(run: Run) -> Any:
         raise UserError(f"{run.best}: cannot be loaded: {error}") from None
 
 
-def first_of_each(labels: Any, count: int) -> list[int]:
-    """The places of the first images of the first `count` classes, or of all images."""
-    if labels is None:
-        return list(range(count))
-    return [int(np.argmax(labels == label)) for label in np.unique(labels)[:count]]
-
-
-def training_curves(
-    loss: str, history: Sequence[dict[str, float]], data: str, note: str | None
-) -> Any:
-    """The curves of a run's history; the floor is what its rows' excess is above."""
-    columns = {key: [row[key] for row in history] for key in history[0]}
-    if loss == "mean_squared_error":
-        return plots.training_curves(columns, data, loss="mean squared error", unit="", note=note)
-    floor = history[0]["val_loss"] - history[0]["val_excess"]
-    return plots.training_curves(columns, data, floor=floor, note=note)
-
-
 def summary(run: Run, result: dict[str, Any]) -> str:
     """The metrics as a short table, and where the files are."""
     data, weights = result["data"], result["weights"]
-    mean_image = result["baselines"]["mean_image"]
     sample = f" ({SAMPLE_NOTE})" if data["sample"] else ""
+    columns = {"this run": result["test"]} | {
+        name.replace("_", " "): table for name, table in result["baselines"].items()
+    }
+    widths = [max(len(name), 8) + 2 for name in columns]
+    names = [f"{name:>{width}}" for name, width in zip(columns, widths, strict=True)]
     lines = [
-        f"{data['name']}{sample}: {data['images']:,} test images, "
+        f"{data['name']}{sample}: {data['examples']:,} test examples, "
         f"weights of epoch {weights['epoch']}",
-        f"{'':8}{'this run':>10}{'mean image':>12}",
+        f"{'':12}{''.join(names)}",
     ]
-    lines += [
-        f"{name:8}{value:10.5f}{mean_image[name]:12.5f}  {UNITS[name]}"
-        for name, value in result["test"].items()
-    ]
+    for metric in result["test"]:
+        values = [
+            f"{table[metric]:{width}.5f}"
+            for table, width in zip(columns.values(), widths, strict=True)
+        ]
+        lines.append(f"{metric:12}{''.join(values)}  {result['units'][metric]}")
+    if threshold := result.get("threshold"):
+        lines.append(
+            f"a score above {threshold['score']:.5f} is called an anomaly: "
+            f"{threshold['detected']:.1%} of them are found, {threshold['false_alarms']:.1%} of "
+            f"normal images are false alarms ({threshold['false_alarms_wanted']:.0%} on validation)"
+        )
     if not result["same_training_data"]:
         lines.append("the data found now are not the data that this run was trained on")
     files = [run.path / "metrics.json", *sorted((run.path / "figures").glob("*.png"))]
-    return "\n".join([*lines, *(f"wrote {file}" for file in files)])
+    return "\n".join([result["verdict"], *lines, *(f"wrote {file}" for file in files)])

@@ -119,6 +119,47 @@ def per_class(
     }
 
 
+def auroc(scores: Floats, positive: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve: the chance that a positive's score is above a negative's.
+
+    Mann and Whitney, "On a test of whether one of two random variables is stochastically larger
+    than the other", 1947: U over the number of pairs; equal scores count half. Raises ValueError
+    if one of both kinds is missing.
+    """
+    order = np.sort(scores)
+    # the mean of the first and the last place that a score could take among all
+    rank = (
+        np.searchsorted(order, scores, "left") + np.searchsorted(order, scores, "right") + 1
+    ) / 2
+    positives = int(positive.sum())
+    pairs = positives * (len(scores) - positives)
+    if not pairs:
+        raise ValueError("AUROC needs positives and negatives")
+    return float((rank[positive].sum() - positives * (positives + 1) / 2) / pairs)
+
+
+def confusion(
+    truth: NDArray[np.integer], found: NDArray[np.integer], classes: int
+) -> NDArray[np.float64]:
+    """(N, classes, classes) from class maps (N, H, W): pixels of class i that were taken for j."""
+    number = len(truth)
+    pairs = truth.astype(np.int64) * classes + found
+    pairs += np.arange(number)[:, None, None] * classes**2
+    counts = np.bincount(pairs.reshape(-1), minlength=number * classes**2)
+    return counts.reshape(number, classes, classes).astype(np.float64)
+
+
+def intersection_over_union(confusion: Floats) -> Floats:
+    """For each class of a confusion matrix: pixels both true and found, over those that are either.
+
+    NaN for a class that is neither. Everingham et al., "The Pascal visual object classes (VOC)
+    challenge", IJCV 88, 2010.
+    """
+    both = np.diag(confusion)
+    either = confusion.sum(axis=0) + confusion.sum(axis=1) - both
+    return np.asarray(np.divide(both, either, out=np.full(len(both), np.nan), where=either > 0))
+
+
 def structural_similarity(first: Floats, second: Floats) -> Floats:
     """SSIM of pairs of images (N, H, W, C) in [0, 1]: the mean over windows and channels, (N,).
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,32 +17,50 @@ if TYPE_CHECKING:
 
 
 def build_model(config: Config) -> Any:
-    """A functional `keras.Model`: (N, H, W, C) images in [0, 1] to reconstructions of that shape.
+    """A functional `keras.Model`: (N, H, W, C) images in [0, 1] to what the task asks for.
 
-    Its layers `encoder` (images to code) and `decoder` (code to images) are models themselves.
+    Its layers `encoder` (images to code) and `decoder` (code to outputs) are models themselves.
+    If layers of the decoder take skips, the encoder gives a list, the code and then what is
+    skipped, and the decoder takes that list.
     Weights are drawn from `config.seed` alone: the same seed gives the same bits.
     """
-    names = layer_names(config.model.layers)
-    layers = [
-        _keras_layer(layer, name, seed=[config.seed, index])
-        for index, (layer, name) in enumerate(zip(config.model.layers, names, strict=True))
+    model = config.model
+    names = layer_names(model.layers)
+    makers = [
+        _maker(layer, name, seed=[config.seed, index])
+        for index, (layer, name) in enumerate(zip(model.layers, names, strict=True))
     ]
-    split = len(config.model.encoder)
-    encoder = _chain("encoder", config.model.input_shape, layers[:split])
-    decoder = _chain("decoder", encoder.output.shape[1:], layers[split:])
-    image = keras.Input(config.model.input_shape, name="image")
+    skipped = list(dict.fromkeys(layer.skip for layer in model.decoder if layer.skip))
+    split = len(model.encoder)
+
+    start = x = keras.Input(model.input_shape)
+    known: dict[str, Any] = {}
+    for name, make in zip(names[:split], makers[:split], strict=True):
+        x = known[name] = make(x)
+    outputs = [x, *(known[name] for name in skipped)]
+    encoder = keras.Model(start, outputs if skipped else x, name="encoder")
+
+    starts = [keras.Input(output.shape[1:]) for output in outputs]
+    x, joined = starts[0], dict(zip(skipped, starts[1:], strict=True))
+    for layer, make in zip(model.decoder, makers[split:], strict=True):
+        if layer.skip:
+            x = keras.layers.Concatenate()([x, joined[layer.skip]])
+        x = make(x)
+    decoder = keras.Model(starts if skipped else starts[0], x, name="decoder")
+
+    image = keras.Input(model.input_shape, name="image")
     return keras.Model(image, decoder(encoder(image)), name="autoencoder")
 
 
 def stack(model: Any) -> list[Any]:
-    """The Keras layers that an image passes, in their order, encoder first."""
-    parts = (model.get_layer("encoder"), model.get_layer("decoder"))
-    return [
-        layer
-        for part in parts
+    """The Keras layers that hold kernels, one for each layer of the config, in its order."""
+    kernels = {
+        layer.name: layer
+        for part in (model.get_layer("encoder"), model.get_layer("decoder"))
         for layer in part.layers
-        if not isinstance(layer, keras.layers.InputLayer)
-    ]
+        if hasattr(layer, "kernel")
+    }
+    return list(kernels.values())
 
 
 def save_plain(model: Any, path: str) -> None:
@@ -60,20 +78,39 @@ def weights_sha256(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _chain(name: str, shape: Sequence[int], layers: Sequence[Any]) -> Any:
-    start = x = keras.Input(shape)
-    for layer in layers:
-        x = layer(x)
-    return keras.Model(start, x, name=name)
-
-
-def _keras_layer(layer: schema.Layer, name: str, seed: list[int]) -> Any:
-    options = layer.model_dump(exclude={"type", "name", "kernel_initializer"})
+def _maker(layer: schema.Layer, name: str, seed: list[int]) -> Callable[[Any], Any]:
+    """What to call on a Keras tensor to put `layer` behind it."""
+    options = layer.model_dump(include=set(schema.Kernel.model_fields)) | {"name": name}
+    for ours in ("type", "skip"):
+        del options[ours]
     # An initializer of its own for each layer: a shared one would draw the same numbers again.
     options["kernel_initializer"] = {
         "class_name": layer.kernel_initializer,
         "config": {"seed": int(np.random.SeedSequence(seed).generate_state(1)[0])},
     }
-    if isinstance(layer, schema.ConvTranspose):
-        return keras.layers.Conv2DTranspose(name=name, **options)
-    return keras.layers.Conv2D(name=name, **options)
+    if layer.type == "conv":
+        return cast("Callable[[Any], Any]", keras.layers.Conv2D(**options))
+    if layer.type == "conv_transpose":
+        return cast(
+            "Callable[[Any], Any]",
+            keras.layers.Conv2DTranspose(output_padding=layer.output_padding, **options),
+        )
+    options["strides"] = 1
+    if layer.type == "resize_conv":
+        grown = keras.layers.UpSampling2D(layer.strides, interpolation=layer.interpolation)
+        convolution = keras.layers.Conv2D(**options)
+        return lambda x: convolution(grown(x))
+    rows, columns = layer.strides
+    options["filters"] *= rows * columns
+    dealt = keras.layers.Conv2D(**options)
+
+    def deal(x: Any) -> Any:
+        # The activation comes before the dealing, which changes no number. Reshape and Permute
+        # rather than an operation, so that the file holds layers that every Keras 3 knows.
+        x = dealt(x)
+        _, height, width, _ = x.shape
+        x = keras.layers.Reshape((height, width, rows, columns, layer.filters))(x)
+        x = keras.layers.Permute((1, 3, 2, 4, 5))(x)
+        return keras.layers.Reshape((height * rows, width * columns, layer.filters))(x)
+
+    return deal

@@ -108,12 +108,13 @@ def best_and_worst(
     data: str,
     *,
     score: str = "excess",
+    indices: Sequence[int] | NDArray[np.integer] | None = None,
     note: str | None = None,
 ) -> Figure:
     """The ten best and the ten worst reconstructions under their originals, with their scores.
 
     `scores` (N,) are values of `score`, a key of `metrics.SCORES`; below each stands the image's
-    own and its index in the arrays.
+    own and its index, which is its place in the arrays or what `indices` (N,) say.
     """
     order = np.argsort(-scores if score in HIGHER_IS_BETTER else scores, kind="stable")
     count = min(COLUMNS, len(order))
@@ -139,7 +140,12 @@ def best_and_worst(
             middle, below = x + tile / 2, top + 2 * step
             paper.text(middle, below + 8, _number(scores[index]), ha="center")
             paper.text(
-                middle, below + 24, f"{index:,}", ha="center", size=style.SMALL, color=style.GREY
+                middle,
+                below + 24,
+                f"{index if indices is None else indices[index]:,}",
+                ha="center",
+                size=style.SMALL,
+                color=style.GREY,
             )
     return paper.figure
 

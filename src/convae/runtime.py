@@ -9,7 +9,6 @@ import platform
 import shutil
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +19,8 @@ from convae.lab.ledger import Shape, layer_rows
 # Activations that one micro-batch may hold in its largest layer, input and output together. Twice
 # as much no longer stays in the caches of common processors; half as much pays more for each call.
 MICRO_BATCH_BYTES = 7 * 2**20
+
+GROWING = {"resize_conv", "depth_to_space"}  # their strides are no convolution's
 
 Precision = Literal["float32", "mixed_bfloat16"]
 
@@ -169,14 +170,14 @@ def has_bfloat16(gpu: Gpu | None, features: Set[str]) -> bool:
 
 
 def gains_from_bfloat16(model: Model) -> bool:
-    """Whether most of the multiplications are in layers of stride 1.
+    """Whether most of the multiplications are in convolutions of stride 1.
 
     Those are convolutions with fused bias and activation in bfloat16; oneDNN's strided transposed
     convolution is not quicker there than in float32.
     """
     work = {True: 0, False: 0}
     for layer, row in zip(model.layers, layer_rows(model.input_shape, model.layers), strict=True):
-        work[max(layer.strides) == 1] += row.macs
+        work[layer.type in GROWING or max(layer.strides) == 1] += row.macs
     return work[True] > work[False]
 
 
@@ -184,8 +185,8 @@ def fitting_micro_batch(
     shape: Shape, layers: Sequence[Layer], batch: int, strands: int, precision: Precision
 ) -> int:
     """Images whose activations in the largest layer fit the cache, in slices of even size."""
-    sizes = [math.prod(shape), *(math.prod(row.output_shape) for row in layer_rows(shape, layers))]
-    largest = max(a + b for a, b in pairwise(sizes)) * (4 if precision == "float32" else 2)
+    held = (math.prod(r.input_shape) + math.prod(r.output_shape) for r in layer_rows(shape, layers))
+    largest = max(held) * (4 if precision == "float32" else 2)
     share = -(-batch // strands)
     slices = -(-share // max(1, MICRO_BATCH_BYTES // largest))
     return -(-share // slices)

@@ -13,14 +13,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convae import metrics, runtime
+from convae import runtime
 from convae.backend import keras
 from convae.config import Config
 from convae.data import TrainingData, load_training
@@ -31,6 +31,8 @@ from convae.manifest import describe, peak_memory_mib
 from convae.model import build_model, save_plain, weights_sha256
 from convae.progress import Progress
 from convae.run import Run
+from convae.tasks import Task, build_task
+from convae.tasks.task import example_generator
 
 STUCK_EPOCHS, STUCK_STEPS = 3, 100  # by then any healthy training is below the mean image
 
@@ -67,10 +69,11 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
     Raises UserError for what the user can mend, Interrupted after Ctrl-C (the run is saved).
     """
     # Everything that can be refused is refused before a folder is made.
-    data = find_data(config)
+    task = build_task(config)
+    data = find_data(config, task)
     tell_model(config)
     tell_data(data)
-    images, validation = data.train.images, data.validation.images
+    validation = task.held_out(data.validation)
     plan = decide(config)
 
     epochs, size = config.training.epochs, config.training.batch_size
@@ -78,8 +81,8 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
     model = build_model(config)
     optimizer = build_optimizer(config, steps * epochs)
     model.compile(optimizer=optimizer)  # so that callbacks find the optimizer
-    engine = Engine(model, config.training.loss, plan, optimizer)
-    floor, baseline = landmarks(config, data)
+    engine = Engine(model, config, plan, optimizer)
+    floor, baseline = task.landmarks(data.train, validation)
 
     state, arrays = read_checkpoint(resume, data) if resume else (State(), [])
     run = resume or Run.create(config)
@@ -115,12 +118,14 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
                 break
             hooks.on_epoch_begin(epoch)
             epoch_began = time.perf_counter() - state.epoch_seconds
-            order = epoch_order(config.seed, epoch, len(images), data.images_per_epoch)
+            order = epoch_order(config.seed, epoch, len(data.train), data.images_per_epoch)
             losses = list(state.losses)
             for step in range(state.step, steps):
                 hooks.on_train_batch_begin(step)
-                batch = images[order[step * size : (step + 1) * size]]
-                loss = engine.train_step(batch)
+                chosen = order[step * size : (step + 1) * size]
+                generator = example_generator(config.seed, epoch, step)
+                batch = task.examples(data.train, chosen, generator)
+                loss = engine.train_step(batch.inputs, batch.targets)
                 losses.append(loss * len(batch))
                 if not math.isfinite(loss):
                     raise UserError(diverged(config, epoch, step))
@@ -130,7 +135,7 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
                     save(epoch=epoch, step=step + 1, losses=losses, epoch_seconds=passed)
                     raise Interrupted(run, f"in epoch {epoch + 1} after step {step + 1}")
             train_seconds = time.perf_counter() - epoch_began
-            val_loss = engine.evaluate(validation)
+            val_loss = engine.evaluate(validation.inputs, validation.targets)
             if not math.isfinite(val_loss):  # a step's loss is from before the step
                 raise UserError(diverged(config, epoch, steps - 1))
             row = {
@@ -167,13 +172,21 @@ def tell_model(config: Config) -> None:
         say(f"warning: {warning}")
 
 
-def find_data(config: Config) -> TrainingData:
-    """The training images. Raises UserError if there are none, or fewer than one batch."""
-    data = load_training(config.data, config.model.input_shape)
-    if config.training.batch_size > len(data.train):
+def find_data(config: Config, task: Task) -> TrainingData:
+    """What the task lets training see. Raises UserError if there is nothing, or less than a batch.
+
+    `training.images_per_epoch` overrules how many images an epoch takes.
+    """
+    found = load_training(config.data, task.image_shape)
+    train, validation = task.select(found.train), task.select(found.validation)
+    per_epoch = config.training.images_per_epoch or round(
+        found.images_per_epoch * len(train) / len(found.train)
+    )
+    data = replace(found, train=train, validation=validation, images_per_epoch=per_epoch)
+    if config.training.batch_size > min(per_epoch, len(train)):
         raise UserError(
-            f"training.batch_size: cannot be larger than the {len(data.train):,} training images. "
-            f"Received: {config.training.batch_size:,}"
+            f"training.batch_size: cannot be larger than the {min(per_epoch, len(train)):,} "
+            f"training images. Received: {config.training.batch_size:,}"
         )
     return data
 
@@ -281,17 +294,6 @@ def plateau_rules(config: Config) -> list[Any]:
             )
         )
     return rules
-
-
-def landmarks(config: Config, data: TrainingData) -> tuple[float, float]:
-    """On the validation part: the lowest loss that can be reached, and the mean image's loss."""
-    mean = metrics.mean_image(data.train.images)
-    validation = data.validation.images
-    reconstructions = np.broadcast_to(mean, validation.shape)
-    scores = metrics.image_scores(validation, reconstructions, ssim=False)
-    if config.training.loss == "mean_squared_error":
-        return 0.0, float(scores["mse"].mean())
-    return float(scores["floor"].mean()), float(scores["bce"].mean())
 
 
 def restore(model: Any, optimizer: Any, arrays: Sequence[NDArray[Any]]) -> None:

@@ -74,17 +74,22 @@ def through(config: str, overrides: Sequence[str], wanted: str) -> list[dict[str
     low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1 <= low <= high or high - low > 200:
         raise UserError(f"--sizes must be A-B with A up to B, at most 200. Received: {wanted!r}")
-    model = load_config(config, overrides).model
+    loaded = load_config(config, overrides)
+    model, channels = loaded.model, loaded.output_shape[2]
+    factor = loaded.output_shape[0] // model.input_shape[0]
     names = layer_names(model.layers)
     found = []
     for size in range(low, high + 1):
         chain = mends.chain(size, model.layers)
-        back = mends.comes_back(size, model.layers)
+        back = mends.comes_back(size, model.layers, factor=factor)
         facts: dict[str, Any] = {"size": size, "sizes": chain, "comes_back": back}
         if not back:
             shape = (size, size, model.input_shape[2])
-            facts["mend"] = mends.smallest_mend(shape, model.layers, len(model.encoder), names)
-            facts["resize_to"] = mends.nearest_sizes(size, model.layers)
+            target = (factor * size, factor * size, channels)
+            facts["mend"] = mends.smallest_mend(
+                shape, model.layers, len(model.encoder), names, target
+            )
+            facts["resize_to"] = mends.nearest_sizes(size, model.layers, factor=factor)
         found.append(facts)
     return found
 

@@ -87,19 +87,28 @@ def overlaps(model: Model) -> list[Overlap]:
     found = []
     for name, layer, row in zip(names, model.decoder, rows[len(model.encoder) :], strict=True):
         kernel = np.ones((*layer.kernel_size, 1, 1))
-        transposed = layer.type != "conv"
+        transposed = layer.type == "conv_transpose"
+        grows = layer.type in {"resize_conv", "depth_to_space"}
         setting = Setting(
-            layer.strides,
+            (1, 1) if grows else layer.strides,
             layer.padding,
             getattr(layer, "output_padding", None),
             layer.dilation_rate,
         )
         run = transpose.by_copies if transposed else transpose.conv_by_taps
-        own = run(np.ones_like(paths), kernel, setting)[0, :, :, 0]
-        paths = run(paths, kernel, setting)
-        paths /= max(paths.max(), 1)
+        before = _repeated(paths, layer.strides) if layer.type == "resize_conv" else paths
+        own = run(np.ones_like(before), kernel, setting)
+        paths = run(before, kernel, setting)
+        if layer.type == "depth_to_space":
+            own, paths = _repeated(own, layer.strides), _repeated(paths, layer.strides)
+        own, paths = own[0, :, :, 0], paths / max(paths.max(), 1)
         found.append(Overlap(name, transposed, row.even, own, paths[0, :, :, 0]))
     return found
+
+
+def _repeated(maps: Array, times: tuple[int, int]) -> Array:
+    """Each pixel of (N, H, W, C) maps as a block of `times` equal ones."""
+    return maps.repeat(times[0], axis=1).repeat(times[1], axis=2)
 
 
 def period(model: Model) -> int:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 KERAS_NAMES = {
     "conv": ("conv2d", "Conv2D"),
     "conv_transpose": ("conv2d_transpose", "Conv2DTranspose"),
+    "resize_conv": ("resize_conv2d", "UpSampling2D, Conv2D"),
+    "depth_to_space": ("depth_to_space", "Conv2D, depth to space"),
 }
 FLOAT = 4  # bytes
 LEGEND = """Sees: pixels of the image that one output may hang on. Crop: pixels taken off start,end.
@@ -34,6 +36,7 @@ class Row:
 
     name: str  # Keras'
     type: str
+    input_shape: Shape  # with the channels of a skip
     output_shape: Shape
     parameters: int
     macs: int = 0  # multiplications with an addition each, for one image, borders included
@@ -61,28 +64,39 @@ def layer_rows(input_shape: Shape, layers: Sequence[Layer]) -> list[Row]:
     """The rows of `layers`; sizes of zero or less mean that a kernel does not fit its input."""
     rows: list[Row] = []
     shape = input_shape
-    before: tuple[list[Any], list[Any]] = ([], [])  # for each axis, the layers so far
+    before: tuple[list[Any], list[Any]] = ([], [])  # for each axis, the operations so far
     for name, layer in zip(layer_names(layers), layers, strict=True):
-        options = [sizes.layer_options(layer, axis) for axis in (0, 1)]
+        if layer.skip is not None:
+            joined = next((row.output_shape[2] for row in rows if row.name == layer.skip), 0)
+            shape = (*shape[:2], shape[2] + joined)
         height, width = (sizes.layer_size(layer, shape[axis], axis) for axis in (0, 1))
         for axis in (0, 1):
-            before[axis].append((layer.type, shape[axis], options[axis]))
-        weights = prod(layer.kernel_size) * shape[2] * layer.filters
-        transposed = layer.type != "conv"
+            size = shape[axis]
+            for kind, options in sizes.operations(layer, axis):
+                before[axis].append((kind, size, options))
+                size = (sizes.conv_size if kind == "conv" else sizes.conv_transpose_size)(
+                    size, **options
+                )
+        dealt = prod(layer.strides) if layer.type == "depth_to_space" else 1
+        weights = prod(layer.kernel_size) * shape[2] * layer.filters * dealt
+        transposed = layer.type == "conv_transpose"
         # each element of a transposed layer's input, each of a convolution's output, meets a kernel
-        places = shape[0] * shape[1] if transposed else height * width
-        seen = [sizes.receptive_field(layers_so_far) for layers_so_far in before]
+        small = transposed or layer.type == "depth_to_space"
+        places = shape[0] * shape[1] if small else height * width
+        seen = [sizes.receptive_field(operations) for operations in before]
+        along = [sizes.layer_options(layer, axis) for axis in (0, 1)]
         rows.append(
             Row(
                 name,
                 KERAS_NAMES[layer.type][1],
+                shape,
                 (height, width, layer.filters),
-                weights + layer.use_bias * layer.filters,
+                weights + layer.use_bias * layer.filters * dealt,
                 macs=max(places, 0) * weights,
                 activation_bytes=FLOAT * max(height, 0) * max(width, 0) * layer.filters,
                 receptive_field=(seen[0], seen[1]),
-                crop=_crop(shape, options) if transposed else None,
-                overlap=_overlap(options) if transposed else None,
+                crop=_crop(shape, along) if transposed else None,
+                overlap=_overlap(along) if transposed else None,
             )
         )
         shape = rows[-1].output_shape
@@ -131,37 +145,63 @@ def columns(cells: Sequence[tuple[str, ...]], mark: int | None = None) -> str:
 
 
 def check(
-    input_shape: Shape, encoder: Sequence[Layer], decoder: Sequence[Layer]
+    input_shape: Shape,
+    encoder: Sequence[Layer],
+    decoder: Sequence[Layer],
+    output_shape: Shape | None = None,
 ) -> tuple[int, str] | None:
-    """None if the decoder gives an image of the input's shape, else the layer and what is wrong."""
+    """None if the decoder gives `output_shape` (or the input's), else the layer and what is wrong.
+
+    The layer is its place in encoder + decoder.
+    """
     layers = [*encoder, *decoder]
     names = layer_names(layers)
     for name in names:
         if names.count(name) > 1:
             return names.index(name), f"two layers are called {name}"
     rows = layer_rows(input_shape, layers)
-    shape = input_shape
     for i, (row, layer) in enumerate(zip(rows, layers, strict=True)):
-        if text := _problem(layer, shape):
+        text = _skip_problem(layer, row, rows[: len(encoder)], i) or _problem(layer, row)
+        if text:
             return i, f"{row.name}: {text}\n\n{table(input_shape, rows[: i + 1], i)}"
-        shape = row.output_shape
-    if shape == input_shape:
+    wanted, shape = output_shape or input_shape, rows[-1].output_shape
+    if shape == wanted:
         return None
-    wanted, got = ("x".join(map(str, s)) for s in (input_shape, shape))
-    mend = smallest_mend(input_shape, layers, len(encoder), names)
-    text = f"{rows[-1].name}: the decoder gives {got}, but its input is {wanted}"
+    mend = smallest_mend(input_shape, layers, len(encoder), names, wanted)
+    asked = "its input is" if wanted == input_shape else "the task asks for"
+    text = f"{rows[-1].name}: the decoder gives {_by(shape)}, but {asked} {_by(wanted)}"
     text += f"; smallest mend: {mend}" if mend else "; no small change mends it"
     return len(rows) - 1, f"{text}\n\n{table(input_shape, rows, len(rows) - 1)}"
 
 
-def _problem(layer: Layer, shape: Shape) -> str | None:
-    """Why Keras cannot run this layer on an input of this shape."""
+def _skip_problem(layer: Layer, row: Row, encoder: Sequence[Row], place: int) -> str | None:
+    """Why a layer's skip cannot be joined to its input."""
+    if layer.skip is None:
+        return None
+    if place < len(encoder):
+        return "skip: only a layer of the decoder can take one"
+    taken = next((r for r in encoder if r.name == layer.skip), None)
+    fitting = [r.name for r in encoder if r.output_shape[:2] == row.input_shape[:2]]
+    could = f"layers of that size: {', '.join(fitting) or 'none'}"
+    if taken is None:
+        return f"skip: the encoder has no layer called {layer.skip}; {could}"
+    if taken.name not in fitting:
+        return (
+            f"skip: {layer.skip} gives {_by(taken.output_shape[:2])}, but is to be joined to "
+            f"{_by(row.input_shape[:2])}; {could}"
+        )
+    return None
+
+
+def _problem(layer: Layer, row: Row) -> str | None:
+    """Why Keras cannot run this layer on its input."""
+    shape = row.input_shape
     for axis in (0, 1):
         options = sizes.layer_options(layer, axis)
         if layer.type == "conv_transpose":
             if text := sizes.problem(shape[axis], **options):
                 return text
-        elif sizes.conv_size(shape[axis], **options) < 1:
+        elif layer.type == "conv" and sizes.conv_size(shape[axis], **options) < 1:
             return (
                 f"the kernel {layer.kernel_size} at dilation {layer.dilation_rate} is larger than "
                 f"its input of {shape[0]}x{shape[1]}; padding: same, a smaller kernel or an "
@@ -183,14 +223,13 @@ def warnings(input_shape: Shape, encoder: Sequence[Layer], decoder: Sequence[Lay
             "compressed; strides: 2 or fewer filters in "
             f"{rows[len(encoder) - 1].name} would make it smaller"
         )
-    shape = input_shape
     for row, layer in zip(rows, layers, strict=True):
-        found += [f"{row.name}: {text}" for text in _layer_warnings(row, layer, shape)]
-        shape = row.output_shape
+        found += [f"{row.name}: {text}" for text in _layer_warnings(row, layer)]
     return found
 
 
-def _layer_warnings(row: Row, layer: Layer, shape: Shape) -> list[str]:
+def _layer_warnings(row: Row, layer: Layer) -> list[str]:
+    shape = row.input_shape
     options = [sizes.layer_options(layer, axis) for axis in (0, 1)]
     if layer.type == "conv":
         unseen = [_unseen(shape[axis], options[axis]) for axis in (0, 1)]
@@ -199,6 +238,8 @@ def _layer_warnings(row: Row, layer: Layer, shape: Shape) -> list[str]:
                 f"its last {unseen[0]} rows and {unseen[1]} columns of input are never seen; "
                 "padding: same, or an input size for which they are 0"
             ]
+        return []
+    if layer.type != "conv_transpose":
         return []
     found = []
     holes = row.overlap is not None and row.overlap[0] == 0

@@ -31,31 +31,38 @@ def chain(size: int, layers: Sequence[Layer], axis: int = 0) -> list[int]:
     return sizes
 
 
-def comes_back(size: int, layers: Sequence[Layer], axis: int = 0) -> bool:
-    """Whether an image of this size leaves the last layer with the size it had."""
+def comes_back(size: int, layers: Sequence[Layer], axis: int = 0, factor: int = 1) -> bool:
+    """Whether an image of this size leaves the last layer `factor` times as large."""
     sizes = chain(size, layers, axis)
-    return len(sizes) == len(layers) + 1 and sizes[-1] == size
+    return len(sizes) == len(layers) + 1 and sizes[-1] == factor * size
 
 
-def nearest_sizes(size: int, layers: Sequence[Layer], axis: int = 0) -> list[int]:
+def nearest_sizes(size: int, layers: Sequence[Layer], axis: int = 0, factor: int = 1) -> list[int]:
     """The nearest smaller and the nearest larger size that come back, where there are such."""
-    downwards = next((s for s in range(size - 1, 0, -1) if comes_back(s, layers, axis)), None)
-    upwards = next((s for s in range(size + 1, 2 * size + 65) if comes_back(s, layers, axis)), None)
-    return [s for s in (downwards, upwards) if s is not None]
+    downwards, upwards = range(size - 1, 0, -1), range(size + 1, 2 * size + 65)
+    fits = (next((s for s in way if comes_back(s, layers, axis, factor)), None)
+            for way in (downwards, upwards))  # fmt: skip
+    return [s for s in fits if s is not None]
 
 
 def smallest_mend(
-    input_shape: Shape, layers: Sequence[Layer], decoder_at: int, names: Sequence[str]
+    input_shape: Shape,
+    layers: Sequence[Layer],
+    decoder_at: int,
+    names: Sequence[str],
+    output_shape: Shape | None = None,
 ) -> str | None:
-    """The fewest and simplest settings of the decoder that bring the input's shape back."""
+    """The fewest and simplest settings of the decoder that give `output_shape`, or the input's."""
+    wanted = output_shape or input_shape
     stack = list(layers)
     words = []
-    if stack[-1].filters != input_shape[2]:  # independent of the sizes: always part of the mend
-        stack[-1] = stack[-1].model_copy(update={"filters": input_shape[2]})
-        words = [f"{names[-1]}: filters: {input_shape[2]}"]
-        if _fits(input_shape, stack):
+    if stack[-1].filters != wanted[2]:  # independent of the sizes: always part of the mend
+        stack[-1] = stack[-1].model_copy(update={"filters": wanted[2]})
+        words = [f"{names[-1]}: filters: {wanted[2]}"]
+        if _fits(input_shape, wanted, stack):
             return words[0]
-    found = _few(input_shape, stack, decoder_at) or _paddings(input_shape, stack, decoder_at)
+    shapes = (input_shape, wanted)
+    found = _few(shapes, stack, decoder_at) or _paddings(shapes, stack, decoder_at)
     if not found:
         return None
     words += [
@@ -66,13 +73,14 @@ def smallest_mend(
     return " and ".join(words)
 
 
-def _fits(input_shape: Shape, layers: Sequence[Layer]) -> bool:
-    same = all(comes_back(input_shape[axis], layers, axis) for axis in (0, 1))
-    return same and layers[-1].filters == input_shape[2]
+def _fits(input_shape: Shape, wanted: Shape, layers: Sequence[Layer]) -> bool:
+    ends = (chain(input_shape[axis], layers, axis) for axis in (0, 1))
+    sizes = [end[-1] if len(end) == len(layers) + 1 else None for end in ends]
+    return (*sizes, layers[-1].filters) == wanted
 
 
 def _few(
-    input_shape: Shape, stack: Sequence[Layer], decoder_at: int
+    shapes: tuple[Shape, Shape], stack: Sequence[Layer], decoder_at: int
 ) -> list[tuple[int, dict[str, Any]]] | None:
     """One changed setting, or two in different layers."""
     changes = [(i, c) for i in range(decoder_at, len(stack)) for c in _changes(stack[i])]
@@ -81,13 +89,13 @@ def _few(
         for group in groups:
             if len({i for i, _ in group}) == count:
                 found = [(i, update) for i, (_, update) in group]
-                if _fits(input_shape, _changed(stack, found)):
+                if _fits(*shapes, _changed(stack, found)):
                     return found
     return None
 
 
 def _paddings(
-    input_shape: Shape, stack: Sequence[Layer], decoder_at: int
+    shapes: tuple[Shape, Shape], stack: Sequence[Layer], decoder_at: int
 ) -> list[tuple[int, dict[str, Any]]] | None:
     """An output_padding in as many layers as it takes: what odd sizes through strides need."""
     choices: list[list[tuple[int, dict[str, Any]] | None]] = []
@@ -97,9 +105,7 @@ def _paddings(
     if prod(len(c) for c in choices) > MOST:
         return None
     groups = ([c for c in group if c] for group in product(*choices))
-    return next(
-        (g for g in sorted(groups, key=len) if _fits(input_shape, _changed(stack, g))), None
-    )
+    return next((g for g in sorted(groups, key=len) if _fits(*shapes, _changed(stack, g))), None)
 
 
 def _changed(stack: Sequence[Layer], found: Sequence[tuple[int, dict[str, Any]]]) -> list[Layer]:
@@ -117,7 +123,8 @@ def _changes(layer: Layer) -> Iterator[Change]:
         for rows, columns in product(*(range(s) for s in layer.strides)):
             if (rows, columns) != layer.output_padding and max(layer.strides) > 1:
                 yield int(rows != columns), {"output_padding": (rows, columns)}
-    yield 1, {"padding": "same" if layer.padding == "valid" else "valid"}
+    if layer.type in {"conv", "conv_transpose"}:
+        yield 1, {"padding": "same" if layer.padding == "valid" else "valid"}
     for step in (1, -1, 2, -2):
         kernel = (layer.kernel_size[0] + step, layer.kernel_size[1] + step)
         if min(kernel) > 0:

@@ -163,10 +163,27 @@ def layer_options(layer: Layer, axis: int) -> dict[str, Any]:
     return options
 
 
+def operations(layer: Layer, axis: int) -> list[tuple[str, dict[str, Any]]]:
+    """A config's layer along one axis as convolutions and transposed ones: (type, options).
+
+    Growing s-fold, by repeating pixels or by dealing channels out to them, reaches as far as a
+    transposed convolution of kernel s and stride s: each pixel gives s, and each has one origin.
+    """
+    options = layer_options(layer, axis)
+    if layer.type in {"conv", "conv_transpose"}:
+        return [(layer.type, options)]
+    convolution = ("conv", {**options, "strides": 1})
+    strides = options["strides"]
+    grown = {"kernel_size": strides, "strides": strides, "padding": "valid", "dilation_rate": 1}
+    growth = ("conv_transpose", grown)
+    return [growth, convolution] if layer.type == "resize_conv" else [convolution, growth]
+
+
 def layer_size(layer: Layer, size: int, axis: int) -> int:
     """Pixels that come out of a config's layer along one axis."""
-    rule = conv_size if layer.type == "conv" else conv_transpose_size
-    return rule(size, **layer_options(layer, axis))
+    for kind, options in operations(layer, axis):
+        size = (conv_size if kind == "conv" else conv_transpose_size)(size, **options)
+    return size
 
 
 def overlap(kernel_size: int, strides: int = 1, dilation_rate: int = 1) -> tuple[int, int]:

@@ -1,0 +1,90 @@
+"""Scenes: digits in random colours, one over the other, on textured backgrounds."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+INK = 128  # grey values from here on are the digit's, below is its soft edge
+CONTRAST = 0.35  # least distance between the colours of a digit and of what lies below it
+
+
+def draw_scenes(
+    images: Bytes,
+    labels: NDArray[np.int64],
+    first: NDArray[np.int64],
+    size: tuple[int, int],
+    counts: tuple[int, int],
+    background: int,
+    generator: np.random.Generator,
+) -> tuple[Bytes, Bytes]:
+    """Scenes (N, H, W, 3) and the class of each pixel (N, H, W, 1), `background` where no digit is.
+
+    Scene i holds digit `first[i]` of `images` (M, h, w, 1), and above it as many drawn at random
+    as make `counts` (fewest, most) digits in all. Later ones cover earlier ones; each lies wholly
+    inside the scene of `size` (height, width), its grey values mixing its colour in.
+    """
+    number, (height, width) = len(first), size
+    high, wide = images.shape[1:3]
+    scenes = textures(number, size, generator)
+    classes = np.full((number, height, width), background, np.uint8)
+
+    most = counts[1]
+    drawn = generator.integers(counts[0], most + 1, number)
+    digits = generator.integers(0, len(images), (number, most))
+    digits[:, 0] = first
+    tops = generator.integers(0, height - high + 1, (number, most))
+    lefts = generator.integers(0, width - wide + 1, (number, most))
+    colours = generator.random((number, most, 3), np.float32)
+    for scene in range(number):
+        for layer in range(drawn[scene]):
+            digit, top, left = digits[scene, layer], tops[scene, layer], lefts[scene, layer]
+            place = (scene, slice(top, top + high), slice(left, left + wide))
+            below = scenes[place]
+            grey = images[digit]
+            colour = _set_off(colours[scene, layer], below.mean(axis=(0, 1)))
+            scenes[place] += (grey * np.float32(1 / 255)) * (colour - below)
+            classes[place][grey[:, :, 0] >= INK] = labels[digit]
+    return (scenes * 255).round().astype(np.uint8), classes[..., None]
+
+
+def _set_off(colour: Floats, below: Floats) -> Floats:
+    """The colour, moved away from what lies below it where the two are hard to tell apart."""
+    difference = colour - below
+    distance = float(np.sqrt((difference * difference).sum()))
+    if distance >= CONTRAST:
+        return colour
+    # towards the corner of the colour cube that lies farthest from what is below
+    return np.asarray(np.where(below < 0.5, below + 0.3, below - 0.3), np.float32)
+
+
+def textures(number: int, size: tuple[int, int], generator: np.random.Generator) -> Floats:
+    """Backgrounds (N, H, W, 3) in [0, 1]: a colour, clouds of two sizes, stripes, and grain."""
+    height, width = size
+    colour = generator.uniform(0.15, 0.85, (number, 1, 1, 3)).astype(np.float32)
+    picture = np.broadcast_to(colour, (number, height, width, 3)).copy()
+    for cells, strength in ((3, 0.25), (9, 0.15)):
+        coarse = generator.uniform(-1, 1, (number, cells, cells, 3)).astype(np.float32)
+        rows, columns = _stretch(cells, height), _stretch(cells, width)
+        picture += strength * np.einsum("hi,nijc,wj->nhwc", rows, coarse, columns, optimize=True)
+    angle, waves, phase = (
+        generator.uniform(low, high, (number, 1, 1)).astype(np.float32)
+        for low, high in ((0, np.pi), (2, 8), (0, 2 * np.pi))
+    )
+    y = np.linspace(0, 1, height, dtype=np.float32)[None, :, None]
+    x = np.linspace(0, 1, width, dtype=np.float32)[None, None, :]
+    stripes = np.sin(2 * np.pi * waves * (np.cos(angle) * x + np.sin(angle) * y) + phase)
+    tint = generator.uniform(-0.15, 0.15, (number, 1, 1, 3)).astype(np.float32)
+    picture += tint * stripes[..., None]
+    picture += 0.04 * generator.standard_normal(picture.shape, np.float32)
+    return np.asarray(picture.clip(0, 1), np.float32)
+
+
+def _stretch(cells: int, size: int) -> Floats:
+    """(size, cells): the weights that stretch `cells` values linearly over `size` pixels."""
+    place = np.linspace(0, cells - 1, size, dtype=np.float32)[:, None]
+    weights = 1 - np.abs(place - np.arange(cells, dtype=np.float32))
+    return np.asarray(weights.clip(0, None), np.float32)

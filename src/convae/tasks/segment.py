@@ -1,0 +1,129 @@
+"""A scene of overlapping digits goes in; the class of each of its pixels comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convae import metrics
+from convae.config import Segment as Settings
+from convae.errors import UserError
+from convae.tasks.scenes import draw_scenes
+from convae.tasks.task import (
+    HELD_OUT,
+    Baseline,
+    Chosen,
+    Examples,
+    Images,
+    Outputs,
+    Shape,
+    Task,
+    example_generator,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from convae.config import Config
+    from convae.data import Part, TrainingData
+
+DIGIT = (28, 28, 1)
+
+
+class Segment(Task):
+    """Scenes are drawn on the fly from a part's digits alone; parts never mix.
+
+    The classes are the digits' own, and one more for the background, which comes last.
+    """
+
+    units: Mapping[str, str] = {
+        "iou": "mean over the classes of intersection over union, of all pixels: 1 is perfect",
+        "accuracy": "share of pixels whose class is right",
+    }
+    headline = "iou"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.settings = cast("Settings", config.task)
+
+    @property
+    def image_shape(self) -> Shape:
+        """Digits, of which the scenes are drawn."""
+        return DIGIT
+
+    def select(self, part: Part) -> Part:
+        """All digits. Raises UserError if they have no labels, or too many classes."""
+        highest = _labels(part).max()
+        if highest >= self.settings.classes:
+            raise UserError(
+                f"task.classes: the data's labels go up to {highest}, so there must be "
+                f"{highest + 1} or more. Received: {self.settings.classes}"
+            )
+        return part
+
+    def examples(self, part: Part, chosen: Chosen, generator: np.random.Generator) -> Examples:
+        """A scene for each chosen digit, which is the first that is laid down in it."""
+        first = np.arange(len(part))[chosen]
+        height, width = self.config.model.input_shape[:2]
+        scenes, classes = draw_scenes(
+            part.images, _labels(part), first, (height, width),
+            self.settings.digits, self.settings.classes, generator,
+        )  # fmt: skip
+        return Examples(scenes, classes)
+
+    def held_out(self, part: Part) -> Examples:
+        """`task.scenes` scenes."""
+        generator = example_generator(self.config.seed, HELD_OUT, 0)
+        return self.examples(part, np.arange(self.settings.scenes) % len(part), generator)
+
+    def landmarks(self, train: Part, held_out: Examples) -> tuple[float, float]:
+        """0, and the loss of giving each pixel the share of each class in the whole."""
+        shares = np.bincount(held_out.targets.reshape(-1)) / held_out.targets.size
+        shares = shares[shares > 0]
+        return 0.0, float(-(shares * np.log(shares)).sum())
+
+    def scores(self, targets: Images, outputs: Outputs) -> metrics.Scores:
+        """`confusion` (N, classes, classes): pixels of class i taken for j; `accuracy` (N,)."""
+        found = outputs.argmax(axis=-1)
+        confusion = metrics.confusion(targets[..., 0], found, outputs.shape[-1])
+        right = (targets[..., 0] == found).reshape(len(found), -1)
+        return {"accuracy": right.mean(axis=1), "confusion": confusion}
+
+    def summarize(
+        self, scores: metrics.Scores, labels: NDArray[np.int64] | None = None
+    ) -> dict[str, float]:
+        """IoU from one confusion matrix over all pixels, and accuracy."""
+        per_class = metrics.intersection_over_union(scores["confusion"].sum(axis=0))
+        return {"iou": float(np.nanmean(per_class)), "accuracy": float(scores["accuracy"].mean())}
+
+    def per_class(
+        self, scores: metrics.Scores, labels: NDArray[np.int64], classes: Sequence[str]
+    ) -> dict[str, dict[str, float]]:
+        """The IoU of each class of pixels, the background last; without those never seen."""
+        found = metrics.intersection_over_union(scores["confusion"].sum(axis=0))
+        names = [*(str(name) for name in classes), "background"]
+        return {n: {"iou": float(v)} for n, v in zip(names, found, strict=False) if not np.isnan(v)}
+
+    def verdict_words(self) -> str:
+        """What the model was asked to do, for the verdict."""
+        return "finds the digit of each pixel in scenes that it has not seen"
+
+    def baselines(self, data: TrainingData) -> dict[str, Baseline]:
+        """Background everywhere: right for most pixels, and useless."""
+        classes = self.settings.classes + 1
+
+        def outputs(inputs: Images) -> Outputs:
+            result = np.zeros((*inputs.shape[:3], classes), np.float32)
+            result[..., -1] = 1
+            return result
+
+        return {"background": Baseline("background everywhere", outputs)}
+
+
+def _labels(part: Part) -> NDArray[np.int64]:
+    if part.labels is None:
+        raise UserError("task.type: segment needs data with labels: the classes of the pixels")
+    return part.labels
