@@ -1,0 +1,48 @@
+"""Shipped weights do what their cards say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SAMPLE
+
+from convae import pretrained
+from convae.errors import UserError
+from convae.run import Run
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_a_card_holds_on_the_sample(name: str, tmp_path: Path) -> None:
+    from convae.evaluate import evaluate
+
+    run = Run.find(f"pretrained:{name}", str(tmp_path))
+    result = evaluate(run, [f"data.path={SAMPLE}"])
+    card = pretrained.card(name)
+    assert result["test"] == pytest.approx(card["sample"], rel=1e-3)
+    assert result["weights"]["epoch"] is None
+    assert (run.path / "figures" / "reconstructions.png").exists()
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_shipped_weights_are_small_and_open_without_convae(name: str) -> None:
+    path = pretrained.FOLDER / f"{name}.keras"
+    assert path.stat().st_size < 1_000_000
+    code = f"""
+import sys
+sys.modules["convae"] = None
+import keras
+model = keras.models.load_model({str(path)!r})
+print(model.count_params())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert int(done.stdout.split()[-1]) == pretrained.card(name)["manifest"]["parameters"]
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    if not pretrained.names():
+        pytest.skip("nothing is shipped yet")
+    with pytest.raises(UserError, match=r"no shipped weights are called 'mnits'.*mnist"):
+        Run.find("pretrained:mnits")
