@@ -102,6 +102,33 @@ def config(config: ConfigPath, overrides: Overrides = None) -> None:
     print(load_config(config, overrides or []).to_yaml(), end="")
 
 
+@app.command()
+def pack(
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="[FOLDER or CONFIG]", help="Images, or the YAML that names them."),
+    ] = None,
+    overrides: Overrides = None,
+    config: Annotated[
+        str, typer.Option(metavar="CONFIG", help="The YAML to pack FOLDER for.")
+    ] = "configs/images.yaml",
+    verify: Annotated[bool, typer.Option(help="Read every byte of what is packed.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="Show what is packed.")] = False,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Remove what is packed, of FOLDER or all.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Decode a folder of images once, into the cache that training reads from."""
+    from convae import pack as packs
+
+    source, words = _split(source, overrides)
+    rows = packs.command(source, words, config, verify=verify, listing=listing, clear=clear)
+    if clear:
+        print(f"removed {len(rows):,} packs", file=sys.stderr)
+    print(json.dumps(rows, indent=2) if as_json else packs.table(rows))
+
+
 app.command()(laboratory.inspect)
 app.command()(laboratory.size)
 app.add_typer(laboratory.explain_app, name="explain")

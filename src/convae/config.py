@@ -210,10 +210,14 @@ Task = Annotated[Reconstruct | Denoise | Upscale | Segment | Anomaly, Field(disc
 class Data(Section):
     """Where images come from and how they are split."""
 
-    path: str | None = None  # npz, folder of IDX files, folder of images; null: MNIST
+    path: str | None = None  # npz, npy, folder of IDX files, folder of images; null: `name`
+    name: Literal["mnist", "fashion_mnist"] = "mnist"
     download: bool = True
-    allow_sample: bool = True
+    allow_sample: bool = True  # of MNIST; nothing stands in for Fashion-MNIST
     resize: Pair | None = None  # height, width
+    fit: Literal["cover", "stretch"] = "cover"  # cover: keep the aspect, cut off what stands out
+    crop: Literal["random"] | None = None  # of model.input_shape, out of larger images
+    cache: str | None = None  # where folders of images are packed; null: ~/.cache/convae
     subset: Size | None = None  # the first so many training images
     validation_split: Fraction = 0.2
     test_split: Fraction = 0.1  # only for data that come without a test part

@@ -1,21 +1,22 @@
-"""Find, verify, load and split: uint8 images as (N, H, W, C).
+"""Find, verify, load and split: uint8 images as (N, H, W, C), in memory or memory-mapped.
 
 Looks at `data.path`, else the environment variable CONVAE_DATA, else Keras' cache of MNIST, else
 downloads it there, else takes the bundled sample of 5,000 digits. A path that is given and fails
-is an error; only the search for MNIST goes on to the next step, and remembers why.
+is an error; only the search for MNIST goes on to the next step, and remembers why. With
+`data.name: fashion_mnist` the search is that of fashion.py.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convae import fashion
 from convae.download import download
 from convae.errors import UserError
-from convae.formats import Arrays, Side, is_idx_folder, read_idx, read_npz
+from convae.formats import Arrays, Side, is_idx_folder, read_idx, read_npy, read_npz, sha256
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +58,11 @@ class Part:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What training may see. `train` and `validation` are views of the same arrays."""
+    """What training may see. `train` and `validation` are views of the same arrays.
+
+    With `data.crop` the images of `train` may be larger than the model's: crop_random takes a part
+    of each. Those of `validation` are the middle, of the model's size.
+    """
 
     name: str  # "MNIST", "MNIST sample", or the name of the file or folder
     sample: bool  # whether these are the bundled sample's images, wherever they came from
@@ -99,7 +104,7 @@ def load_training(data: config.Data, input_shape: Shape) -> TrainingData:
         )
     part = _cut(part, 0, data.subset or len(part))
     first = _first(len(part), data.validation_split, "data.validation_split")
-    train, validation = _cut(part, 0, first), _cut(part, first, len(part))
+    train, validation = _cut(part, 0, first), _middle(_cut(part, first, len(part)), input_shape)
     notice, images_per_epoch = source.notice, first
     if notice and data.subset is None:
         images_per_epoch = _first(MNIST_IMAGES, data.validation_split, "data.validation_split")
@@ -129,17 +134,18 @@ def load_test(data: config.Data, input_shape: Shape) -> TestData:
     if source.arrays.whole:
         part = _cut(part, len(_without_test(source, data)), len(part))
     return TestData(
-        source.name, source.sample, source.sha256, source.notice, part, source.arrays.classes
+        source.name,
+        source.sample,
+        source.sha256,
+        source.notice,
+        _middle(part, input_shape),
+        source.arrays.classes,
     )
 
 
 def keras_cache() -> Path:
     """Where Keras keeps MNIST: $KERAS_HOME/datasets/mnist.npz, usually below ~/.keras."""
-    home = Path(os.environ.get("KERAS_HOME") or "~/.keras")
-    try:
-        return home.expanduser() / "datasets" / "mnist.npz"
-    except RuntimeError:
-        raise UserError("this user has no home folder; KERAS_HOME can name another") from None
+    return fashion.keras_datasets() / "mnist.npz"
 
 
 @dataclass(frozen=True)
@@ -153,57 +159,76 @@ class _Source:
 
 def _find(data: config.Data, side: Side, shape: Shape) -> _Source:
     """One side of the data, from the first step of the search that leads to any."""
-    if data.resize and data.resize != shape[:2]:
-        raise UserError(
-            f"data.resize: must be the height and width of model.input_shape {list(shape)}. "
-            f"Received: {list(data.resize)}"
-        )
-    key = "data.path" if data.path else ENVIRONMENT
+    _check_resize(data, shape)
     notice = None
-    if given := data.path or os.environ.get(ENVIRONMENT):
+    # The variable names MNIST, so that it must not stand in for data that were asked for by name.
+    named = os.environ.get(ENVIRONMENT) if data.name == "mnist" else None
+    key = "data.path" if data.path else ENVIRONMENT
+    if given := data.path or named:
         path = Path(given)
         try:
             path = path.expanduser()
-            arrays = _read(path, side, shape, data.resize)
+            arrays = _read(path, side, shape, data)
         except (OSError, RuntimeError) as error:
             raise UserError(f"{key}: {path}: cannot be read: {error}") from None
         except UserError as error:
-            raise UserError(f"{key}: {error}") from None
+            own = str(error).startswith("data.cache: ")  # which says itself where it is wrong
+            raise UserError(str(error) if own else f"{key}: {error}") from None
         name = path.name or path.resolve().name
         where = f"{key}: {path}"
+    elif data.name == "fashion_mnist":
+        arrays, name = fashion.find(side, download=data.download), fashion.NAME
+        where = name
     else:
         arrays, notice = _find_mnist(data, side)
         name = "MNIST"
         where = "the bundled sample of MNIST" if notice else "MNIST"
-    digest = hashlib.sha256(arrays.images.data)
-    hashed = digest.hexdigest()
-    if arrays.labels is not None:
-        digest.update(arrays.labels.data)
+    hashed, both = arrays.digests or digests(arrays)
     sample = hashed in SAMPLE.values()
     if sample or hashed in MNIST.values():
         name = "MNIST sample" if sample else "MNIST"
-    return _Source(
-        name,
-        sample,
-        digest.hexdigest(),
-        notice,
-        _fitted(arrays, shape, data.resize, where),
-    )
+    if hashed in fashion.IMAGES.values():
+        name, arrays = fashion.NAME, replace(arrays, classes=fashion.CLASSES)
+    return _Source(name, sample, both, notice, _fitted(arrays, shape, data, where))
 
 
-def _read(path: Path, side: Side, shape: Shape, resize: tuple[int, int] | None) -> Arrays:
+def _check_resize(data: config.Data, shape: Shape) -> None:
+    if not data.resize or data.resize == shape[:2]:
+        return
+    if not data.crop:
+        raise UserError(
+            f"data.resize: must be the height and width of model.input_shape {list(shape)}, or "
+            f"larger with data.crop=random. Received: {list(data.resize)}"
+        )
+    if data.resize[0] < shape[0] or data.resize[1] < shape[1]:
+        raise UserError(
+            f"data.resize: cannot be smaller than the crop, which is model.input_shape "
+            f"{list(shape)}. Received: {list(data.resize)}"
+        )
+
+
+def digests(arrays: Arrays) -> tuple[str, str]:
+    """The SHA-256 of the images, and that of images and labels."""
+    digest = sha256(arrays.images)
+    hashed = digest.hexdigest()
+    if arrays.labels is not None:
+        digest.update(arrays.labels.data)
+    return hashed, digest.hexdigest()
+
+
+def _read(path: Path, side: Side, shape: Shape, data: config.Data) -> Arrays:
     if path.is_file():
-        return read_npz(path, side)
+        return read_npy(path) if path.suffix == ".npy" else read_npz(path, side)
     if not path.is_dir():
         raise UserError(
-            f"{path.absolute()}: no such file or folder. It must be an .npz file, a folder of "
-            "MNIST's IDX files, or a folder of PNG and JPEG files"
+            f"{path.absolute()}: no such file or folder. It must be an .npz or .npy file, a folder "
+            "of MNIST's IDX files, or a folder of images"
         )
     if is_idx_folder(path):
         return read_idx(path, side)
-    from convae.images import read_folder  # Pillow is needed nowhere else
+    from convae.pack import read_folder  # Pillow is needed nowhere else
 
-    return read_folder(path, side, shape, resize)
+    return read_folder(path, side, shape, data)
 
 
 def _find_mnist(data: config.Data, side: Side) -> tuple[Arrays, str | None]:
@@ -239,15 +264,15 @@ def _find_mnist(data: config.Data, side: Side) -> tuple[Arrays, str | None]:
     return _verified(SAMPLE_PATH, side, SAMPLE[side]), notice
 
 
-def _verified(path: Path, side: Side, sha256: str) -> Arrays:
-    """What an npz holds for `side`, if its images hash to `sha256`; else UserError."""
+def _verified(path: Path, side: Side, digest: str) -> Arrays:
+    """What an npz holds for `side`, if its images hash to `digest`; else UserError."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     arrays = read_npz(path, side)
-    received = hashlib.sha256(arrays.images.data).hexdigest()
-    if arrays.whole or received != sha256:
+    received = sha256(arrays.images).hexdigest()
+    if arrays.whole or received != digest:
         raise UserError(
-            f"{path}: damaged, or another file: its {side} images must have the SHA-256 {sha256}. "
+            f"{path}: damaged, or another file: its {side} images must have the SHA-256 {digest}. "
             f"Received: {received}"
         )
     return arrays
@@ -267,23 +292,28 @@ def _download(data: config.Data) -> None:
         raise
 
 
-def _fitted(arrays: Arrays, shape: Shape, resize: tuple[int, int] | None, where: str) -> Arrays:
-    """Arrays whose images are of `shape`, after resizing those that were not read at that size."""
-    received = arrays.images.shape[1:]
-    if received[2] == shape[2] and resize and received[:2] != resize:
+def _fitted(arrays: Arrays, shape: Shape, data: config.Data, where: str) -> Arrays:
+    """Arrays of images that the model can take, resized if they were not read at that size."""
+    size, received = data.resize, arrays.images.shape[1:]
+    if received[2] == shape[2] and size and received[:2] != size:
         from convae.images import resized
 
-        return replace(arrays, images=resized(arrays.images, resize))
-    if received != shape:
-        high, wide, channels = received
-        mends = [f"set model.input_shape to [{high},{wide},{channels}]"]
-        if channels == shape[2]:
-            mends.append(f"data.resize to [{shape[0]},{shape[1]}]")
-        raise UserError(
-            f"{where}: the images are {list(received)} (height, width, channels), but "
-            f"model.input_shape is {list(shape)}; {' or '.join(mends)}"
-        )
-    return arrays
+        arrays = replace(arrays, images=resized(arrays.images, size, data.fit))
+        received = (*size, shape[2])
+    if received == shape:
+        return arrays
+    high, wide, channels = received
+    if data.crop and channels == shape[2] and high >= shape[0] and wide >= shape[1]:
+        return arrays
+    mends = [f"set model.input_shape to [{high},{wide},{channels}]"]
+    if channels == shape[2]:
+        mends.append(f"data.resize to [{shape[0]},{shape[1]}]")
+    if not data.path:
+        mends.append("name your own images by data.path")
+    raise UserError(
+        f"{where}: the images are {list(received)} (height, width, channels), but "
+        f"model.input_shape is {list(shape)}; {' or '.join(mends)}"
+    )
 
 
 def _part(arrays: Arrays) -> Part:
@@ -294,6 +324,15 @@ def _cut(part: Part, start: int, stop: int) -> Part:
     """Views of the images from `start` to before `stop`."""
     labels = None if part.labels is None else part.labels[start:stop]
     return Part(part.images[start:stop], labels)
+
+
+def _middle(part: Part, shape: Shape) -> Part:
+    """Views of the middle of each image, where images are larger than `shape`."""
+    if part.images.shape[1:] == shape:
+        return part
+    from convae.images import crop_centre
+
+    return Part(crop_centre(part.images, shape), part.labels)
 
 
 def _without_test(source: _Source, data: config.Data) -> Part:

@@ -1,4 +1,4 @@
-"""Arrays from files: NumPy's npz and MNIST's IDX. A file is checked before it is believed.
+"""Arrays from files: NumPy's npz and npy, MNIST's IDX. A file is checked before it is believed.
 
 A header comes before its data, and memory is taken only for what the file can really hold.
 """
@@ -6,7 +6,9 @@ A header comes before its data, and memory is taken only for what the file can r
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
+import mmap
 import re
 import struct
 import tokenize
@@ -17,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy
+from tqdm import tqdm
 
 from convae.errors import UserError
 
@@ -54,6 +57,49 @@ class Arrays:
     labels: NDArray[np.int64] | None  # (N,), each an index into `classes`
     classes: tuple[str, ...] | None
     whole: bool  # True: the source has no test part, so these serve both sides
+    # SHA-256 of the images, and of images and labels, where they are known without reading all.
+    digests: tuple[str, str] | None = None
+
+
+class Mapped(np.ndarray[Any, np.dtype[np.uint8]]):
+    """The images of an .npy file, read from the disk as they are looked at, and let go again.
+
+    An array like any other, of any size: slices are views. The system counts the pages of a mapped
+    file as this process's memory until they are given back, which is done here whenever `HELD`
+    bytes have been asked for since the last time; they stay in the system's cache of the disk.
+    """
+
+    HELD = 16 << 20
+    _map: mmap.mmap | None
+    _asked: list[int]  # bytes since the last time; shared by all views
+
+    @classmethod
+    def open(cls, file: IO[bytes], offset: int, shape: tuple[int, ...]) -> Mapped:
+        """The array of `shape` that begins at byte `offset` of an open file."""
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        images = np.frombuffer(mapped, np.uint8, math.prod(shape), offset).reshape(shape).view(cls)
+        images._map, images._asked = mapped, [0]
+        return images
+
+    def __array_finalize__(self, source: Any) -> None:
+        shared = isinstance(source, Mapped) and np.may_share_memory(self, source)
+        self._map = source._map if shared else None
+        self._asked = source._asked if shared else [0]
+
+    def __array_wrap__(
+        self, array: Any, context: Any = None, return_scalar: bool = False
+    ) -> Any:  # what is computed from images is no file
+        return array[()] if return_scalar else array.view(np.ndarray)
+
+    def __getitem__(self, key: Any) -> Any:
+        if self._map is not None and self._asked[0] > self.HELD:
+            self._asked[0] = 0
+            if hasattr(mmap, "MADV_DONTNEED"):
+                self._map.madvise(mmap.MADV_DONTNEED)
+        result = super().__getitem__(key)
+        self._asked[0] += result.nbytes
+        own = isinstance(result, Mapped) and result._map is None
+        return result.view(np.ndarray) if own else result
 
 
 def read_npz(path: Path, side: Side) -> Arrays:
@@ -90,14 +136,7 @@ def _member(archive: zipfile.ZipFile, path: Path, key: str) -> NDArray[Any]:
     if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise UserError(f"{where}: compressed in another way than np.savez_compressed does")
     with archive.open(info) as stream:
-        major = npy.read_magic(stream)[0]
-        read_header = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
-        shape, fortran, dtype = read_header(stream)
-        if dtype.hasobject:
-            raise UserError(
-                f"{where}: holds pickled Python objects, which can run code when loaded and are "
-                "refused. Save a plain array of dtype uint8"
-            )
+        shape, fortran, dtype = _npy_header(stream, where)
         if key.startswith("x_"):
             _check_images(shape, dtype, where)
         elif dtype.kind not in "iu":
@@ -113,6 +152,77 @@ def _member(archive: zipfile.ZipFile, path: Path, key: str) -> NDArray[Any]:
     if key.startswith("x_") and array.ndim == 3:
         array = array[..., None]
     return np.ascontiguousarray(array)
+
+
+def read_npy(path: Path) -> Arrays:
+    """The images of one .npy file, mapped and not read, and NAME_labels.npy if it stands beside it.
+
+    Both sides get all of them. Raises UserError naming the file and what was received.
+    """
+    images = map_npy(path)
+    labels_path = path.with_name(f"{path.stem}_labels.npy")
+    if not labels_path.is_file():
+        return Arrays(images, None, None, True)
+    try:
+        read: NDArray[Any] = np.load(labels_path, allow_pickle=False)
+    except BROKEN as error:
+        raise UserError(f"{labels_path}: cannot be read whole: {error}") from None
+    if read.dtype.kind not in "iu":
+        raise UserError(
+            f"{labels_path}: labels must be whole numbers. Received: dtype {read.dtype}"
+        )
+    labels = check_labels(read, len(images), str(labels_path))
+    return Arrays(images, labels, _numbered(labels), True)
+
+
+def map_npy(path: Path) -> Mapped:
+    """The images of an .npy file, uint8 (N, H, W, C), of which only the header is read.
+
+    Raises UserError if the file is of another kind, or longer or shorter than its header says.
+    """
+    try:
+        with path.open("rb") as file:
+            shape, fortran, dtype = _npy_header(file, str(path))
+            _check_images(shape, dtype, str(path))
+            if fortran:
+                raise UserError(
+                    f"{path}: in Fortran's order, in which no image lies in one piece; save "
+                    "np.ascontiguousarray(x)"
+                )
+            offset, size, there = file.tell(), math.prod(shape), path.stat().st_size
+            if offset + size != there:
+                raise UserError(
+                    f"{path}: damaged or cut off: its header promises {offset + size:,} bytes, "
+                    f"the file holds {there:,}"
+                )
+            return Mapped.open(file, offset, shape if len(shape) == 4 else (*shape, 1))
+    except BROKEN as error:
+        raise UserError(f"{path}: is no whole .npy file: {error}") from None
+
+
+def sha256(images: NDArray[np.uint8]) -> hashlib._Hash:
+    """The hash object of the images' bytes, taken in pieces, so that memory stays flat."""
+    digest = hashlib.sha256()
+    step = max(1, 16 * CHUNK // max(1, images[:1].nbytes))
+    with tqdm(total=len(images), desc="checksum", delay=2, leave=False, disable=None) as bar:
+        for start in range(0, len(images), step):
+            part = images[start : start + step]
+            digest.update(np.ascontiguousarray(part).data)
+            bar.update(len(part))
+    return digest
+
+
+def _npy_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran's order, and dtype; pickled objects are refused."""
+    major = npy.read_magic(stream)[0]
+    read_header = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
+    shape, fortran, dtype = read_header(stream)
+    if dtype.hasobject:
+        raise UserError(
+            f"{where}: holds pickled Python objects, which can run code when loaded and are "
+            "refused. Save a plain array of dtype uint8"
+        )
+    return shape, fortran, dtype
 
 
 def _check_images(shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> None:

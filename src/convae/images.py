@@ -1,85 +1,118 @@
-"""Arrays from a folder of PNG and JPEG files, and images of another size."""
+"""Folders of image files, their sizes, and crops. What is decoded is kept by pack.py."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-import warnings
-from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from convae.errors import UserError
-from convae.formats import Arrays, Side, empty
+from convae.formats import Side, empty
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
-SUFFIXES = {".png", ".jpg", ".jpeg"}
+Shape = tuple[int, int, int]  # height, width, channels
+Fit = Literal["cover", "stretch"]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_PIXELS = 50_000_000  # of one image; above it a small file may be made to fill the memory
 _IGNORED = re.compile(
     r"(\..*|thumbs\.db|desktop\.ini|__macosx|(readme|license|licence)(\..*)?)", re.IGNORECASE
 )
 
 
-def read_folder(
-    folder: Path, side: Side, shape: tuple[int, int, int], resize: tuple[int, int] | None
-) -> Arrays:
-    """The images of one side as `shape` (height, width, channels), resized if `resize` is set.
+@dataclass(frozen=True)
+class Listing:
+    """The image files of one side in their order; none of them has been opened."""
+
+    folder: Path
+    root: Path  # the folder itself, or train/ or test/ in it
+    names: list[str]  # relative to `root`
+    labels: NDArray[np.int64] | None  # (N,), each an index into `classes`
+    classes: tuple[str, ...] | None
+    whole: bool  # True: there is no test part, so these serve both sides
+    stamp: str  # another one if a file was added, removed, renamed or written to
+
+
+def list_folder(folder: Path, side: Side) -> Listing:
+    """What `folder` holds for one side.
 
     Where there are folders train/ and test/, each is one side; otherwise both sides get all images.
     The next folder level names the classes; with an image outside such folders there are none.
     The order is that of the paths' SHA-256, so that any cut through it finds every class on both
-    sides. Raises UserError for no image, a broken one, a file of another kind, sizes that differ
-    or are not `shape`, and links that lead out of the folder.
+    sides. Raises UserError for no image, a file of another kind, and links that lead out of the
+    folder.
     """
     parts = {p.name for p in folder.iterdir() if p.is_dir() and not _IGNORED.fullmatch(p.name)}
     split = "train" in parts and ("test" in parts or len(parts) == 1)
     whole = "test" not in parts if split else True
     root = folder / ("train" if whole else side) if split else folder
-    paths = _files(root, folder)
-    relative = [path.relative_to(root) for path in paths]
-    images = _decode(paths, folder, shape, resize)
-    if min(len(path.parts) for path in relative) == 1:
-        return Arrays(images, None, None, whole)
+    names, stamp = _files(root, folder)
+    if not all("/" in name for name in names):
+        return Listing(folder, root, names, None, None, whole, stamp)
     # Both sides number the classes alike, even if one of them lacks some.
     roots = [folder / part for part in ("train", "test") if part in parts] if split else [root]
-    names = {path.parts[0] for path in relative} | {
+    found = {name.split("/", 1)[0] for name in names} | {
         p.name for r in roots for p in r.iterdir() if p.is_dir() and not _IGNORED.fullmatch(p.name)
     }
-    classes = sorted(names, key=lambda n: (not n.isdecimal(), int(n) if n.isdecimal() else 0, n))
+    classes = sorted(found, key=lambda n: (not n.isdecimal(), int(n) if n.isdecimal() else 0, n))
     index = {name: i for i, name in enumerate(classes)}
-    labels = np.array([index[path.parts[0]] for path in relative], np.int64)
-    return Arrays(images, labels, tuple(classes), whole)
+    labels = np.array([index[name.split("/", 1)[0]] for name in names], np.int64)
+    return Listing(folder, root, names, labels, tuple(classes), whole, stamp)
 
 
-def _files(root: Path, folder: Path) -> list[Path]:
-    """The image files below `root`, in their order; every other file that matters is an error."""
-    found: list[Path] = []
-    others: list[Path] = []
+def _files(root: Path, folder: Path) -> tuple[list[str], str]:
+    """The image files below `root` and their stamp; every other file that matters is an error."""
+    found: list[tuple[bytes, str, str]] = []
+    others: list[str] = []
     _refuse_outside(root, folder)
-    for parent, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not _IGNORED.fullmatch(name))
-        for name in [*folders, *sorted(names)]:
-            path = Path(parent, name)
-            if _IGNORED.fullmatch(name):
-                continue
-            _refuse_outside(path, folder)
-            if not path.is_dir():
-                good = path.suffix.lower() in SUFFIXES and path.is_file()
-                (found if good else others).append(path)
+    for entry in _walk(root, folder):
+        name = entry.path[len(str(root)) + 1 :]
+        if entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+            state = entry.stat()
+            stamp = f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}"
+            found.append((hashlib.sha256(os.fsencode(name)).digest(), name, stamp))
+        else:
+            others.append(name)
     if not found:
-        has = f" Received: {len(others):,} other files, such as {others[0].name}" if others else ""
-        raise UserError(f"{root}: holds no images (.png, .jpg, .jpeg) and no IDX files.{has}")
+        has = f" Received: {len(others):,} other files, such as {others[0]}" if others else ""
+        kinds = ", ".join(SUFFIXES)
+        raise UserError(f"{root}: holds no images ({kinds}) and no IDX files.{has}")
     if others:
-        raise UserError(_no_images(others, len(found), "only .png, .jpg and .jpeg are"))
-    order = {path: os.fsencode(path.relative_to(root).as_posix()) for path in found}
-    return sorted(found, key=lambda path: hashlib.sha256(order[path]).digest())
+        raise UserError(
+            no_images(root, others, len(found), f"only {', '.join(SUFFIXES[:-1])} and .tiff are")
+        )
+    found.sort()
+    digest = hashlib.sha256()
+    for hashed, _, stamp in found:
+        digest.update(hashed + stamp.encode() + b"\n")
+    return [name for _, name, _ in found], digest.hexdigest()
+
+
+def _walk(folder: Path, top: Path) -> Iterator[os.DirEntry[str]]:
+    """All files below `folder`, links to files of it included."""
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if _IGNORED.fullmatch(entry.name):
+                continue
+            if entry.is_symlink():
+                _refuse_outside(Path(entry.path), top)
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(Path(entry.path), top)
+            elif not entry.is_dir():
+                yield entry
 
 
 def _refuse_outside(path: Path, folder: Path) -> None:
@@ -90,68 +123,59 @@ def _refuse_outside(path: Path, folder: Path) -> None:
         )
 
 
-def _no_images(bad: list[Path], good: int, reason: str) -> str:
+def no_images(root: Path, bad: Sequence[str], good: int, reason: str) -> str:
+    """The message about files that are no images."""
     more = f", and neither are {len(bad) - 1:,} other files" if len(bad) > 1 else ""
     return (
-        f"{min(bad)}: is no image ({reason}){more}; {good:,} files here are images. "
+        f"{root / min(bad)}: is no image ({reason}){more}; {good:,} files here are images. "
         "Move what is none elsewhere"
     )
 
 
-def _decode(
-    paths: list[Path], folder: Path, shape: tuple[int, int, int], resize: tuple[int, int] | None
+def decode(
+    path: Path, channels: int, resize: tuple[int, int] | None, fit: Fit
 ) -> NDArray[np.uint8]:
-    height, width, channels = shape
-    images = empty((len(paths), *shape), folder)
-    broken: dict[Path, str] = {}
-    sizes: dict[tuple[int, int], list[Path]] = defaultdict(list)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's doubts; what matters is checked here
-        for i, path in enumerate(tqdm(paths, "images", delay=2, leave=False, disable=None)):
-            try:
-                image = _open(path, channels)
-            except Exception as error:  # Pillow's decoders raise nearly anything at damaged bytes
-                broken[path] = str(error).replace(f" {str(path)!r}", "")
-                continue
-            sizes[image.height, image.width].append(path)
-            if resize:
-                image = image.resize((width, height), Image.Resampling.BILINEAR)
-            if image.size == (width, height):
-                images[i] = np.asarray(image).reshape(shape)
-    if broken:
-        raise UserError(_no_images(list(broken), len(paths) - len(broken), broken[min(broken)]))
-    _check_sizes(sizes, folder, shape, resize)
-    return images
+    """One image file as (H, W, C), upright, of the size `resize` (height, width) if that is set.
 
-
-def _open(path: Path, channels: int) -> Image.Image:
-    with Image.open(path, formats=("PNG", "JPEG")) as image:
+    Of an animation it is the first frame. Raises nearly anything at damaged bytes, as Pillow does.
+    """
+    mode = "L" if channels == 1 else "RGB"
+    with Image.open(path, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
+        if resize:  # a JPEG can be decoded at half, a quarter or an eighth of its size
+            image.draft(None, (2 * max(resize), 2 * max(resize)))
         image.load()
         upright = ImageOps.exif_transpose(image)  # as a viewer shows it
+        if upright.mode == "F":
+            raise ValueError("its pixels are floats, whose range is not known")
         if upright.mode.startswith("I"):  # 16 bits, which convert() would clip instead of scale
             upright = Image.fromarray((np.asarray(upright) // 257).clip(0, 255).astype(np.uint8))
-        return upright.convert("L" if channels == 1 else "RGB")
+        picture = upright.convert(mode)
+        if resize:
+            picture = _fitted(picture, resize, fit)
+        return np.asarray(picture).reshape(picture.height, picture.width, channels)
 
 
-def _check_sizes(
-    sizes: dict[tuple[int, int], list[Path]],
-    folder: Path,
-    shape: tuple[int, int, int],
-    resize: tuple[int, int] | None,
+def check_sizes(
+    listing: Listing,
+    sizes: Mapping[tuple[int, int], Sequence[str]],
+    shape: Shape,
+    *,
+    crop: bool = False,
 ) -> None:
-    if resize:
-        return
+    """Raise UserError unless every one of `sizes`, which name their files, is that of `shape`."""
     height, width, channels = shape
+    folder = listing.folder
     mend = f"set data.resize to [{height},{width}]"
     if len(sizes) > 1:
         common = sorted(sizes, key=lambda size: -len(sizes[size]))
         named = " and ".join(
-            f"{len(sizes[s]):,} of {s[0]} x {s[1]}, such as {sizes[s][0].relative_to(folder)},"
-            for s in common[:2]
+            f"{len(sizes[s]):,} of {s[0]} x {s[1]}, such as {sizes[s][0]}," for s in common[:2]
         )
         more = f" and {len(sizes) - 2:,} further sizes," if len(sizes) > 2 else ""
+        if crop:
+            mend = "set data.resize to one, at least that of model.input_shape"
         raise UserError(
             f"{folder}: images of different sizes (height x width): {named}{more} "
             f"where one is needed; {mend}"
@@ -165,11 +189,58 @@ def _check_sizes(
         )
 
 
-def resized(images: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Images (N, H, W, C) at another `size` (height, width), antialiased."""
+def resized(
+    images: NDArray[np.uint8], size: tuple[int, int], fit: Fit = "cover"
+) -> NDArray[np.uint8]:
+    """Images (N, H, W, C) at another `size` (height, width), antialiased, in memory.
+
+    `cover` keeps the aspect: the largest middle part of that shape. `stretch` takes all.
+    """
     result = empty((len(images), *size, images.shape[3]), "data.resize")
-    for image, target in zip(images, result, strict=True):
+    for index, target in enumerate(result):
+        image = images[index]
         picture = Image.fromarray(image.squeeze(-1) if image.shape[2] == 1 else image)
-        small = picture.resize(size[::-1], Image.Resampling.BILINEAR)
-        target[:] = np.asarray(small).reshape(target.shape)
+        target[:] = np.asarray(_fitted(picture, size, fit)).reshape(target.shape)
     return result
+
+
+def _fitted(picture: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
+    if fit == "cover":
+        return ImageOps.fit(picture, size[::-1], Image.Resampling.BILINEAR)
+    return picture.resize(size[::-1], Image.Resampling.BILINEAR)
+
+
+def crop_random(
+    images: NDArray[np.uint8], shape: Sequence[int], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """A part of `shape` (height, width, ...) of each image (N, H, W, C), at a place of its own.
+
+    Every place is as likely as any other. Two draws of N numbers each are taken from `rng`, also
+    where there is only one place. Raises ValueError where the images are smaller.
+    """
+    height, width = _check_crop(images, shape)
+    tops = rng.integers(0, images.shape[1] - height + 1, len(images))
+    lefts = rng.integers(0, images.shape[2] - width + 1, len(images))
+    windows = sliding_window_view(images, (height, width, images.shape[3]), axis=(1, 2, 3))
+    return np.asarray(windows[np.arange(len(images)), tops, lefts, 0])
+
+
+def crop_centre(images: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.uint8]:
+    """The middle of each image (N, H, W, C) in `shape` (height, width, ...), as a view.
+
+    Where no pixel is the middle it lies half a pixel above and left of it. Raises ValueError where
+    the images are smaller.
+    """
+    height, width = _check_crop(images, shape)
+    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+    return images[:, top : top + height, left : left + width]
+
+
+def _check_crop(images: NDArray[np.uint8], shape: Sequence[int]) -> tuple[int, int]:
+    height, width = shape[:2]
+    if not (1 <= height <= images.shape[1] and 1 <= width <= images.shape[2]):
+        raise ValueError(
+            f"a crop of {height} x {width} does not fit into images of {images.shape[1]} x "
+            f"{images.shape[2]} (height x width)"
+        )
+    return height, width
