@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, Command, tiny
 
 MNIST = str(ROOT / "configs/mnist.yaml")
-COMMANDS = ["train", "eval", "config", "inspect", "size", "explain", "doctor"]
+COMMANDS = ["train", "eval", "config", "pack", "inspect", "size", "explain", "doctor"]
 
 
 def test_help_names_every_command(convae: Command) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from PIL import Image
 
 from convae.config import load_config
 
@@ -15,11 +16,17 @@ def test_a_shipped_config_trains_and_evaluates(path: Path, digits: Path, tmp_pat
     from convae.evaluate import evaluate
     from convae.train import train
 
-    small = [f"data.path={digits}", "data.subset=30", "training.epochs=1",
+    source = digits
+    if path.stem == "images":  # RGB, from a folder
+        source = tmp_path / "photos"
+        source.mkdir()
+        for i in range(40):
+            Image.new("RGB", (90 - i, 70 + i), (5 * i, 90, 200)).save(source / f"{i}.png")
+    small = [f"data.path={source}", "data.subset=30", "training.epochs=1",
              "training.batch_size=12", f"output.folder={tmp_path}"]  # fmt: skip
     run = train(load_config(path, small))
     assert run.config.name == path.stem
-    assert evaluate(run)["test"]["bce"] > 0
+    assert evaluate(run)["test"]["mse"] > 0
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -168,9 +168,7 @@ def read_npy(path: Path) -> Arrays:
     except BROKEN as error:
         raise UserError(f"{labels_path}: cannot be read whole: {error}") from None
     if read.dtype.kind not in "iu":
-        raise UserError(
-            f"{labels_path}: labels must be whole numbers. Received: dtype {read.dtype}"
-        )
+        raise UserError(f"{labels_path}: must hold whole numbers. Received: dtype {read.dtype}")
     labels = check_labels(read, len(images), str(labels_path))
     return Arrays(images, labels, _numbered(labels), True)
 

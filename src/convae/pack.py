@@ -119,6 +119,8 @@ def pack(folder: Path, side: Side, shape: images.Shape, data: Data) -> tuple[Pac
     """
     listing = images.list_folder(folder, side)
     cache = cache_folder(data)
+    if cache.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"data.cache: {cache}: cannot lie in the folder of images, {folder}")
     height, width = data.resize or shape[:2]
     if data.crop and not data.resize:
         height, width = _size_of_first(listing, shape[2])
