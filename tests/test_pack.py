@@ -240,6 +240,21 @@ def test_arrays_are_mapped(tmp_path: Path) -> None:
     assert data.load_training(config.Data(path=str(grey)), (6, 5, 1)).train.labels is None
 
 
+def test_a_choice_of_mapped_images_is_that_of_an_array(tmp_path: Path) -> None:
+    x = make_images(20)
+    np.save(tmp_path / "x.npy", x)
+    mapped = formats.map_npy(tmp_path / "x.npy")
+    views = [(mapped, x), (mapped[3:17], x[3:17]), (mapped[::-2], x[::-2]),
+             (images.crop_centre(mapped, (3, 2)), images.crop_centre(x, (3, 2)))]  # fmt: skip
+    for view, plain in views:
+        odd = np.arange(len(plain)) % 2 == 1
+        for key in ([5, 0, 5, -1], np.array([2], np.uint8), [], odd, np.array([[1, 2]]), slice(2)):
+            np.testing.assert_array_equal(view[key], plain[key])
+        for wrong in ([len(plain)], [-len(plain) - 1]):
+            with pytest.raises(IndexError):
+                view[wrong]
+
+
 def test_what_is_computed_from_mapped_images_is_no_map(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", make_images(20))
     mapped = formats.map_npy(tmp_path / "x.npy")
@@ -307,7 +322,11 @@ def test_a_pass_over_a_file_leaves_memory_flat(tmp_path: Path) -> None:
     import subprocess
 
     path = tmp_path / "x.npy"
-    np.lib.format.open_memmap(path, "w+", np.uint8, (40_000, 64, 64, 3))[:] = 7  # 469 MiB
+    with path.open("wb") as file:  # 469 MiB; written, so that the system may map it in large pieces
+        header = {"descr": "|u1", "fortran_order": False, "shape": (40_000, 64, 64, 3)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for _ in range(40):
+            file.write(bytes(1000 * 64 * 64 * 3))
     done = subprocess.run(
         [sys.executable, "-c", PROBE, str(path)], capture_output=True, text=True, check=True
     )

@@ -9,13 +9,14 @@ import gzip
 import hashlib
 import math
 import mmap
+import os
 import re
 import struct
 import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -62,29 +63,29 @@ class Arrays:
 
 
 class Mapped(np.ndarray[Any, np.dtype[np.uint8]]):
-    """The images of an .npy file, read from the disk as they are looked at, and let go again.
+    """The images of an .npy file, which stay on the disk until they are looked at.
 
-    An array like any other, of any size: slices are views. The system counts the pages of a mapped
-    file as this process's memory until they are given back, which is done here whenever `HELD`
-    bytes have been asked for since the last time; they stay in the system's cache of the disk.
+    An array like any other, of any size: slices are views. What is mapped counts as this process's
+    memory until it is given back, which is done whenever `HELD` bytes have been asked for. A choice
+    of images (an array of their places) is read and not mapped: for each page asked for the system
+    may map the two megabytes around it.
     """
 
     HELD = 16 << 20
-    _map: mmap.mmap | None
-    _asked: list[int]  # bytes since the last time; shared by all views
+    _file: _File | None
 
     @classmethod
     def open(cls, file: IO[bytes], offset: int, shape: tuple[int, ...]) -> Mapped:
         """The array of `shape` that begins at byte `offset` of an open file."""
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        images = np.frombuffer(mapped, np.uint8, math.prod(shape), offset).reshape(shape).view(cls)
-        images._map, images._asked = mapped, [0]
+        opened = _File(file)
+        mapped = np.frombuffer(opened.map, np.uint8, math.prod(shape), offset)
+        images = mapped.reshape(shape).view(cls)
+        images._file, opened.start = opened, _address(mapped) - offset
         return images
 
     def __array_finalize__(self, source: Any) -> None:
         shared = isinstance(source, Mapped) and np.may_share_memory(self, source)
-        self._map = source._map if shared else None
-        self._asked = source._asked if shared else [0]
+        self._file = source._file if shared else None
 
     def __array_wrap__(
         self, array: Any, context: Any = None, return_scalar: bool = False
@@ -92,14 +93,62 @@ class Mapped(np.ndarray[Any, np.dtype[np.uint8]]):
         return array[()] if return_scalar else array.view(np.ndarray)
 
     def __getitem__(self, key: Any) -> Any:
-        if self._map is not None and self._asked[0] > self.HELD:
-            self._asked[0] = 0
-            if hasattr(mmap, "MADV_DONTNEED"):
-                self._map.madvise(mmap.MADV_DONTNEED)
+        if self._file is None:
+            return super().__getitem__(key)
+        if isinstance(key, list | np.ndarray):
+            places = np.asarray(key)
+            if places.dtype == bool and places.shape == self.shape[:1]:
+                places = np.flatnonzero(places)
+            if places.ndim == 1 and places.dtype.kind in "iu" and self._is_rows():
+                return self._read(places)
+        if self._file.asked > self.HELD:
+            self._file.give_back()
         result = super().__getitem__(key)
-        self._asked[0] += result.nbytes
-        own = isinstance(result, Mapped) and result._map is None
+        self._file.asked += result.nbytes
+        own = isinstance(result, Mapped) and result._file is None
         return result.view(np.ndarray) if own else result
+
+    def _is_rows(self) -> bool:
+        """Whether each image lies in one piece, as it does not in a view of their middles."""
+        strides = [math.prod(self.shape[axis + 1 :]) for axis in range(1, self.ndim)]
+        return self.ndim > 1 and list(self.strides[1:]) == strides
+
+    def _read(self, places: NDArray[np.integer]) -> NDArray[np.uint8]:
+        count, file = len(self), cast(_File, self._file)
+        if len(places) and not -count <= places.min() <= places.max() < count:
+            raise IndexError(
+                f"the images are {count:,}. Received: {places.min()} to {places.max()}"
+            )
+        begin = _address(self) - file.start
+        result = np.empty((len(places), *self.shape[1:]), np.uint8)
+        for image, place in zip(result, places.tolist(), strict=True):
+            at = begin + (place % count) * self.strides[0]
+            if os.preadv(file.handle, [image], at) != image.nbytes:
+                raise OSError(f"cut off while it was read: there is nothing at byte {at:,}")
+        return result
+
+
+class _File:
+    """An open file and its map; closed when the last view of it is gone."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.handle = os.dup(file.fileno())
+        self.map = mmap.mmap(self.handle, 0, access=mmap.ACCESS_READ)
+        self.start = 0  # the map's address
+        self.asked = 0  # bytes since the map was last given back
+
+    def __del__(self) -> None:
+        os.close(self.handle)
+
+    def give_back(self) -> None:
+        """Let go of all pages; they stay in the system's cache of the disk."""
+        self.asked = 0
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.map.madvise(mmap.MADV_DONTNEED)
+
+
+def _address(array: NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def read_npz(path: Path, side: Side) -> Arrays:
