@@ -222,6 +222,33 @@ def test_what_cannot_be_packed(source: str | None, config: str, message: str) ->
         pack.command(source, [], config)
 
 
+def test_each_step_sees_other_crops_and_the_same_ones_again(folder: Path) -> None:
+    from convae.config import load_config
+    from convae.tasks import build_task
+    from convae.tasks.task import example_generator
+
+    words = [f"data.path={folder}", "data.resize=[72,80]", "data.crop=random"]
+    settings = load_config(ROOT / "configs/images.yaml", words)
+    task = build_task(settings)
+    loaded = data.load_training(settings.data, task.image_shape)
+    assert loaded.train.images.shape == (14, 72, 80, 3)
+    chosen = np.array([3, 1, 2])
+
+    def seen(epoch: int, step: int) -> NDArray[np.uint8]:
+        batch = task.examples(loaded.train, chosen, example_generator(0, epoch, step))
+        assert batch.targets.shape == (3, 64, 64, 3)
+        return batch.targets
+
+    np.testing.assert_array_equal(seen(2, 5), seen(2, 5))
+    assert not np.array_equal(seen(2, 5), seen(2, 6))
+    assert not np.array_equal(seen(2, 5), seen(3, 5))
+    held_out = task.held_out(loaded.validation)
+    middle = images.crop_centre(loaded.validation.images, (64, 64))
+    np.testing.assert_array_equal(held_out.targets, middle)
+    assert all(np.isfinite(task.landmarks(loaded.train, held_out)))
+    assert "mean_image" in task.baselines(loaded)
+
+
 def test_arrays_are_mapped(tmp_path: Path) -> None:
     x = make_images(20)
     np.save(tmp_path / "x.npy", x)

@@ -104,7 +104,7 @@ def load_training(data: config.Data, input_shape: Shape) -> TrainingData:
         )
     part = _cut(part, 0, data.subset or len(part))
     first = _first(len(part), data.validation_split, "data.validation_split")
-    train, validation = _cut(part, 0, first), _middle(_cut(part, first, len(part)), input_shape)
+    train, validation = _cut(part, 0, first), middle(_cut(part, first, len(part)), input_shape)
     notice, images_per_epoch = source.notice, first
     if notice and data.subset is None:
         images_per_epoch = _first(MNIST_IMAGES, data.validation_split, "data.validation_split")
@@ -138,9 +138,18 @@ def load_test(data: config.Data, input_shape: Shape) -> TestData:
         source.sample,
         source.sha256,
         source.notice,
-        _middle(part, input_shape),
+        middle(part, input_shape),
         source.arrays.classes,
     )
+
+
+def middle(part: Part, shape: Shape) -> Part:
+    """Views of the middle of each image, where images are larger than `shape` for `data.crop`."""
+    if part.images.shape[1:] == shape:
+        return part
+    from convae.images import crop_centre
+
+    return Part(crop_centre(part.images, shape), part.labels)
 
 
 def keras_cache() -> Path:
@@ -324,15 +333,6 @@ def _cut(part: Part, start: int, stop: int) -> Part:
     """Views of the images from `start` to before `stop`."""
     labels = None if part.labels is None else part.labels[start:stop]
     return Part(part.images[start:stop], labels)
-
-
-def _middle(part: Part, shape: Shape) -> Part:
-    """Views of the middle of each image, where images are larger than `shape`."""
-    if part.images.shape[1:] == shape:
-        return part
-    from convae.images import crop_centre
-
-    return Part(crop_centre(part.images, shape), part.labels)
 
 
 def _without_test(source: _Source, data: config.Data) -> Part:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convae import metrics
+from convae.data import middle
 from convae.lab.ledger import layer_rows
 
 if TYPE_CHECKING:
@@ -81,6 +82,10 @@ class Task:
     def examples(self, part: Part, chosen: Chosen, generator: np.random.Generator) -> Examples:
         """The examples that the `chosen` images of `part` make."""
         images = part.images[chosen]
+        if images.shape[1:] != self.image_shape:  # data.crop: another part in each epoch
+            from convae.images import crop_random
+
+            images = crop_random(images, self.image_shape, generator)
         return Examples(self.damaged(images, generator), images)
 
     def damaged(self, images: Images, generator: np.random.Generator) -> Images:
@@ -96,6 +101,7 @@ class Task:
 
         A model that stays above the latter, the mean image's loss, has learned nothing.
         """
+        train = middle(train, self.image_shape)
         mean = np.broadcast_to(metrics.mean_image(train.images), held_out.targets.shape)
         scores = metrics.image_scores(held_out.targets, mean, ssim=False)
         if self.config.training.loss == "mean_squared_error":
@@ -136,7 +142,8 @@ class Task:
 
     def baselines(self, data: TrainingData) -> dict[str, Baseline]:
         """Simple ways to the same end, fitted on the training part, tuned on validation."""
-        mean = metrics.mean_image(data.train.images)
+        train = middle(data.train, self.image_shape)
+        mean = metrics.mean_image(train.images)
         found = {
             "mean_image": Baseline(
                 "the mean of the training images, whatever goes in",
@@ -145,7 +152,7 @@ class Task:
         }
         size = code_size(self.config)
         if size < prod(self.image_shape) <= PCA_PIXELS:
-            found["pca"] = principal_components(data.train.images, size)
+            found["pca"] = principal_components(train.images, size)
         return found
 
 
