@@ -358,3 +358,30 @@ def test_a_pass_over_a_file_leaves_memory_flat(tmp_path: Path) -> None:
         [sys.executable, "-c", PROBE, str(path)], capture_output=True, text=True, check=True
     )
     assert float(done.stdout) < 150
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="a file with a hole, and KiB")
+def test_training_on_more_than_memory_should_hold(convae: Command, tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    shape = (100_000, 64, 64, 3)  # 1.14 GiB, of which the disk holds the first bytes
+    with path.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(make_images(100).tobytes())
+        file.truncate(128 + int(np.prod(shape)))
+    done = convae(
+        "train",
+        str(ROOT / "configs/images.yaml"),
+        f"data.path={path}",
+        "data.validation_split=0.02",
+        "training.epochs=1",
+        "training.images_per_epoch=6400",
+        "--outputs",
+        str(tmp_path / "outputs"),
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "outputs/images/latest/manifest.json").read_text())
+    assert manifest["data"]["train_images"] == 88_200
+    assert manifest["peak_memory_mib"] < 1536
