@@ -65,10 +65,9 @@ class Arrays:
 class Mapped(np.ndarray[Any, np.dtype[np.uint8]]):
     """The images of an .npy file, which stay on the disk until they are looked at.
 
-    An array like any other, of any size: slices are views. What is mapped counts as this process's
-    memory until it is given back, which is done whenever `HELD` bytes have been asked for. A choice
-    of images (an array of their places) is read and not mapped: for each page asked for the system
-    may map the two megabytes around it.
+    Slices are views. What is mapped counts as this process's memory until it is given back, which
+    is done whenever `HELD` bytes have been asked for. A choice of images (an array of places) is
+    read, not mapped: for a page asked for the system may map the two megabytes around it.
     """
 
     HELD = 16 << 20
@@ -87,9 +86,7 @@ class Mapped(np.ndarray[Any, np.dtype[np.uint8]]):
         shared = isinstance(source, Mapped) and np.may_share_memory(self, source)
         self._file = source._file if shared else None
 
-    def __array_wrap__(
-        self, array: Any, context: Any = None, return_scalar: bool = False
-    ) -> Any:  # what is computed from images is no file
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         return array[()] if return_scalar else array.view(np.ndarray)
 
     def __getitem__(self, key: Any) -> Any:
