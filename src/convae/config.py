@@ -307,6 +307,11 @@ class Config(Section):
             return height, width, self.task.classes + 1
         return height, width, channels
 
+    @property
+    def compresses(self) -> bool:
+        """Whether the task asks for a code that is smaller than the image."""
+        return self.task.type in {"reconstruct", "anomaly"}
+
     @model_validator(mode="after")
     def _loss_fits_task_and_activation(self) -> Config:
         loss, last = self.training.loss, self.model.decoder[-1].activation

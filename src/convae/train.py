@@ -168,7 +168,8 @@ def tell_model(config: Config) -> None:
     """Print the layer table, and what the ledger warns of."""
     model = config.model
     say(ledger.table(model.input_shape, ledger.layer_rows(model.input_shape, model.layers)))
-    for warning in ledger.warnings(model.input_shape, model.encoder, model.decoder):
+    shape, compresses = model.input_shape, config.compresses
+    for warning in ledger.warnings(shape, model.encoder, model.decoder, compresses=compresses):
         say(f"warning: {warning}")
 
 

@@ -68,6 +68,8 @@ def inspect(
 
     loaded = load_config(config, overrides or [])
     if as_json:
-        print(json.dumps(ledger.summary(loaded.model)))
+        print(json.dumps(ledger.summary(loaded.model, compresses=loaded.compresses)))
     else:
-        print(f"{Path(config).name}\n\n{ledger.describe(loaded.model)}")
+        print(
+            f"{Path(config).name}\n\n{ledger.describe(loaded.model, compresses=loaded.compresses)}"
+        )

@@ -210,13 +210,22 @@ def _problem(layer: Layer, row: Row) -> str | None:
     return None
 
 
-def warnings(input_shape: Shape, encoder: Sequence[Layer], decoder: Sequence[Layer]) -> list[str]:
-    """What will run and may still disappoint, each with its mend; for layers that pass `check`."""
+def warnings(
+    input_shape: Shape,
+    encoder: Sequence[Layer],
+    decoder: Sequence[Layer],
+    *,
+    compresses: bool = True,
+) -> list[str]:
+    """What will run and may still disappoint, each with its mend; for layers that pass `check`.
+
+    `compresses` tells whether the code is meant to be smaller than the image.
+    """
     layers = [*encoder, *decoder]
     rows = layer_rows(input_shape, layers)
     found = []
     code, image = prod(rows[len(encoder) - 1].output_shape), prod(input_shape)
-    if code > image:
+    if compresses and code > image:
         found.append(
             f"the code {_by(rows[len(encoder) - 1].output_shape)} = {code:,} numbers is "
             f"{code / image:.2f} times as large as the image ({image:,}): nothing is "
@@ -289,7 +298,7 @@ def _multiples(layer: Layer) -> tuple[Any, Any]:
     )
 
 
-def summary(model: Model) -> dict[str, Any]:
+def summary(model: Model, *, compresses: bool = True) -> dict[str, Any]:
     """The whole ledger of a config's model, ready for JSON."""
     rows = layer_rows(model.input_shape, model.layers)
     code = prod(rows[len(model.encoder) - 1].output_shape)
@@ -301,17 +310,19 @@ def summary(model: Model) -> dict[str, Any]:
         "activation_bytes": sum(row.activation_bytes for row in rows),
         "code_size": code,
         "code_ratio": round(code / prod(model.input_shape), 4),
-        "warnings": warnings(model.input_shape, model.encoder, model.decoder),
+        "warnings": warnings(
+            model.input_shape, model.encoder, model.decoder, compresses=compresses
+        ),
     }
 
 
-def describe(model: Model) -> str:
+def describe(model: Model, *, compresses: bool = True) -> str:
     """The whole ledger of a config's model as text: table, sums, code, warnings with mends."""
     rows = layer_rows(model.input_shape, model.layers)
     head = ("Layer", "Output shape", "Param #", "MACs", "Memory", "Sees", "Crop", "Overlap")
     cells: list[tuple[str, ...]] = [("input", _by(model.input_shape), *[""] * 6)]
     cells += [_cells(row) for row in rows]
-    whole = summary(model)
+    whole = summary(model, compresses=compresses)
     lines = [columns([head, *cells]), "", LEGEND, ""]
     lines.append(
         f"Total: {whole['parameters']:,} parameters, {whole['macs']:,} MACs and "
