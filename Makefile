@@ -40,7 +40,7 @@ $(DEV): $(BASE)
 setup: $(DEV) ## set up .venv with everything that development needs
 
 train: $(BASE) ## train CONFIG; RESUME=1 goes on with RUN or the newest run
-	@$(CONVAE) train $(if $(RESUME),--resume $(or $(RUN),latest),$(CONFIG) $(DATA_OVERRIDE) $(ARGS))
+	@$(CONVAE) train $(if $(RESUME),--resume $(or $(RUN),latest),$(CONFIG)) $(DATA_OVERRIDE) $(ARGS)
 
 eval: $(BASE) ## measure RUN (the newest) on the test part and draw its pictures
 	@$(CONVAE) eval $(RUN) $(DATA_OVERRIDE) $(ARGS)

@@ -33,6 +33,7 @@ def test_a_run_holds_what_it_promises(digits: Path, tmp_path: Path) -> None:
         "history.csv",
         "checkpoint/latest.npz",
         "checkpoint/previous.npz",
+        "lock",
         "best.keras",
         "model.keras",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 
@@ -19,6 +20,26 @@ def write_atomic(path: Path, data: bytes) -> None:
 def aside(path: Path) -> Path:
     """A name beside `path`, with its ending, for what is not whole yet."""
     return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that no longer live left half written in `folder`."""
+    for path in folder.glob(".*.partial*"):
+        process = re.search(r"\.(\d+)\.partial", path.name)
+        if process and not _lives(int(process[1])):
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    if process == os.getpid():  # in containers the same ids come again: it was one before us
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    return True
 
 
 def replace(temporary: Path, path: Path) -> None:

@@ -40,7 +40,12 @@ def train(
     overrides: Overrides = None,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Go on with this run: its folder, id or name; or latest."),
+        typer.Option(
+            metavar="[RUN]",
+            help="Go on with this run (the newest): its folder, id or name. KEY=VALUE may change "
+            "training.epochs (not with one_cycle), training.checkpoint_every, runtime, output, "
+            "data.path, data.download and data.allow_sample.",
+        ),
     ] = None,
     outputs: Annotated[
         str | None,
@@ -53,10 +58,11 @@ def train(
     from convae.run import Run
 
     if resume is not None:
+        config, words = _split(config, overrides)
         if config is not None:
             raise UserError(f"--resume takes the run's own config. Received: CONFIG {config}")
         run = Run.find(resume, outputs or "outputs")
-        settings = run.config
+        settings = run.config_with(words)
     elif config is None:
         raise UserError("which config? For example: convae train configs/mnist.yaml")
     else:
@@ -153,10 +159,19 @@ def _split(first: str | None, overrides: list[str] | None) -> tuple[str | None, 
     return (None, [first, *words]) if first is not None and "=" in first else (first, words)
 
 
+def _with_run(words: list[str]) -> list[str]:
+    """`--resume` without a run means the newest."""
+    if "--resume" in words:
+        after = words.index("--resume") + 1
+        if after == len(words) or words[after].startswith("-") or "=" in words[after]:
+            return [*words[:after], "latest", *words[after:]]
+    return words
+
+
 def main() -> None:
     """Run the command line; the only place that turns errors into exit codes."""
     try:
-        app()
+        app(args=_with_run(sys.argv[1:]))
     except UserError as error:
         print(f"convae: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -252,6 +252,19 @@ class EarlyStopping(Section):
     min_delta: Annotated[float, Field(ge=0)] = 0.0
 
 
+class Every(Section):
+    """How often a long epoch is saved in its middle: each so many steps, or seconds, or both."""
+
+    steps: Size | None = None
+    seconds: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Every:
+        if self.steps is None and self.seconds is None:
+            raise ValueError("needs steps or seconds, such as {seconds: 60}")
+        return self
+
+
 class Training(Section):
     """How the weights are found."""
 
@@ -267,6 +280,7 @@ class Training(Section):
     loss: Literal[
         "binary_crossentropy", "mean_squared_error", "sparse_categorical_crossentropy"
     ] = "binary_crossentropy"
+    checkpoint_every: Every | None = None  # null: at the end of each epoch, as always
 
 
 class Runtime(Section):

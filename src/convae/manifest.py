@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,19 @@ from convae.data import TrainingData
 from convae.runtime import Plan
 
 
-def describe(config: Config, data: TrainingData, plan: Plan, parameters: int) -> dict[str, Any]:
-    """Versions, commit, command, seed, decisions and data of a training that begins now."""
-    packages = ("convae", "tensorflow", "keras", "numpy")
+def describe(
+    config: Config, data: TrainingData, plan: Plan, parameters: int, before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Versions, commit, command, seed, decisions and data of a training that begins or goes on now.
+
+    `before` is the manifest so far: when and how the run began stays in it.
+    """
     return {
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "versions": versions(),
         "platform": platform.platform(),
         "git_commit": git_commit(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": before.get("command", command_line()),
+        "started": before.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
         "seed": config.seed,
         "device": plan.device,
         "precision": plan.precision,
@@ -41,6 +46,17 @@ def describe(config: Config, data: TrainingData, plan: Plan, parameters: int) ->
         },
         "data_sha256": data.sha256,
     }
+
+
+def versions() -> dict[str, str]:
+    """The versions of what the numbers hang on."""
+    packages = ("convae", "tensorflow", "keras", "numpy")
+    return {"python": platform.python_version(), **{p: version(p) for p in packages}}
+
+
+def command_line() -> str:
+    """The command that runs, as one would type it."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def git_commit() -> str | None:

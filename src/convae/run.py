@@ -5,6 +5,7 @@
         manifest.json               versions, device, data, seed, command, times, fingerprints
         history.csv                 a row an epoch
         checkpoint/latest.npz       everything to go on from; previous.npz is the one before
+        lock                        held by the process that trains, and by it alone
         best.keras, model.keras     plain Keras layers: of the best epoch, and of the last
         metrics.json, figures/      written by `convae eval`
 
@@ -15,26 +16,30 @@ from __future__ import annotations
 
 import csv
 import difflib
+import fcntl
 import io
 import json
+import os
+import platform
 import secrets
 import shutil
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from convae import atomic
+from convae import atomic, checkpoint
 from convae.config import Config, parse_config
 from convae.errors import UserError
 
-CHECKPOINTS = ("latest.npz", "previous.npz")  # in the order in which to try them
+# In the order in which to try them. A kill may come before new.npz, read back whole, was renamed.
+CHECKPOINTS = ("new.npz", "latest.npz", "previous.npz")
+STAMP = "%Y%m%d-%H%M%S"
 HISTORY = (
     "epoch",
     "loss",
@@ -56,18 +61,20 @@ class Run:
     def create(cls, config: Config) -> Run:
         """A new folder that holds the resolved config. Raises UserError if it cannot be made."""
         parent = Path(config.output.folder) / config.name
-        run = cls(parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
         try:
-            (run.path / "checkpoint").mkdir(parents=True)
+            parent.mkdir(parents=True, exist_ok=True)
+            run = cls(make_folder(parent))
+        except OSError as error:
+            raise cannot_be_made(parent, error) from None
+        try:
+            (run.path / "checkpoint").mkdir()
             atomic.write_atomic(run.path / "config.yaml", config.to_yaml().encode())
         except OSError as error:
             shutil.rmtree(run.path, ignore_errors=True)
-            raise UserError(
-                f"{run.path}: the run's folder cannot be made: {error}. "
-                "Runs are kept in output.folder"
-            ) from None
-        link = parent / f".latest-{secrets.token_hex(4)}"
+            raise cannot_be_made(run.path, error) from None
+        link = atomic.aside(parent / "latest")
         with suppress(OSError):  # a convenience: where links cannot be, runs are found without
+            atomic.remove_leftovers(parent)
             link.symlink_to(run.path.name)
             link.replace(parent / "latest")
         link.unlink(missing_ok=True)
@@ -137,6 +144,11 @@ class Run:
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: is no manifest of a run: {error}") from None
 
+    def write_config(self, config: Config) -> None:
+        """Let config.yaml say with what the run goes on."""
+        with self.writing("config.yaml"):
+            atomic.write_atomic(self.path / "config.yaml", config.to_yaml().encode())
+
     def update_manifest(self, **fields: Any) -> None:
         """Set fields of manifest.json and keep the others."""
         self.write_json("manifest.json", {**self.manifest, **fields})
@@ -182,12 +194,10 @@ class Run:
         """Keep `state` (JSON) and `arrays`; the checkpoint before stays until this one is whole."""
         folder = self.path / "checkpoint"
         with self.writing("the checkpoint"):
-            data = io.BytesIO()
-            text = np.frombuffer(json.dumps(state).encode(), np.uint8)
-            np.savez(data, text, *arrays)  # arr_0 is the state
+            data = checkpoint.pack(state, arrays)
             new, latest = folder / "new.npz", folder / "latest.npz"
-            atomic.write_atomic(new, data.getvalue())
-            if new.read_bytes() != data.getvalue():
+            atomic.write_atomic(new, data)
+            if new.read_bytes() != data:
                 raise OSError(f"{new} reads back differently from what was written")
             if latest.exists():
                 latest.replace(folder / "previous.npz")
@@ -207,15 +217,45 @@ class Run:
         for name in CHECKPOINTS:
             path = self.path / "checkpoint" / name
             try:
-                with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                    text, *arrays = (file[f"arr_{i}"] for i in range(len(file.files)))
-                return json.loads(text.tobytes()), arrays, notice
+                return *checkpoint.unpack(path.read_bytes()), notice
             except FileNotFoundError:
                 continue
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            except (OSError, ValueError) as error:
                 notice = f"{path} is damaged ({error}); going on from the checkpoint before it"
         reason = notice or "None was written yet"
-        raise UserError(f"{self.path}: has no whole checkpoint to go on from. {reason}")
+        raise UserError(
+            f"{self.path}: has no whole checkpoint to go on from. {reason}. "
+            "What else is there stays: best.keras, if an epoch came to its end"
+        )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only process that trains this run, and remove what a killed one left unfinished.
+
+        The kernel gives the lock back when the process ends, however it ends. Reading, and
+        `convae eval`, need no lock. Raises UserError if another process has it.
+        """
+        with self.writing("the lock"):
+            handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(handle, 1000).decode(errors="replace") or "it has just begun"
+                raise UserError(
+                    f"{self.path}: another process trains this run ({holder}). Let it end or stop "
+                    "it first; convae eval may look at the run meanwhile"
+                ) from None
+            with suppress(OSError):  # who holds it is told for the reader alone
+                os.ftruncate(handle, 0)
+                since = time.strftime("%Y-%m-%d %H:%M:%S")
+                os.write(handle, f"{os.getpid()} on {platform.node()} since {since}".encode())
+            with suppress(OSError):
+                for folder in (self.path, self.path / "checkpoint"):
+                    atomic.remove_leftovers(folder)
+            yield
+        finally:
+            os.close(handle)
 
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:
@@ -226,3 +266,27 @@ class Run:
             raise UserError(
                 f"{self.path}: {what} cannot be written: {error}. What was saved before stays whole"
             ) from error
+
+
+def make_folder(parent: Path) -> Path:
+    """A new folder <time>-<id> in `parent`, whose name comes after those of all runs beside it.
+
+    The time is a second after the newest run's if the clock does not say later: two runs of one
+    second, or a clock that was set back, must not change which run is the newest.
+    """
+    now = datetime.now()
+    for path in parent.parent.glob("*/*-*-*"):
+        with suppress(ValueError, OverflowError):
+            now = max(now, datetime.strptime(path.name[:15], STAMP) + timedelta(seconds=1))
+    while True:
+        path = parent / f"{now.strftime(STAMP)}-{secrets.token_hex(2)}"
+        with suppress(FileExistsError):  # another process may make one in the same second
+            path.mkdir()
+            return path
+
+
+def cannot_be_made(path: Path, error: OSError) -> UserError:
+    """Why there is no folder for a run."""
+    return UserError(
+        f"{path}: the run's folder cannot be made: {error}. Runs are kept in output.folder"
+    )

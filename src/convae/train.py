@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from convae import runtime
 from convae.backend import keras
-from convae.config import Config
+from convae.config import Config, Every
 from convae.data import TrainingData, load_training
 from convae.engine import Engine
 from convae.errors import UserError
@@ -30,6 +30,7 @@ from convae.lab import ledger
 from convae.manifest import describe, peak_memory_mib
 from convae.model import build_model, save_plain, weights_sha256
 from convae.progress import Progress
+from convae.resume import reopen
 from convae.run import Run
 from convae.tasks import Task, build_task
 from convae.tasks.task import example_generator
@@ -65,7 +66,8 @@ class State:
 def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = ()) -> Run:
     """Train `config`'s model and return its run; with `resume`, go on where that run stopped.
 
-    `callbacks` are Keras callbacks. Progress goes to stderr.
+    Of a run's config some keys may change when it goes on: see `resume.MAY_CHANGE`. `callbacks` are
+    Keras callbacks. Progress goes to stderr.
     Raises UserError for what the user can mend, Interrupted after Ctrl-C (the run is saved).
     """
     # Everything that can be refused is refused before a folder is made.
@@ -73,9 +75,24 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
     data = find_data(config, task)
     tell_model(config)
     tell_data(data)
-    validation = task.held_out(data.validation)
     plan = decide(config)
+    run = resume or Run.create(config)
+    with run.locked():
+        fit(run, config, task, data, plan, callbacks, resumed=resume is not None)
+    return run
 
+
+def fit(
+    run: Run,
+    config: Config,
+    task: Task,
+    data: TrainingData,
+    plan: runtime.Plan,
+    callbacks: Sequence[Any],
+    resumed: bool,
+) -> None:
+    """The training itself; the run's lock is held."""
+    validation = task.held_out(data.validation)
     epochs, size = config.training.epochs, config.training.batch_size
     steps = -(-data.images_per_epoch // size)
     model = build_model(config)
@@ -84,11 +101,12 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
     engine = Engine(model, config, plan, optimizer)
     floor, baseline = task.landmarks(data.train, validation)
 
-    state, arrays = read_checkpoint(resume, data) if resume else (State(), [])
-    run = resume or Run.create(config)
+    saved, arrays = reopen(run, config, data, plan) if resumed else ({}, [])
+    state = State(**saved)
     if state.history:  # a kill may have come between the checkpoint and this file
         run.write_history(state.history)
-    run.update_manifest(status="running", **describe(config, data, plan, model.count_params()))
+    described = describe(config, data, plan, model.count_params(), run.manifest)
+    run.update_manifest(status="running", **described)
     say(f"run: {run.path}")
 
     rules = plateau_rules(config)
@@ -108,7 +126,7 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
     def save(**changes: Any) -> None:
         vars(state).update(changes, seconds=time.perf_counter() - began)
         variables = [v.numpy() for v in (*model.variables, *optimizer.variables)]
-        run.save_checkpoint(vars(state), variables)
+        run.save_checkpoint({**vars(state), "config": config.to_yaml()}, variables)
 
     with recorded(run, model, began, progress), interruptible() as interrupted:
         if not arrays:
@@ -130,9 +148,11 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
                 if not math.isfinite(loss):
                     raise UserError(diverged(config, epoch, step))
                 hooks.on_train_batch_end(step, {"loss": loss, "size": len(batch)})
-                if interrupted:
+                unsaved = time.perf_counter() - began - state.seconds
+                if interrupted or due(config.training.checkpoint_every, step + 1, unsaved):
                     passed = time.perf_counter() - epoch_began
                     save(epoch=epoch, step=step + 1, losses=losses, epoch_seconds=passed)
+                if interrupted:
                     raise Interrupted(run, f"in epoch {epoch + 1} after step {step + 1}")
             train_seconds = time.perf_counter() - epoch_began
             val_loss = engine.evaluate(validation.inputs, validation.targets)
@@ -161,7 +181,6 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
                 raise Interrupted(run, f"after epoch {epoch + 1}")
         run.save_model("model.keras", lambda path: save_plain(model, path))
         hooks.on_train_end()
-    return run
 
 
 def tell_model(config: Config) -> None:
@@ -210,23 +229,12 @@ def decide(config: Config) -> runtime.Plan:
     return plan
 
 
-def read_checkpoint(run: Run, data: TrainingData) -> tuple[State, list[NDArray[Any]]]:
-    """Where `run` stopped, and the values of its variables; none if it had not begun to save.
-
-    Raises UserError if the data found now are not those that it began with.
-    """
-    manifest = run.manifest
-    if manifest.get("data_sha256", data.sha256) != data.sha256:
-        raise UserError(
-            f"{run.path} began with {manifest['data']['name']}, but the data found now are "
-            f"{data.name}: other images. Make the same data available, or start a new run"
-        )
-    if not run.has_checkpoint:
-        return State(), []
-    state, arrays, notice = run.load_checkpoint()
-    if notice:
-        say(notice)
-    return State(**state), arrays
+def due(every: Every | None, step: int, seconds: float) -> bool:
+    """Whether to save in mid-epoch: after `step` steps of it, `seconds` after the last save."""
+    if every is None:
+        return False
+    steps_passed = every.steps is not None and step % every.steps == 0
+    return steps_passed or (every.seconds is not None and seconds >= every.seconds)
 
 
 @contextmanager
@@ -236,7 +244,7 @@ def recorded(run: Run, model: Any, began: float, progress: Progress) -> Iterator
     try:
         yield
         status = "finished"
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         status = "interrupted"
         raise
     finally:
@@ -314,7 +322,8 @@ def interruptible() -> Iterator[list[int]]:
 
     def handle(number: int, _: FrameType | None) -> None:
         received.append(number)
-        signal.signal(number, previous[signal.Signals(number)])
+        for known, handler in previous.items():
+            signal.signal(known, handler)
         say("finishing the step and saving; once more to stop at once")
 
     try:
