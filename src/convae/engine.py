@@ -53,7 +53,9 @@ class Engine:
 
         def compiled(function: Callable[..., Any], *specs: Any) -> Any:
             # One trace for every batch size: the last batch of an epoch may be smaller.
-            return tf.function(function, input_signature=specs, jit_compile=plan.jit_compile)
+            return tf.function(
+                function, input_signature=specs, jit_compile=plan.jit_compile, autograph=False
+            )
 
         self._train = compiled(self._train_step, inputs, targets)
         self._evaluate = compiled(self._loss_sum, inputs, targets)

@@ -40,7 +40,6 @@ def reopen(
     `resumptions`. Raises UserError.
     """
     manifest = run.manifest
-    check_data(run, manifest, data)
     state: dict[str, Any] = {}
     arrays: list[NDArray[Any]] = []
     changes: Changes = {}
@@ -52,6 +51,7 @@ def reopen(
         changes = differences(parse_config(state.pop("config"), str(run.path)), config)
         check_changes(run, config, changes)
         check_epochs(run, config, state)
+    check_data(run, manifest, data)
     for key, (before, now) in changes.items():
         say(f"{key}: {before} -> {now}")
     reasons = why_not_identical(manifest, plan) if arrays else []
