@@ -440,6 +440,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="*", help="names of trials, such as kills")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lanes", type=int, default=min(2, cores()), help="trials side by side")
     parser.add_argument("--output", type=Path, default=Path("outputs/reliability.json"))
     arguments = parser.parse_args()
     began = time.monotonic()
@@ -454,8 +455,8 @@ def main() -> int:
                 seeds = range(1000 * arguments.seed, 1000 * arguments.seed + goes)
                 tasks += [(index, folder, seed, count) for seed in seeds]
         rows: dict[int, Row] = {}
-        with multiprocessing.get_context("fork").Pool(min(2, cores())) as pool:
-            for index, row in pool.imap_unordered(attempt, tasks):
+        with multiprocessing.get_context("fork").Pool(arguments.lanes) as pool:
+            for index, row in pool.imap_unordered(attempt, tasks, chunksize=1):
                 print(
                     f"{PLAN[index][0].__name__}: {row.times}, lost {len(row.lost)}", file=sys.stderr
                 )
