@@ -179,3 +179,14 @@ def test_any_override_is_taken_or_refused_in_words(key: str, value: str) -> None
     except UserError as error:
         result = str(error)
     assert isinstance(result, Config) or result
+
+
+def test_checkpoint_every_is_steps_or_seconds() -> None:
+    path = ROOT / "configs/mnist.yaml"
+    assert load_config(path).training.checkpoint_every is None
+    every = load_config(path, ["training.checkpoint_every={seconds: 60}"]).training.checkpoint_every
+    assert every is not None
+    assert (every.steps, every.seconds) == (None, 60)
+    for wrong in ("{}", "{steps: 0}", "{seconds: 0}", "100"):
+        with pytest.raises(UserError, match="training.checkpoint_every"):
+            load_config(path, [f"training.checkpoint_every={wrong}"])

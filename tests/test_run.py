@@ -1,5 +1,8 @@
 import json
+import os
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +34,7 @@ def test_runs_are_found_by_folder_id_name_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run in .* yet; convae train"):
         Run.find(None, outputs)
     first, second = (Run.create(config(tmp_path / "o", name)) for name in ("mnist", "denoise"))
-    assert Run.find(None, outputs).path in {first.path, second.path}
+    assert Run.find(None, outputs).path == second.path
     assert Run.find(str(first.path), outputs).path == first.path
     assert Run.find(first.path.name, outputs).path == first.path
     assert Run.find(first.path.name[-4:], outputs).path == first.path
@@ -90,6 +93,49 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> No
     (run.path / "checkpoint/previous.npz").write_bytes(b"x")
     with pytest.raises(UserError, match="damaged"):
         run.load_checkpoint()
+
+
+def test_a_kill_between_two_renames_loses_no_checkpoint(tmp_path: Path) -> None:
+    run = Run.create(config(tmp_path / "o"))
+    for epoch in (1, 2, 3):
+        run.save_checkpoint({"epoch": epoch}, [])
+    folder = run.path / "checkpoint"
+    (folder / "latest.npz").replace(folder / "new.npz")  # as it is after the first of them
+    assert run.load_checkpoint()[0] == {"epoch": 3}
+    run.save_checkpoint({"epoch": 4}, [])
+    assert run.load_checkpoint()[0] == {"epoch": 4}
+    assert sorted(p.name for p in folder.iterdir()) == ["latest.npz", "previous.npz"]
+
+
+def test_one_process_writes_a_run(tmp_path: Path) -> None:
+    run = Run.create(config(tmp_path / "o"))
+    (run.path / f".best.{os.getpid()}.partial.keras").touch()
+    with run.locked():
+        assert not list(run.path.glob(".*"))
+        holder = rf"another process trains this run \({os.getpid()} on .* since"
+        with pytest.raises(UserError, match=holder), run.locked():
+            pass
+        run.update_manifest(read_by="anyone")
+    with run.locked():
+        pass
+
+
+def test_ids_follow_each_other_though_the_clock_goes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(datetime(2026, 3, 1, 12) - timedelta(hours=n // 2) for n in range(20))
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> Any:
+            return next(times)
+
+    monkeypatch.setattr("convae.run.datetime", Clock)
+    for n in range(20):
+        run = Run.create(config(tmp_path / "o", f"name{n % 2}"))
+        assert Run.find(None, str(tmp_path / "o")).path == run.path
+        assert Run.find(f"name{n % 2}", str(tmp_path / "o")).path == run.path
+    assert len(list((tmp_path / "o").glob("*/2026*"))) == 20
 
 
 def test_a_failed_write_leaves_what_was_there(

@@ -108,6 +108,46 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
             assert row[key] == reference[key], key
 
 
+@pytest.mark.parametrize("every", ["steps: 2", "seconds: 0.001"])
+def test_saving_in_mid_epoch_changes_no_bit(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: str
+) -> None:
+    from convae.train import train
+
+    whole = train(config(digits, tmp_path / "a"))
+    saves: list[tuple[int, int]] = []
+    save = Run.save_checkpoint
+
+    class Pulled(BaseException):
+        """Nothing is told to the run, as at a kill."""
+
+    def counted(run: Run, state: Any, arrays: Any) -> None:
+        save(run, state, arrays)
+        saves.append((state["epoch"], state["step"]))
+        if len(saves) == 3:
+            raise Pulled
+
+    monkeypatch.setattr(Run, "save_checkpoint", counted)
+    with pytest.raises(Pulled):
+        train(config(digits, tmp_path / "b", f"training.checkpoint_every={{{every}}}"))
+    monkeypatch.undo()
+    assert saves == ([(0, 0), (0, 2), (0, 4)] if "steps" in every else [(0, 0), (0, 1), (0, 2)])
+    run = Run.find(None, str(tmp_path / "b"))
+    train(run.config, resume=run)
+    assert weights(run) == weights(whole)
+
+
+def test_more_epochs_than_first_meant_are_as_if_meant_at_once(digits: Path, tmp_path: Path) -> None:
+    from convae.train import train
+
+    run = train(config(digits, tmp_path / "a", "training.epochs=1"))
+    began = run.manifest["started"]
+    train(run.config_with(["training.epochs=2"]), resume=run)
+    assert weights(run) == weights(train(config(digits, tmp_path / "b")))
+    assert run.config.training.epochs == 2
+    assert run.manifest["started"] == began
+
+
 def test_a_run_killed_at_the_edges_goes_on(digits: Path, tmp_path: Path) -> None:
     """Before its first checkpoint, and between the last one and history.csv."""
     from convae.train import train

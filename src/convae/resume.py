@@ -54,7 +54,7 @@ def reopen(
     check_data(run, manifest, data)
     for key, (before, now) in changes.items():
         say(f"{key}: {before} -> {now}")
-    reasons = why_not_identical(manifest, plan) if arrays else []
+    reasons = why_not_identical(manifest, plan) if state else []
     if reasons:
         say(
             f"going on with other arithmetic than before ({'; '.join(reasons)}): the weights will "
