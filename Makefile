@@ -16,7 +16,7 @@ DATA_OVERRIDE := $(if $(DATA),data.path=$(DATA))
 RESUME ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train eval inspect doctor smoke test test-all lint format figures verify bench explain lab-figures sample clean
+.PHONY: help setup train eval inspect doctor smoke test test-all lint format figures verify torture bench explain lab-figures sample clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,10 @@ figures: $(BASE) ## redraw the README's pictures from RUN (the newest)
 
 verify: $(BASE) ## compare every transposed convolution up to size 9 with the installed Keras
 	@$(BIN)/python scripts/verify_transpose.py $(ARGS)
+
+torture: $(BASE) ## kill, starve and cheat trainings: is anything lost? ARGS=--quick for a little of it
+	@$(BIN)/python scripts/torture.py $(ARGS)
+	@test ! -f scripts/fuzz.py || $(BIN)/python scripts/fuzz.py $(ARGS)
 
 bench: $(DEV) ## measure the speed of convae and its peers; ARGS="--quality" or "--scaling" for more
 	@$(PIP) -e '.[bench]'

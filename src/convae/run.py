@@ -246,6 +246,8 @@ class Run:
                     f"{self.path}: another process trains this run ({holder}). Let it end or stop "
                     "it first; convae eval may look at the run meanwhile"
                 ) from None
+            except OSError:  # a network's file system without locks: better trained than not
+                pass
             with suppress(OSError):  # who holds it is told for the reader alone
                 os.ftruncate(handle, 0)
                 since = time.strftime("%Y-%m-%d %H:%M:%S")
