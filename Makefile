@@ -80,7 +80,7 @@ verify: $(BASE) ## compare every transposed convolution up to size 9 with the in
 
 torture: $(BASE) ## kill, starve and cheat trainings: is anything lost? ARGS=--quick for a little of it
 	@$(BIN)/python scripts/torture.py $(ARGS)
-	@$(BIN)/python scripts/fuzz.py $(ARGS)
+	@$(BIN)/python scripts/fuzz.py $(if $(findstring --quick,$(ARGS)),--inputs 1000)
 
 bench: $(DEV) ## measure the speed of convae and its peers; ARGS="--quality" or "--scaling" for more
 	@$(PIP) -e '.[bench]'

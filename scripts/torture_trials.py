@@ -66,10 +66,14 @@ def kills_from_start(arena: Arena, seed: int, count: int) -> Row:
     row = Row("SIGKILL of a whole process, from its first second on")
     chance = random.Random(seed)
     run = None
-    for _ in range(count):
+    for i in range(count):
         words = ["--resume", str(run)] if run else arena.new("whole")
         child = arena.spawn(*words)
-        child.wait_at_most(chance.uniform(0.5, 14))
+        if i % 2:  # importing and reading; else training
+            child.wait_at_most(chance.uniform(0, 5))
+        else:
+            child.wait_for("run: ")
+            child.wait_at_most(chance.uniform(0, arena.seconds))
         child.signal(SIGKILL)
         if child.wait() == -SIGKILL:
             row.times += 1
