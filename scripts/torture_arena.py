@@ -45,7 +45,7 @@ training:
   schedule: {type: reduce_on_plateau, patience: 1}
 runtime: {precision: float32, strands: 2}
 """
-PATIENCE = 300.0  # seconds until a process counts as hung
+PATIENCE = 900.0  # seconds until a process counts as hung
 
 Fault = Callable[[], None]
 
