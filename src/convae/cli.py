@@ -1,29 +1,58 @@
 """The commands. Nothing heavy is imported before a command needs it: help and errors are instant.
 
-Exit codes: 0 done; 2 the user's mistake, with one message on stderr; 1 anything else.
+Results go to stdout, all else to stderr (terminal.py). Exit codes: 0 done; 2 the user's mistake,
+with one message on stderr; 1 anything else.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from convae import __version__, terminal
 from convae.errors import UserError
 from convae.lab import commands as laboratory
+from convae.terminal import suggest
 
 app = typer.Typer(
     name="convae",
     help="Train, understand and use a convolutional autoencoder.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file.")]
+GLOBAL = ("--quiet", "-q", "--verbose", "-v")  # understood anywhere on the line
+
+
+def _configs(incomplete: str) -> list[str]:
+    """For the shell: YAML files, and the folders on the way to them."""
+    found = sorted(Path().glob(f"{incomplete}*")) if not incomplete.startswith("/") else []
+    return [f"{p}/" if p.is_dir() else str(p) for p in found if p.is_dir() or p.suffix == ".yaml"]
+
+
+def _runs(incomplete: str) -> list[str]:
+    """For the shell: names and ids of runs in outputs/, the newest first."""
+    from convae.run import Run
+
+    paths = [run.path for run in reversed(Run.all())]
+    names = dict.fromkeys(name for path in paths for name in (path.parent.name, path.name))
+    return [name for name in ("latest", *names) if name.startswith(incomplete)]
+
+
+ConfigPath = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A YAML file.", autocompletion=_configs)
+]
+RunName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN]", help="A run's folder, id or name; the newest.", autocompletion=_runs
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE ...]", help="Overrides, such as training.epochs=5."),
@@ -32,10 +61,40 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Folder = Annotated[str, typer.Option("--outputs", metavar="FOLDER", help="Where runs are kept.")]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"convae {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def convae(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only results and errors; anywhere on the line.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Decisions with their reasons, too; likewise.")
+    ] = False,
+) -> None:
+    """Train, understand and use a convolutional autoencoder."""
+    if quiet and verbose:
+        raise UserError("--quiet and --verbose exclude each other")
+    terminal.set_level("quiet" if quiet else "verbose" if verbose else "normal")
+
+
 @app.command()
 def train(
     config: Annotated[
-        str | None, typer.Argument(metavar="CONFIG", help="A YAML file; not with --resume.")
+        str | None,
+        typer.Argument(
+            metavar="CONFIG", help="A YAML file; not with --resume.", autocompletion=_configs
+        ),
     ] = None,
     overrides: Overrides = None,
     resume: Annotated[
@@ -45,6 +104,7 @@ def train(
             help="Go on with this run (the newest): its folder, id or name. KEY=VALUE may change "
             "training.epochs (not with one_cycle), training.checkpoint_every, runtime, output, "
             "data.path, data.download and data.allow_sample.",
+            autocompletion=_runs,
         ),
     ] = None,
     outputs: Annotated[
@@ -73,23 +133,23 @@ def train(
     try:
         run = training.train(settings, resume=run)
     except training.Interrupted as stopped:
-        print(f"{stopped}\ngo on with: convae train --resume {stopped.run.path}", file=sys.stderr)
+        terminal.say(str(stopped))
+        suggest(f"convae train --resume {stopped.run.path}")
         raise SystemExit(1) from None
     if as_json:
         print(json.dumps({"run": str(run.path), **run.history[-1]}))
-    print(f"done: {run.path}\nlook at it with: convae eval {run.path}", file=sys.stderr)
+    terminal.say(f"done: {run.path}")
+    suggest(f"convae eval {run.path}", silent=as_json)
 
 
 @app.command("eval")
 def evaluate(
-    run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A run's folder, id or name; the newest.")
-    ] = None,
+    run: RunName = None,
     overrides: Overrides = None,
     outputs: Folder = "outputs",
     as_json: Json = False,
 ) -> None:
-    """Measure a run on the test part and draw its pictures."""
+    """Measure a run on the test part, draw its pictures, and write its report."""
     from convae.run import Run
 
     run, words = _split(run, overrides)
@@ -98,6 +158,53 @@ def evaluate(
 
     result = evaluation.evaluate(found, words)
     print(json.dumps(result, indent=2) if as_json else evaluation.summary(found, result))
+    suggest(f"open {found.path / 'report.html'} in a browser", silent=as_json)
+
+
+@app.command()
+def report(run: RunName = None, outputs: Folder = "outputs") -> None:
+    """Write a run's report.html again, from the files in its folder."""
+    from convae import report as page
+    from convae.run import Run
+
+    path = page.write(Run.find(run, outputs))
+    print(path)
+    suggest(f"open {path} in a browser")
+
+
+@app.command()
+def runs(outputs: Folder = "outputs", as_json: Json = False) -> None:
+    """List the runs, the newest last: how far they came, what they reached."""
+    from convae import runs as listing
+
+    found = listing.rows(outputs)
+    print(json.dumps(found, indent=2) if as_json else listing.table(found, outputs))
+    suggest(listing.next_command(found), silent=as_json)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN ...", help="Runs' folders, ids or names.", autocompletion=_runs
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Where pictures and page go: OUTPUTS/compare."),
+    ] = None,
+    outputs: Folder = "outputs",
+    as_json: Json = False,
+) -> None:
+    """Compare runs: what differs in their configs, and what came of it. Measures where needed."""
+    from convae import compare as comparison
+    from convae.run import Run
+
+    found = comparison.distinct([Run.find(name, outputs) for name in runs])
+    result = comparison.compare(found, Path(output or Path(outputs) / "compare"))
+    print(json.dumps(result, indent=2) if as_json else comparison.told(result))
+    suggest(f"open {result['files']['page']} in a browser", silent=as_json)
 
 
 @app.command()
@@ -106,6 +213,7 @@ def config(config: ConfigPath, overrides: Overrides = None) -> None:
     from convae.config import load_config
 
     print(load_config(config, overrides or []).to_yaml(), end="")
+    suggest(f"convae inspect {' '.join([config, *(overrides or [])])}")
 
 
 @app.command()
@@ -150,7 +258,9 @@ def doctor(
     """Print versions, devices, processor features, data found, and what to do about the rest."""
     from convae.doctor import report
 
-    print(report(*_split(config, overrides)))
+    config, words = _split(config, overrides)
+    print(report(config, words))
+    suggest(f"convae train {config or 'configs/mnist.yaml'}")
 
 
 def _split(first: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:
@@ -168,12 +278,19 @@ def _with_run(words: list[str]) -> list[str]:
     return words
 
 
+def _global_first(words: list[str]) -> list[str]:
+    """The words with --quiet and --verbose before the command, wherever they were written."""
+    end = words.index("--") if "--" in words else len(words)
+    first = [word for word in words[:end] if word in GLOBAL]
+    return [*first, *(word for word in words[:end] if word not in GLOBAL), *words[end:]]
+
+
 def main() -> None:
     """Run the command line; the only place that turns errors into exit codes."""
     try:
-        app(args=_with_run(sys.argv[1:]))
+        app(args=_with_run(_global_first(sys.argv[1:])))
     except UserError as error:
-        print(f"convae: {error}", file=sys.stderr)
+        terminal.fail(str(error))
         raise SystemExit(2) from None
     except BrokenPipeError:  # `convae ... | head` has seen enough
         sys.stderr.close()

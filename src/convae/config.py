@@ -294,9 +294,19 @@ class Runtime(Section):
 
 
 class Output(Section):
-    """Where runs are kept."""
+    """Where runs are kept, and who else is told of them."""
 
     folder: str = "outputs"
+    tensorboard: bool = False  # event files in the run's folder tensorboard/
+    mlflow: bool | Annotated[str, Field(min_length=1)] = False  # a folder, sqlite:///FILE, or true
+
+    @model_validator(mode="after")
+    def _mlflow_stays_here(self) -> Output:
+        if "://" in str(self.mlflow) and not str(self.mlflow).startswith("sqlite:///"):
+            raise ValueError(
+                f"mlflow must be true, a folder or sqlite:///FILE. Received: {self.mlflow}"
+            )
+        return self
 
 
 class Config(Section):

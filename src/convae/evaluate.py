@@ -1,4 +1,4 @@
-"""A run on the test part: metrics.json and figures.
+"""A run on the test part: metrics.json, figures and report.html.
 
 The only place that opens the test part of the data. The weights are those of the epoch with the
 lowest validation loss.
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from convae import metrics, pictures, runtime, style
+from convae import metrics, pictures, report, runtime, style
 from convae.backend import keras
 from convae.data import load_test, load_training
 from convae.engine import Engine
@@ -27,7 +27,7 @@ BATCH = 1000  # examples whose outputs are in memory at once
 
 
 def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Measure `run` on its test images, write metrics.json and figures/, return the metrics.
+    """Measure `run` on its test images, write metrics, figures and report, return the metrics.
 
     `overrides` may change data and runtime, not the model. The same run gives the same files.
     Raises UserError if the run has no weights or the data do not fit them.
@@ -90,6 +90,7 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
         (run.path / "figures").mkdir(exist_ok=True)
         for name, figure in drawn.items():
             style.save(figure, run.path / "figures" / f"{name}.png")
+    report.write(run)
     return result
 
 
@@ -156,4 +157,5 @@ def summary(run: Run, result: dict[str, Any]) -> str:
     if not result["same_training_data"]:
         lines.append("the data found now are not the data that this run was trained on")
     files = [run.path / "metrics.json", *sorted((run.path / "figures").glob("*.png"))]
+    files.append(run.path / "report.html")
     return "\n".join([result["verdict"], *lines, *(f"wrote {file}" for file in files)])

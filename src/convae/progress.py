@@ -1,4 +1,7 @@
-"""What a training shows while it runs, on stderr: bars on a terminal, else a line an epoch."""
+"""What a training shows while it runs, on stderr: bars on a terminal, else a line an epoch.
+
+With --quiet it shows nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from convae import terminal
 from convae.backend import keras
 
 
@@ -20,7 +24,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self._epochs, self._first, self._images = epochs, first_epoch, images_per_epoch
         self._seen = first_image  # in the epoch that a resumed run goes on in
         self._floor = floor
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr.isatty() and not terminal.is_quiet()
         self._outer: Any = None
         self._inner: Any = None
 
@@ -58,7 +62,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
             f"{logs['seconds']:.1f} s"
         )
         if self._inner is None:
-            print(line, file=sys.stderr, flush=True)
+            terminal.say(line)
             return
         self._inner.close()
         self._inner = None
@@ -68,7 +72,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         )
         self._outer.update()
 
-    def close(self) -> None:
+    def close(self, _: str = "") -> None:
         """Leave the terminal tidy, also after an error."""
         for bar in (self._inner, self._outer):
             if bar is not None:

@@ -7,7 +7,8 @@
         checkpoint/latest.npz       everything to go on from; previous.npz is the one before
         lock                        held by the process that trains, and by it alone
         best.keras, model.keras     plain Keras layers: of the best epoch, and of the last
-        metrics.json, figures/      written by `convae eval`
+        metrics.json, figures/, report.html     written by `convae eval`
+        tensorboard/                event files, if output.tensorboard asks for them
 
 Every file is written under a temporary name and renamed, so that a reader sees the old or the new.
 """
@@ -81,16 +82,19 @@ class Run:
         return run
 
     @classmethod
+    def all(cls, folder: str = "outputs") -> list[Run]:
+        """Every run in `folder`, the newest last."""
+        paths = [p.parent for p in Path(folder).glob("*/*/config.yaml")]
+        return [cls(p) for p in sorted(paths, key=lambda p: p.name) if p.name != "latest"]
+
+    @classmethod
     def find(cls, text: str | None, folder: str = "outputs") -> Run:
         """The run called `text`: its folder, its id or a part of it, or the name of its config.
 
         Without `text`, or with "latest", the newest. Raises UserError, with the nearest names, if
         there is none.
         """
-        runs = sorted(
-            (p.parent for p in Path(folder).glob("*/*/config.yaml") if p.parent.name != "latest"),
-            key=lambda p: p.name,
-        )
+        runs = [run.path for run in cls.all(folder)]
         newest = text is None or text == "latest"
         if newest and runs:
             return cls(runs[-1])
@@ -138,11 +142,19 @@ class Run:
     @property
     def manifest(self) -> dict[str, Any]:
         """What `update_manifest` has collected; empty before its first call."""
-        path = self.path / "manifest.json"
+        return self._read_json("manifest.json", "manifest")
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What `convae eval` measured; empty before."""
+        return self._read_json("metrics.json", "metrics")
+
+    def _read_json(self, name: str, what: str) -> dict[str, Any]:
+        path = self.path / name
         try:
             return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: is no manifest of a run: {error}") from None
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path}: is no {what} of a run: {error}") from None
 
     def write_config(self, config: Config) -> None:
         """Let config.yaml say with what the run goes on."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convae import runtime
+from convae import loggers, runtime
 from convae.backend import keras
 from convae.config import Config, Every
 from convae.data import TrainingData, load_training
@@ -34,6 +34,7 @@ from convae.resume import reopen
 from convae.run import Run
 from convae.tasks import Task, build_task
 from convae.tasks.task import example_generator
+from convae.terminal import detail, say
 
 STUCK_EPOCHS, STUCK_STEPS = 3, 100  # by then any healthy training is below the mean image
 
@@ -71,6 +72,7 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
     Raises UserError for what the user can mend, Interrupted after Ctrl-C (the run is saved).
     """
     # Everything that can be refused is refused before a folder is made.
+    loggers.check(config)
     task = build_task(config)
     data = find_data(config, task)
     tell_model(config)
@@ -110,9 +112,10 @@ def fit(
     say(f"run: {run.path}")
 
     rules = plateau_rules(config)
+    told = loggers.build(config, run, validation, engine.predict)
     progress = Progress(epochs, state.epoch, data.images_per_epoch, state.step * size, floor)
     hooks = keras.callbacks.CallbackList(
-        [*rules, *callbacks, progress], model=model, epochs=epochs, steps=steps
+        [*rules, *told, *callbacks, progress], model=model, epochs=epochs, steps=steps
     )
     model.stop_training = False
     hooks.on_train_begin()
@@ -128,7 +131,7 @@ def fit(
         variables = [v.numpy() for v in (*model.variables, *optimizer.variables)]
         run.save_checkpoint({**vars(state), "config": config.to_yaml()}, variables)
 
-    with recorded(run, model, began, progress), interruptible() as interrupted:
+    with recorded(run, model, began, [progress, *told]), interruptible() as interrupted:
         if not arrays:
             save()  # so that a run killed in its first epoch can go on, too
         for epoch in range(state.epoch, epochs):
@@ -226,6 +229,8 @@ def decide(config: Config) -> runtime.Plan:
         say(f"running on the CPU: {plan.reasons['device']}")
     for line in (*plan.warnings, f"runtime: {plan}"):
         say(line)
+    for decision, reason in plan.reasons.items():
+        detail(f"  {decision}: {getattr(plan, decision)} ({reason})")
     return plan
 
 
@@ -238,7 +243,9 @@ def due(every: Every | None, step: int, seconds: float) -> bool:
 
 
 @contextmanager
-def recorded(run: Run, model: Any, began: float, progress: Progress) -> Iterator[None]:
+def recorded(
+    run: Run, model: Any, began: float, listeners: Sequence[Progress | loggers.Logger]
+) -> Iterator[None]:
     """Write into the manifest how the training ended, whatever happens."""
     status = "failed"
     try:
@@ -248,7 +255,8 @@ def recorded(run: Run, model: Any, began: float, progress: Progress) -> Iterator
         status = "interrupted"
         raise
     finally:
-        progress.close()
+        for listener in listeners:
+            listener.close(status)
         run.update_manifest(
             status=status,
             seconds=round(time.perf_counter() - began, 3),
@@ -362,8 +370,3 @@ def stuck_message(config: Config, val_loss: float, baseline: float) -> str:
         f"{config.training.learning_rate:g} is too high (dead ReLUs) or far too low; a last layer "
         "whose activation cannot reach [0, 1]; a code too small to tell images apart"
     )
-
-
-def say(text: str) -> None:
-    """A line for the user; stdout is kept for what a program would read."""
-    print(text, file=sys.stderr, flush=True)
