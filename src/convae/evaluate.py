@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from convae import metrics, pictures, report, runtime, style
+from convae import loggers, metrics, pictures, report, runtime, style
 from convae.backend import keras
 from convae.data import load_test, load_training
 from convae.engine import Engine
@@ -91,6 +91,7 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
         for name, figure in drawn.items():
             style.save(figure, run.path / "figures" / f"{name}.png")
     report.write(run)
+    loggers.log_evaluation(run, result["test"])
     return result
 
 

@@ -14,7 +14,8 @@ import io
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,11 @@ from convae.backend import keras
 from convae.errors import UserError
 from convae.report import flat
 from convae.run import Run
+from convae.terminal import say
 
 if TYPE_CHECKING:
-    from convae.config import Config, Output
+    from convae.config import Config
+    from convae.tasks import Examples
 
 Images = NDArray[np.uint8]  # (N, H, W, C)
 Predict = Callable[[Images], NDArray[np.float32]]
@@ -40,21 +43,25 @@ ENDS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}  # 
 AT_ONCE = 100  # parameters that MLflow takes at once
 
 
-def check(output: Output) -> None:
-    """Raise UserError, with the line that mends it, if an extra that is asked for is missing."""
+def check(config: Config) -> None:
+    """Raise UserError if an extra that is asked for is missing, or a store cannot be opened."""
+    output = config.output
     for name, wanted in (("tensorboard", output.tensorboard), ("mlflow", output.mlflow)):
         if wanted and importlib.util.find_spec(name) is None:
             raise UserError(
                 f"output.{name}: {name} is not installed: pip install 'convae[{name}]', "
                 f"or leave output.{name} away"
             )
+    if output.mlflow:
+        with _mlflow():
+            _client(config)[0].search_experiments(max_results=1)
 
 
-def build(config: Config, run: Run, images: Images, predict: Predict) -> list[Logger]:
-    """The callbacks that `config.output` asks for; `images` are those of which some are watched."""
+def build(config: Config, run: Run, held_out: Examples, predict: Predict) -> list[Logger]:
+    """The callbacks that `config.output` asks for; the first of `held_out` are watched."""
     found: list[Logger] = []
     if config.output.tensorboard:
-        found.append(TensorBoard(run, images[:FIXED], predict))
+        found.append(TensorBoard(run, held_out[slice(FIXED)], predict))
     if config.output.mlflow:
         found.append(MLflow(config, run))
     return found
@@ -74,10 +81,10 @@ class TensorBoard(Logger):
     again. TensorBoard reads the files of a folder one after the other.
     """
 
-    def __init__(self, run: Run, images: Images, predict: Predict) -> None:
+    def __init__(self, run: Run, watched: Examples, predict: Predict) -> None:
         super().__init__()
         self._run, self._folder = run, run.path / "tensorboard"
-        self._images, self._predict = images, predict
+        self._watched, self._predict = watched, predict
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Write the epoch's file."""
@@ -90,8 +97,16 @@ class TensorBoard(Logger):
             for name, value in (logs or {}).items()
             if name != "epoch"
         ]
-        outputs = np.rint(self._predict(self._images) * 255).astype(np.uint8)
-        for tag, images in (("digits/input", self._images), ("digits/reconstruction", outputs)):
+        inputs, targets = self._watched.inputs, self._watched.targets
+        outputs = self._predict(inputs)
+        pictures = {"input": inputs, "output": np.rint(outputs * 255).astype(np.uint8)}
+        if outputs.shape[-1] not in (1, 3):  # the chances of classes: show them as grey levels
+            grey = 255 // (outputs.shape[-1] - 1)
+            pictures["output"] = outputs.argmax(-1, keepdims=True).astype(np.uint8) * grey
+            pictures["target"] = targets * grey
+        elif targets is not inputs:
+            pictures["target"] = targets
+        for tag, images in pictures.items():
             data, height, width = _strip(images)
             picture = Summary.Image(
                 height=height,
@@ -99,7 +114,7 @@ class TensorBoard(Logger):
                 colorspace=images.shape[-1],
                 encoded_image_string=data,
             )
-            values.append(Summary.Value(tag=tag, image=picture))
+            values.append(Summary.Value(tag=f"examples/{tag}", image=picture))
         now, file = time.time(), io.BytesIO()
         writer = RecordWriter(file)
         writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
@@ -125,29 +140,29 @@ class MLflow(Logger):
     def __init__(self, config: Config, run: Run) -> None:
         super().__init__()
         self._run = run
-        self._client, folder = _client(config)
         self._seen: set[int] = set()
-        self._id = run.manifest.get("mlflow_run_id")
-        if self._id is None:
-            experiment = self._client.get_experiment_by_name(config.name)
-            artifacts = (folder / "artifacts" / config.name).resolve().as_uri()
-            number = (
-                experiment.experiment_id
-                if experiment
-                else self._client.create_experiment(config.name, artifact_location=artifacts)
-            )
-            created = self._client.create_run(
-                number, run_name=run.path.name, tags={"convae.folder": str(run.path.resolve())}
-            )
-            self._id = created.info.run_id
-            run.update_manifest(mlflow_run_id=self._id)
-            self._log_parameters(config)
-        else:
-            history = self._client.get_metric_history(self._id, "val_loss")
-            self._seen = {metric.step for metric in history}
+        with _mlflow():
+            self._client, folder = _client(config)
+            self._id: str = run.manifest.get("mlflow_run_id") or self._create(config, folder)
             self._client.update_run(self._id, status="RUNNING")
+            history = self._client.get_metric_history(self._id, "val_loss")
+        self._seen = {metric.step for metric in history}
 
-    def _log_parameters(self, config: Config) -> None:
+    def _create(self, config: Config, folder: Path) -> str:
+        """A new run, in the experiment that is called as the config; returns its id."""
+        client, name = self._client, config.name
+        artifacts = (folder / "artifacts" / name).resolve().as_uri()
+        known = client.get_experiment_by_name(name)
+        experiment = known.experiment_id if known else client.create_experiment(name, artifacts)
+        tags = {"convae.folder": str(self._run.path.resolve())}
+        run_id: str = client.create_run(
+            experiment, run_name=self._run.path.name, tags=tags
+        ).info.run_id
+        self._log_parameters(config, run_id)
+        self._run.update_manifest(mlflow_run_id=run_id)
+        return run_id
+
+    def _log_parameters(self, config: Config, run_id: str) -> None:
         from mlflow.entities import Param
 
         tree = config.model_dump(mode="json")
@@ -155,19 +170,23 @@ class MLflow(Logger):
             tree["model"][part] = {str(i): layer for i, layer in enumerate(tree["model"][part])}
         parameters = [Param(key, value) for key, value in flat(tree)]
         for start in range(0, len(parameters), AT_ONCE):
-            self._client.log_batch(self._id, params=parameters[start : start + AT_ONCE])
+            self._client.log_batch(run_id, params=parameters[start : start + AT_ONCE])
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Log the epoch's numbers."""
-        if epoch + 1 not in self._seen:  # else the run was killed before its checkpoint was whole
-            log_metrics(self._client, self._id, logs or {}, step=epoch + 1)
+        if epoch + 1 not in self._seen:  # else a kill came between this and the checkpoint
+            with _mlflow():
+                log_metrics(self._client, self._id, logs or {}, step=epoch + 1)
 
     def close(self, status: str) -> None:
         """Hand over the files of the run's folder, and say how it ended."""
-        for name in ("config.yaml", "history.csv", "best.keras"):
-            if (self._run.path / name).exists():
-                self._client.log_artifact(self._id, str(self._run.path / name))
-        self._client.set_terminated(self._id, ENDS[status])
+        try:
+            for name in ("config.yaml", "history.csv", "best.keras"):
+                if (self._run.path / name).exists():
+                    self._client.log_artifact(self._id, str(self._run.path / name))
+            self._client.set_terminated(self._id, ENDS[status])
+        except Exception as error:  # what ended the training is to be told, not this
+            say(f"warning: output.mlflow: the end was not recorded: {error}")
 
 
 def log_metrics(client: Any, run_id: str, numbers: Mapping[str, float], step: int) -> None:
@@ -187,12 +206,24 @@ def log_evaluation(run: Run, test: Mapping[str, float]) -> None:
     run_id = run.manifest.get("mlflow_run_id")
     if run_id is None or importlib.util.find_spec("mlflow") is None:
         return
-    client, _ = _client(run.config)
     numbers = {f"test_{key}": value for key, value in test.items()}
-    log_metrics(client, run_id, numbers, step=len(run.history))
-    for name in ("metrics.json", "report.html"):
-        client.log_artifact(run_id, str(run.path / name))
-    client.log_artifacts(run_id, str(run.path / "figures"), "figures")
+    with _mlflow():
+        client, _ = _client(run.config)
+        log_metrics(client, run_id, numbers, step=len(run.history))
+        for name in ("metrics.json", "report.html"):
+            client.log_artifact(run_id, str(run.path / name))
+        client.log_artifacts(run_id, str(run.path / "figures"), "figures")
+
+
+@contextmanager
+def _mlflow() -> Iterator[None]:
+    """Turn what MLflow and its database raise, which is much, into one message."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(
+            f"output.mlflow: the store cannot be used: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _client(config: Config) -> tuple[Any, Path]:
@@ -210,8 +241,5 @@ def _client(config: Config) -> tuple[Any, Path]:
         where = str(Path(config.output.folder) / "mlflow")
     text = str(where)
     file = Path(text.removeprefix("sqlite:///")) if "://" in text else Path(text) / "mlflow.db"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return MlflowClient(tracking_uri=f"sqlite:///{file.resolve()}"), file.parent
-    except Exception as error:
-        raise UserError(f"output.mlflow: {file} cannot be opened: {error}") from None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=f"sqlite:///{file.resolve()}"), file.parent

@@ -61,7 +61,7 @@ def number(value: Any) -> str:
         return str(value)
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}"
-    if abs(value) >= 1e4:
+    if abs(value) >= 1e3:
         return f"{value:,.0f}"
     return f"{value:.5f}" if 1e-3 <= abs(value) < 1 else f"{value:#.4g}"
 

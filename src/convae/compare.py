@@ -1,0 +1,305 @@
+"""Runs beside each other: what differs in their configs, and what came of it.
+
+What a table says comes from the runs' files. TensorFlow is needed only to measure a run that was
+not evaluated yet, and for reconstructions of the same images by every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convae import style
+from convae.atomic import write_atomic
+from convae.errors import UserError
+from convae.lab.ledger import columns
+from convae.pages import duration, number, picture, render, words
+from convae.report import flat
+from convae.run import Run
+from convae.style import MARGIN, applied
+from convae.terminal import say
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+MOST = 7  # runs: as many as there are colours that everyone can tell apart
+COLOURS = (
+    style.BLUE,
+    style.VERMILION,
+    style.GREEN,
+    style.PURPLE,
+    style.ORANGE,
+    style.SKY,
+    style.INK,
+)
+LOWER_IS_BETTER = {"bce", "excess", "mse", "mae"}
+HIGHER_IS_BETTER = {"psnr", "ssim", "iou", "dice", "auroc", "accuracy"}
+SHOWN = 10  # test images
+TILE, GAP, LEFT = 56.0, 4.0, 190.0  # points
+
+
+def distinct(runs: Sequence[Run]) -> list[Run]:
+    """The runs that were named, each once. Raises UserError if that leaves fewer than two."""
+    found = list({run.path.resolve(): run for run in runs}.values())
+    if len(found) < 2:
+        given = ", ".join(run.path.name for run in runs)
+        raise UserError(f"compare needs at least two different runs. Received: {given}")
+    if len(found) > MOST:
+        raise UserError(f"compare takes at most {MOST} runs. Received: {len(found)}")
+    return found
+
+
+def compare(runs: Sequence[Run], folder: Path) -> dict[str, Any]:
+    """Compare `runs` (see `distinct`); write pictures and a page to `folder`; return the facts.
+
+    A run that was not evaluated yet is evaluated first. Raises UserError where that cannot be.
+    """
+    for run in runs:
+        if not run.metrics.get("test"):
+            say(f"{run.path.name} was not evaluated yet: measuring it")
+            from convae.evaluate import evaluate
+
+            evaluate(run)
+    found = [_facts(run) for run in runs]
+    labels = _labels(found)
+    result: dict[str, Any] = {
+        "runs": [{"label": label, **fact} for label, fact in zip(labels, found, strict=True)],
+        "differences": _differences(runs, labels),
+        "metrics": _columns([run.metrics["test"] for run in runs], labels),
+        "units": {k: v for run in runs for k, v in run.metrics.get("units", {}).items()},
+        "notes": _notes(runs, labels),
+        "files": {
+            "page": str(folder / "compare.html"),
+            "curves": str(folder / "curves.png"),
+            "reconstructions": str(folder / "reconstructions.png"),
+        },
+    }
+    files = {name: Path(path) for name, path in result["files"].items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        style.save(curves([run.history for run in runs], labels), files["curves"])
+        style.save(_reconstructions(runs, labels, result["notes"]), files["reconstructions"])
+        write_atomic(files["page"], _page(result, files).encode())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from None
+    return result
+
+
+def told(result: Mapping[str, Any]) -> str:
+    """The facts as text for a terminal."""
+    labels = [run["label"] for run in result["runs"]]
+    blocks = []
+    for title, rows in _tables(result).items():
+        cells = [(title, *labels), *((name, *values) for name, values, _ in rows)]
+        blocks.append(columns([(f"{c[0]:<24}", *(f"{v:>12}" for v in c[1:])) for c in cells]))
+    lines = [*result["notes"], *(f"wrote {path}" for path in result["files"].values())]
+    return "\n\n".join([*blocks, "\n".join(lines)])
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    manifest, history = run.manifest, run.history
+    speeds = [row["images_per_second"] for row in history]
+    return {
+        "name": run.config.name,
+        "id": run.path.name,
+        "path": str(run.path),
+        "parameters": manifest.get("parameters"),
+        "epochs": len(history),
+        "seconds": manifest.get("seconds"),
+        "images_per_second": sum(speeds) / len(speeds) if speeds else None,
+        "device": manifest.get("runtime", {}).get("device_name"),
+        "precision": manifest.get("precision"),
+        "data": manifest.get("data", {}).get("name"),
+    }
+
+
+def _labels(facts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The runs' names; where two share one, with the end of their ids."""
+    names = [fact["name"] for fact in facts]
+    return [
+        n if names.count(n) == 1 else f"{n} {fact['id'][-4:]}"
+        for n, fact in zip(names, facts, strict=True)
+    ]
+
+
+def _columns(tables: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> dict[str, Any]:
+    """{key: {label: value}} of the tables' keys, None where a table has none."""
+    keys = dict.fromkeys(key for table in tables for key in table)
+    return {
+        key: {label: table.get(key) for label, table in zip(labels, tables, strict=True)}
+        for key in keys
+    }
+
+
+def _differences(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, dict[str, str | None]]:
+    """The config's keys whose values are not the same everywhere; where results go is no matter."""
+    trees = []
+    for run in runs:
+        tree = run.config.model_dump(mode="json", exclude={"name", "output"})
+        for part in ("encoder", "decoder"):
+            tree["model"][part] = {str(i): layer for i, layer in enumerate(tree["model"][part])}
+        trees.append(dict(flat(tree)))
+    rows = _columns(trees, labels)
+    return {key: row for key, row in rows.items() if len(set(row.values())) > 1}
+
+
+def _notes(runs: Sequence[Run], labels: Sequence[str]) -> list[str]:
+    """Why numbers may not be comparable."""
+    tests = {(r.metrics["data"]["name"], r.metrics["data"]["images"]) for r in runs}
+    found = [] if len(tests) == 1 else ["The runs were measured on different test images."]
+    if len({run.manifest.get("data_sha256") for run in runs}) > 1:
+        found.append("The runs were trained on different images.")
+    devices = {run.manifest.get("runtime", {}).get("device_name") for run in runs}
+    if len(devices) > 1:
+        found.append("The runs were trained on different machines: their times do not compare.")
+    for label, run in zip(labels, runs, strict=True):
+        if (status := run.manifest.get("status", "finished")) != "finished":
+            found.append(f"The training of {label} has not finished ({status}).")
+    return found
+
+
+def _tables(result: Mapping[str, Any]) -> dict[str, list[tuple[str, list[str], list[bool]]]]:
+    """By title, rows of (name, a text a run, whether it is the best a run)."""
+    runs = result["runs"]
+    metrics = [
+        (name, [number(v) for v in row.values()], _best(name, list(row.values())))
+        for name, row in result["metrics"].items()
+    ]
+    training: list[tuple[str, list[str], list[bool]]] = []
+    for key in ("parameters", "epochs", "seconds", "images_per_second", "precision", "device"):
+        show = duration if key == "seconds" else number
+        texts = ["" if run[key] is None else show(run[key]) for run in runs]
+        name = {"seconds": "time"}.get(key, words(key))
+        if key != "device" or len(set(texts)) > 1:
+            training.append((name, texts, [False] * len(runs)))
+    config = [
+        (key, ["–" if v is None else v for v in row.values()], [False] * len(runs))
+        for key, row in result["differences"].items()
+    ]
+    tables = {"Quality": metrics, "Training": training, "Config: what differs": config}
+    return {title: rows for title, rows in tables.items() if rows}
+
+
+def _best(name: str, values: Sequence[float | None]) -> list[bool]:
+    """Which of a metric's values are the best; none where all are equal or nobody knows."""
+    there = [value for value in values if value is not None]
+    if len(set(there)) < 2 or name not in LOWER_IS_BETTER | HIGHER_IS_BETTER:
+        return [False] * len(values)
+    best = max(there) if name in HIGHER_IS_BETTER else min(there)
+    return [value == best for value in values]
+
+
+def _page(result: Mapping[str, Any], files: Mapping[str, Path]) -> str:
+    return render(
+        "compare.html",
+        runs=[
+            run | {"colour": colour} for run, colour in zip(result["runs"], COLOURS, strict=False)
+        ],
+        tables=_tables(result),
+        units=result["units"],
+        notes=result["notes"],
+        identical=not result["differences"],
+        pictures=[
+            picture(
+                files["curves"],
+                "Curves",
+                "The validation loss, and what is left of it above the floor, by epoch and by "
+                "time.",
+            ),
+            picture(
+                files["reconstructions"],
+                "Reconstructions",
+                "The same test images through every run; below each its mean squared error.",
+            ),
+        ],
+    )
+
+
+@applied()
+def curves(histories: Sequence[Sequence[Mapping[str, float]]], labels: Sequence[str]) -> Figure:
+    """What is left of the validation loss above its floor, by epoch and by minutes of training."""
+    paper = style.sheet(
+        830,
+        60 + 310 + 17 * len(labels),
+        "How the runs learned",
+        "val_loss above its floor (log scale), by epoch and by time",
+    )
+    for place, what in enumerate(("epoch", "minutes of training")):
+        axes = paper.panel(MARGIN + 50 + place * 395, 16, 335, 290)
+        for history, label, colour in zip(histories, labels, COLOURS, strict=False):
+            seconds, x = 0.0, []
+            for row in history:
+                seconds += row["seconds"]
+                x.append(row["epoch"] if what == "epoch" else seconds / 60)
+            y = [row["val_excess"] for row in history]
+            axes.plot(x, y, label=label, color=colour, marker="o" if len(x) <= 40 else "")
+        axes.set_xlabel(what)
+        axes.set_yscale("log")
+        axes.grid(True, which="major")
+    for place, (label, colour) in enumerate(zip(labels, COLOURS, strict=False)):
+        top = 360.0 + 17 * place
+        paper.canvas.plot([MARGIN + 50, MARGIN + 74], [top, top], color=colour)
+        paper.text(MARGIN + 84, top, label)
+    return paper.figure
+
+
+def _reconstructions(runs: Sequence[Run], labels: Sequence[str], notes: list[str]) -> Figure:
+    """The first run's first test images through every run that takes images of their shape."""
+    import numpy as np
+
+    from convae.data import load_test
+    from convae.evaluate import first_of_each, load_model
+
+    config = runs[0].config
+    test = load_test(config.data, config.model.input_shape)
+    chosen = first_of_each(test.part.labels, min(SHOWN, len(test.part)))
+    images = np.asarray(test.part.images[chosen])
+    rows: dict[str, NDArray[np.float32] | None] = {}
+    for run, label in zip(runs, labels, strict=True):
+        rows[label] = None
+        if run.config.model.input_shape == config.model.input_shape:
+            rows[label] = load_model(run)(images.astype(np.float32) / 255).numpy()
+        else:
+            shape = "×".join(map(str, run.config.model.input_shape))
+            notes.append(f"{label} takes images of {shape}: no reconstructions beside the others.")
+    return side_by_side(images, rows, test.name)
+
+
+@applied()
+def side_by_side(
+    images: NDArray[np.uint8], rows: Mapping[str, NDArray[np.float32] | None], data: str
+) -> Figure:
+    """`images` (N, H, W, C), and below them a row of reconstructions for each label."""
+    width = max(LEFT + len(images) * (TILE + GAP) + MARGIN, 520.0)
+    step = TILE + 24
+    paper = style.sheet(
+        width,
+        TILE + 16 + len(rows) * step + MARGIN,
+        "The same images through every run",
+        f"{data}; below each reconstruction its mean squared error",
+    )
+    originals = images / 255
+    for column, image in enumerate(originals):
+        paper.image(_drawable(image), LEFT + column * (TILE + GAP), 4, TILE)
+    paper.text(LEFT - 10, 4 + TILE / 2, "original", ha="right")
+    for row, (label, outputs) in enumerate(rows.items()):
+        top = TILE + 16 + row * step
+        paper.text(LEFT - 10, top + TILE / 2, label[:26], ha="right", color=COLOURS[row])
+        if outputs is None:
+            paper.text(LEFT, top + TILE / 2, "takes images of another size", color=style.GREY)
+            continue
+        for column, output in enumerate(outputs):
+            x = LEFT + column * (TILE + GAP)
+            paper.image(_drawable(output), x, top, TILE)
+            error = float(((output - originals[column]) ** 2).mean())
+            look: dict[str, Any] = {"ha": "center", "size": style.SMALL, "color": style.GREY}
+            paper.text(x + TILE / 2, top + TILE + 9, f"{error:.4f}", **look)
+    return paper.figure
+
+
+def _drawable(image: Any) -> Any:
+    """(H, W) of a grey image, (H, W, 3) of a colour one, within [0, 1]."""
+    return (image[..., 0] if image.shape[-1] == 1 else image).clip(0, 1)
