@@ -10,18 +10,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from convae import style
 from convae.atomic import write_atomic
 from convae.errors import UserError
 from convae.lab.ledger import columns
 from convae.pages import duration, number, picture, render, words
+from convae.plots import log_scale
 from convae.report import flat
 from convae.run import Run
 from convae.style import MARGIN, applied
 from convae.terminal import say
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
@@ -237,8 +239,7 @@ def curves(histories: Sequence[Sequence[Mapping[str, float]]], labels: Sequence[
             y = [row["val_excess"] for row in history]
             axes.plot(x, y, label=label, color=colour, marker="o" if len(x) <= 40 else "")
         axes.set_xlabel(what)
-        axes.set_yscale("log")
-        axes.grid(True, which="major")
+        log_scale(axes, np.concatenate([[row["val_excess"] for row in h] for h in histories]))
     for place, (label, colour) in enumerate(zip(labels, COLOURS, strict=False)):
         top = 360.0 + 17 * place
         paper.canvas.plot([MARGIN + 50, MARGIN + 74], [top, top], color=colour)
@@ -248,8 +249,6 @@ def curves(histories: Sequence[Sequence[Mapping[str, float]]], labels: Sequence[
 
 def _reconstructions(runs: Sequence[Run], labels: Sequence[str], notes: list[str]) -> Figure:
     """The first run's first test images through every run that takes images of their shape."""
-    import numpy as np
-
     from convae.data import load_test
     from convae.evaluate import first_of_each, load_model
 
@@ -296,7 +295,7 @@ def side_by_side(
             paper.image(_drawable(output), x, top, TILE)
             error = float(((output - originals[column]) ** 2).mean())
             look: dict[str, Any] = {"ha": "center", "size": style.SMALL, "color": style.GREY}
-            paper.text(x + TILE / 2, top + TILE + 9, f"{error:.4f}", **look)
+            paper.text(x + TILE / 2, top + TILE + 9, f"{error:.2g}", **look)
     return paper.figure
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "best_and_worst",
     "error_by_class",
     "feature_maps",
+    "log_scale",
     "reconstruction_grid",
     "save",
     "training_curves",
@@ -204,7 +205,7 @@ def training_curves(
     axes.plot(epochs, above, color=style.BLUE, **look)
     last: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "top"}
     axes.annotate(_number(above[-1]), (epochs[-1], above[-1]), (4, -7), **last)
-    _log_scale(axes, above)
+    log_scale(axes, above)
 
     if changes:
         panels[2].set_title("learning rate")
@@ -356,7 +357,7 @@ def _scale(paper: Sheet, left: float, top: float, largest: float, text: str) -> 
     paper.text(left + 164, top + 5, text)
 
 
-def _log_scale(axes: Axes, values: NDArray[np.float64]) -> None:
+def log_scale(axes: Axes, values: NDArray[np.float64]) -> None:
     """A log axis that reaches from one of 1, 2, 5, 10, ... to another: it always has labels."""
     values = values[np.isfinite(values) & (values > 0)]
     if not len(values):
