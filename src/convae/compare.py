@@ -150,7 +150,7 @@ def _differences(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, dict[s
 
 def _notes(runs: Sequence[Run], labels: Sequence[str]) -> list[str]:
     """Why numbers may not be comparable."""
-    tests = {(r.metrics["data"]["name"], r.metrics["data"]["images"]) for r in runs}
+    tests = {(r.metrics["data"]["name"], r.metrics["data"]["examples"]) for r in runs}
     found = [] if len(tests) == 1 else ["The runs were measured on different test images."]
     if len({run.manifest.get("data_sha256") for run in runs}) > 1:
         found.append("The runs were trained on different images.")
@@ -214,7 +214,7 @@ def _page(result: Mapping[str, Any], files: Mapping[str, Path]) -> str:
             picture(
                 files["reconstructions"],
                 "Reconstructions",
-                "The same test images through every run; below each its mean squared error.",
+                "The same test images through every run, and how far each is off.",
             ),
         ],
     )
@@ -248,54 +248,77 @@ def curves(histories: Sequence[Sequence[Mapping[str, float]]], labels: Sequence[
 
 
 def _reconstructions(runs: Sequence[Run], labels: Sequence[str], notes: list[str]) -> Figure:
-    """The first run's first test images through every run that takes images of their shape."""
+    """The first run's first test examples through every run that takes and gives such images."""
     from convae.data import load_test
-    from convae.evaluate import first_of_each, load_model
+    from convae.evaluate import load_model
+    from convae.pictures import first_of_each
+    from convae.tasks import build_task
 
     config = runs[0].config
-    test = load_test(config.data, config.model.input_shape)
-    chosen = first_of_each(test.part.labels, min(SHOWN, len(test.part)))
-    images = np.asarray(test.part.images[chosen])
+    task = build_task(config)
+    test = load_test(config.data, task.image_shape)
+    held_out = task.held_out(test.part)
+    single = len(held_out) == len(test.part)  # each example is one image of the part
+    chosen = first_of_each(test.part.labels if single else None, min(SHOWN, len(held_out)))
+    examples = held_out[np.array(chosen)]
     rows: dict[str, NDArray[np.float32] | None] = {}
     for run, label in zip(runs, labels, strict=True):
-        rows[label] = None
-        if run.config.model.input_shape == config.model.input_shape:
-            rows[label] = load_model(run)(images.astype(np.float32) / 255).numpy()
+        rows[label], other = None, run.config
+        shapes = {(c.model.input_shape, c.output_shape) for c in (config, other)}
+        if len(shapes) == 1:
+            rows[label] = load_model(run)(examples.inputs.astype(np.float32) / 255).numpy()
         else:
-            shape = "×".join(map(str, run.config.model.input_shape))
-            notes.append(f"{label} takes images of {shape}: no reconstructions beside the others.")
-    return side_by_side(images, rows, test.name)
+            shape = "×".join(map(str, other.model.input_shape))
+            notes.append(f"{label} takes images of {shape}: none of its beside the others.")
+    return side_by_side(examples.inputs, examples.targets, rows, test.name)
 
 
 @applied()
 def side_by_side(
-    images: NDArray[np.uint8], rows: Mapping[str, NDArray[np.float32] | None], data: str
+    inputs: NDArray[np.uint8],
+    targets: NDArray[np.uint8],
+    rows: Mapping[str, NDArray[np.float32] | None],
+    data: str,
 ) -> Figure:
-    """`images` (N, H, W, C), and below them a row of reconstructions for each label."""
-    width = max(LEFT + len(images) * (TILE + GAP) + MARGIN, 520.0)
+    """What goes in, what should come out where that is something else, and a row for each label.
+
+    `inputs` and `targets` are (N, H, W, C), the rows (N, H', W', C') in [0, 1]. Outputs of other
+    than 1 or 3 channels are the chances of classes, and `targets` the right ones.
+    """
+    classes = max((r.shape[-1] for r in rows.values() if r is not None), default=1)
+    segments = classes not in (1, 3)
+    wanted = targets / (classes - 1 if segments else 255)
+    pictures: dict[str, Any] = {"input": inputs / 255}
+    if targets is not inputs and not np.array_equal(targets, inputs):
+        pictures["target"] = wanted
+    known = list(pictures)
+    for label, outputs in rows.items():
+        pictures[label] = outputs
+        if segments and outputs is not None:
+            pictures[label] = outputs.argmax(-1, keepdims=True) / (classes - 1)
     step = TILE + 24
+    what = "share of wrong pixels" if segments else "mean squared error"
     paper = style.sheet(
-        width,
-        TILE + 16 + len(rows) * step + MARGIN,
+        max(LEFT + len(inputs) * (TILE + GAP) + MARGIN, 520.0),
+        len(pictures) * step + MARGIN,
         "The same images through every run",
-        f"{data}; below each reconstruction its mean squared error",
+        f"{data}; below each output its {what}",
     )
-    originals = images / 255
-    for column, image in enumerate(originals):
-        paper.image(_drawable(image), LEFT + column * (TILE + GAP), 4, TILE)
-    paper.text(LEFT - 10, 4 + TILE / 2, "original", ha="right")
-    for row, (label, outputs) in enumerate(rows.items()):
-        top = TILE + 16 + row * step
-        paper.text(LEFT - 10, top + TILE / 2, label[:26], ha="right", color=COLOURS[row])
-        if outputs is None:
-            paper.text(LEFT, top + TILE / 2, "takes images of another size", color=style.GREY)
+    for row, (label, images) in enumerate(pictures.items()):
+        top = 4 + row * step
+        colour = style.INK if label in known else COLOURS[row - len(known)]
+        paper.text(LEFT - 10, top + TILE / 2, label[:26], ha="right", color=colour)
+        if images is None:
+            paper.text(LEFT, top + TILE / 2, "takes or gives other images", color=style.GREY)
             continue
-        for column, output in enumerate(outputs):
+        for column, image in enumerate(images):
             x = LEFT + column * (TILE + GAP)
-            paper.image(_drawable(output), x, top, TILE)
-            error = float(((output - originals[column]) ** 2).mean())
-            look: dict[str, Any] = {"ha": "center", "size": style.SMALL, "color": style.GREY}
-            paper.text(x + TILE / 2, top + TILE + 9, f"{error:.2g}", **look)
+            paper.image(_drawable(image), x, top, TILE)
+            if label not in known:
+                difference = image - wanted[column]
+                score = np.mean(difference != 0 if segments else difference**2)
+                look: dict[str, Any] = {"ha": "center", "size": style.SMALL, "color": style.GREY}
+                paper.text(x + TILE / 2, top + TILE + 9, f"{score:.2g}", **look)
     return paper.figure
 
 

@@ -28,6 +28,11 @@ CAPTIONS = {
     "error_by_class": "Which classes are harder than others.",
     "code": "What the encoder makes of an image, channel by channel, and what comes back.",
 }
+# What of metrics.json has a place of its own; what a task adds stands below the metrics.
+KNOWN = {
+    "task", "data", "weights", "same_training_data", "test", "per_class", "baselines",
+    "baseline_words", "units", "verdict",
+}  # fmt: skip
 HEADLINES = ("excess", "auroc", "iou", "psnr", "ssim", "mse")  # a tile each, the first three found
 
 
@@ -64,9 +69,12 @@ def build(run: Run) -> str:
         way=way(test, baselines),
         notes=notes(manifest, measured),
         tiles=tiles(test, units, model, manifest, history),
-        measured=f"{data.get('images', 0):,} test images of {data.get('name', 'unknown data')}, "
+        measured=f"{data.get('examples', 0):,} test examples of {data.get('name', '')}, "
         f"weights of epoch {weights.get('epoch') or 'unknown'} ({weights.get('file', '')})",
-        baselines=list(baselines),
+        baselines=[
+            {"name": name, "words": measured.get("baseline_words", {}).get(name, "")}
+            for name in baselines
+        ],
         metrics=[
             {
                 "name": name,
@@ -76,6 +84,7 @@ def build(run: Run) -> str:
             }
             for name, value in test.items()
         ],
+        further=list(flat({k: v for k, v in measured.items() if k not in KNOWN})),
         per_class=measured.get("per_class") or {},
         curves=[p for p in pictures if p.title == "Training"],
         pictures=[p for p in pictures if p.title != "Training"],

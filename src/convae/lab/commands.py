@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from convae.errors import UserError
 from convae.lab.explain import Json, Overrides, explain_app
+from convae.terminal import suggest
 
 __all__ = ["explain_app", "inspect", "size"]
 
@@ -42,6 +44,7 @@ def size(
     if through is not None:
         found = answers.through(through, overrides or [], sizes)
         print(json.dumps(found) if as_json else answers.through_told(through, found))
+        suggest(f"convae inspect {through}", silent=as_json)
         return
     if overrides:
         raise UserError(f"overrides belong to --through CONFIG. Received: {' '.join(overrides)}")
@@ -55,6 +58,7 @@ def size(
         print(json.dumps([answers.way_facts(way) for way in ways]))
     else:
         print(answers.ways_told(start, end, ways, limits, None if show_all else 12))
+    suggest("write a setting into a layer of your YAML, then: convae inspect", silent=as_json)
 
 
 def inspect(
@@ -73,3 +77,4 @@ def inspect(
         print(
             f"{Path(config).name}\n\n{ledger.describe(loaded.model, compresses=loaded.compresses)}"
         )
+    suggest(shlex.join(["convae", "train", config, *(overrides or [])]), silent=as_json)

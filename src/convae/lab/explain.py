@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convae.errors import UserError
+from convae.terminal import suggest
 
 if TYPE_CHECKING:
     from convae.lab.cases import Case
@@ -25,6 +26,7 @@ explain_app = typer.Typer(
     rich_markup_mode=None,
 )
 
+STEPS = "convae explain --example 2 --out steps.gif"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Out = Annotated[
     list[str] | None, typer.Option("--out", metavar="FILE", help="Write a picture: .png or .svg.")
@@ -108,6 +110,7 @@ def explain(
         print(json.dumps(facts))
     for name in out or []:
         _draw(case, title, name, "zeros" if view == "zeros" else "copies")
+    suggest("convae explain inverse" if out else STEPS, silent=as_json)
 
 
 def _case(given: dict[str, str | None], example: str | None, conv: bool) -> tuple[str | None, Case]:
@@ -233,6 +236,7 @@ def inverse(
         from convae.lab import charts
 
         _write(charts.adjoint(found), out)
+    suggest("convae explain overlap configs/mnist.yaml", silent=as_json)
 
 
 @explain_app.command()
@@ -283,6 +287,7 @@ def overlap(
             )
             paths = [Path(file) for file in out]
             _write(spectra, [str(p.with_stem(f"{p.stem}-spectrum")) for p in paths])
+    suggest("convae explain checkerboard", silent=as_json)
 
 
 def _overlap_told(facts: dict[str, Any]) -> str:
@@ -330,6 +335,7 @@ def checkerboard(
         from convae.lab import charts
 
         _write(charts.checkerboards(found), out)
+    suggest("convae explain upscale", silent=as_json)
 
 
 @explain_app.command()
@@ -356,6 +362,7 @@ def upscale(
         from convae.lab import charts
 
         _write(charts.upscaling(image, factor), out)
+    suggest("convae explain page", silent=as_json)
 
 
 @explain_app.command()
@@ -366,6 +373,7 @@ def page(
     from convae.lab.page import write_page
 
     print(write_page(out))
+    suggest(f"open {out} in a browser")
 
 
 def _write(figure: Any, names: list[str]) -> None:
