@@ -150,7 +150,7 @@ def _differences(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, dict[s
 
 def _notes(runs: Sequence[Run], labels: Sequence[str]) -> list[str]:
     """Why numbers may not be comparable."""
-    tests = {(r.metrics["data"]["name"], r.metrics["data"]["examples"]) for r in runs}
+    tests = {str(run.metrics.get("data")) for run in runs}
     found = [] if len(tests) == 1 else ["The runs were measured on different test images."]
     if len({run.manifest.get("data_sha256") for run in runs}) > 1:
         found.append("The runs were trained on different images.")
