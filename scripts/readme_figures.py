@@ -1,16 +1,41 @@
 """Copy the newest evaluated run's pictures to docs/images, where the README shows them.
 
 python scripts/readme_figures.py [RUN]      # make figures
+
+With playwright and a browser at /usr/bin/chromium, the top of its report.html as well.
 """
 
 import shutil
 import sys
 from pathlib import Path
 
+from convae import report
 from convae.run import Run
 
 TARGET = Path(__file__).parents[1] / "docs/images"
+CHROMIUM = "/usr/bin/chromium"
 
-run = Run.find(sys.argv[1] if len(sys.argv) > 1 else None)
-for picture in sorted((run.path / "figures").glob("*.png")):
-    print(shutil.copy(picture, TARGET / picture.name))
+
+def photograph(page: Path, picture: Path) -> None:
+    """A picture of the top of an HTML file, in 128 colours: it has few, and the file is small."""
+    from PIL import Image
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=options)
+        tab = browser.new_page(viewport={"width": 1000, "height": 1240}, color_scheme="light")
+        tab.goto(page.resolve().as_uri())
+        tab.screenshot(path=str(picture))
+        browser.close()
+    with Image.open(picture) as image:
+        image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(picture, optimize=True)
+
+
+if __name__ == "__main__":
+    run = Run.find(sys.argv[1] if len(sys.argv) > 1 else None)
+    for figure in sorted((run.path / "figures").glob("*.png")):
+        print(shutil.copy(figure, TARGET / figure.name))
+    if Path(CHROMIUM).exists():
+        photograph(report.write(run), TARGET / "report.png")
+        print(TARGET / "report.png")

@@ -9,7 +9,8 @@ import pytest
 from conftest import ROOT, Command, tiny
 
 MNIST = str(ROOT / "configs/mnist.yaml")
-COMMANDS = ["train", "eval", "config", "pack", "inspect", "size", "explain", "doctor"]
+COMMANDS = ["train", "eval", "report", "runs", "compare", "config", "pack", "inspect", "size",
+            "explain", "doctor"]  # fmt: skip
 
 
 def test_help_names_every_command(convae: Command) -> None:
@@ -62,6 +63,9 @@ def test_inspect_prints_the_table_of_the_reading(convae: Command) -> None:
         (["inspect", MNIST, "model.decoder.0.padding=same"], "smallest mend"),
         (["doctor", MNIST, "training.epochs=0"], "training.epochs"),
         (["config"], "Missing argument"),
+        (["report"], "there is no run"),
+        (["compare", "a", "b"], "there is no run"),
+        (["train", MNIST, "output.mlflow=http://x"], "mlflow must be true, a folder or sqlite"),
         (["trian"], "No such command"),
     ],
 )
@@ -108,6 +112,7 @@ def test_eval_of_a_run(convae: Command, run: Path) -> None:
     assert sorted(figures) == ["best_and_worst.png", "code.png", "error_by_class.png",
                                "reconstructions.png", "training.png"]  # fmt: skip
     # The same run gives the same files, and the words of a human stay off a program's stdout.
+    assert (run / "report.html").stat().st_size > 50_000
     again = convae("eval", run.name)
     assert again.returncode == 0, again.stderr
     assert "wrote" in again.stdout
@@ -129,7 +134,7 @@ def test_doctor_tells_what_is_here(convae: Command) -> None:
     for part in ("tensorflow", "processor", "avx2", "strands", "MNIST sample", "outputs"):
         assert part in done.stdout
     assert sys.version.split()[0] in done.stdout
-    assert done.stderr == ""  # TensorFlow's noise is kept off
+    assert done.stderr == f"next: convae train {MNIST}\n"  # TensorFlow's noise is kept off
     elsewhere = convae("doctor")  # where no configs/ is
     assert elsewhere.returncode == 0
     assert "more with a config" in elsewhere.stdout

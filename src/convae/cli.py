@@ -7,6 +7,7 @@ with one message on stderr; 1 anything else.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -134,12 +135,12 @@ def train(
         run = training.train(settings, resume=run)
     except training.Interrupted as stopped:
         terminal.say(str(stopped))
-        suggest(f"convae train --resume {stopped.run.path}")
+        suggest(shlex.join(["convae", "train", "--resume", str(stopped.run.path)]))
         raise SystemExit(1) from None
     if as_json:
         print(json.dumps({"run": str(run.path), **run.history[-1]}))
     terminal.say(f"done: {run.path}")
-    suggest(f"convae eval {run.path}", silent=as_json)
+    suggest(shlex.join(["convae", "eval", str(run.path)]), silent=as_json)
 
 
 @app.command("eval")
@@ -213,7 +214,7 @@ def config(config: ConfigPath, overrides: Overrides = None) -> None:
     from convae.config import load_config
 
     print(load_config(config, overrides or []).to_yaml(), end="")
-    suggest(f"convae inspect {' '.join([config, *(overrides or [])])}")
+    suggest(shlex.join(["convae", "inspect", config, *(overrides or [])]))
 
 
 @app.command()
@@ -260,7 +261,7 @@ def doctor(
 
     config, words = _split(config, overrides)
     print(report(config, words))
-    suggest(f"convae train {config or 'configs/mnist.yaml'}")
+    suggest(shlex.join(["convae", "train", config or "configs/mnist.yaml", *words]))
 
 
 def _split(first: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:

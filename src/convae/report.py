@@ -56,7 +56,7 @@ def build(run: Run) -> str:
     test, baselines = measured["test"], measured.get("baselines", {})
     units = measured.get("units", {})
     data, weights = measured.get("data", {}), measured.get("weights", {})
-    model = ledger.summary(config.model)
+    model = ledger.summary(config.model, compresses=config.compresses)
     rows = ledger.layer_rows(config.model.input_shape, config.model.layers)
     pictures = figures(run)
     return render(
@@ -113,9 +113,8 @@ def verdict(test: Mapping[str, float], baselines: Mapping[str, Mapping[str, floa
         )
     name, value = next(iter(test.items()))
     against = [f"{words(b)} {number(s[name])}" for b, s in baselines.items() if name in s]
-    return f"{words(name)} {number(value)}" + (
-        f" (against: {', '.join(against)})" if against else ""
-    )
+    said = f"{words(name)} {number(value)}"
+    return f"{said}, against {', '.join(against)}." if against else f"{said}."
 
 
 def way(

@@ -44,7 +44,7 @@ def size(
     if through is not None:
         found = answers.through(through, overrides or [], sizes)
         print(json.dumps(found) if as_json else answers.through_told(through, found))
-        suggest(f"convae inspect {through}", silent=as_json)
+        suggest(shlex.join(["convae", "inspect", through]), silent=as_json)
         return
     if overrides:
         raise UserError(f"overrides belong to --through CONFIG. Received: {' '.join(overrides)}")
