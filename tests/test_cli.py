@@ -100,7 +100,7 @@ def test_eval_of_a_run(convae: Command, run: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result == json.loads((run / "metrics.json").read_text())
-    assert result["data"] == {"name": "digits.npz", "images": 60, "sample": False}
+    assert result["data"] == {"name": "digits.npz", "examples": 60, "sample": False}
     assert list(result["test"]) == ["bce", "floor", "excess", "mse", "psnr", "ssim"]
     assert set(result["per_class"]) <= {str(digit) for digit in range(10)}
     assert len(result["per_class"]) > 5
