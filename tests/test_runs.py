@@ -1,5 +1,6 @@
 """The list of runs, from folders as trainings leave them."""
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -42,6 +43,16 @@ def test_a_damaged_run_hides_no_other(tmp_path: Path) -> None:
     assert "manifest.json: is no manifest" in found["bad"]["problem"]
     (good.path / "config.yaml").write_text("name: [")
     assert [row["status"] for row in runs.rows(str(tmp_path))] == ["damaged"] * 2
+
+
+def test_a_running_run_whose_process_is_gone_was_killed(tmp_path: Path) -> None:
+    run = made(tmp_path, "one", status="running")
+    assert runs.row(run)["status"] == "running"  # nobody knows
+    with (run.path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert runs.row(run)["status"] == "running"
+    assert runs.row(run)["status"] == "killed"
+    assert runs.next_command([runs.row(run)]) == f"convae train --resume {run.path.name}"
 
 
 def test_what_comes_next(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,9 +46,21 @@ def row(run: Run) -> dict[str, Any]:
             "epochs": run.config.training.epochs,
             "status": manifest.get("status", "not begun"),
         }
+        if found["status"] == "running" and _is_abandoned(run):
+            found["status"] = "killed"
     except (UserError, KeyError, AttributeError) as error:
         found["problem"] = str(error)
     return found
+
+
+def _is_abandoned(run: Run) -> bool:
+    """Whether no process holds the run's lock any more; a run without a lock may still go on."""
+    try:
+        with (run.path / "lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # no lock, somebody's, or a file system without locks
+        return False
+    return True
 
 
 def table(found: Sequence[Mapping[str, Any]], folder: str) -> str:
