@@ -240,8 +240,9 @@ def pack(
     source, words = _split(source, overrides)
     rows = packs.command(source, words, config, verify=verify, listing=listing, clear=clear)
     if clear:
-        print(f"removed {len(rows):,} packs", file=sys.stderr)
+        terminal.say(f"removed {len(rows):,} packs")
     print(json.dumps(rows, indent=2) if as_json else packs.table(rows))
+    suggest("convae train CONFIG, with data.path: the folder", silent=as_json)
 
 
 app.command()(laboratory.inspect)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from convae import atomic
 from convae.errors import UserError
+from convae.terminal import no_bar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +54,7 @@ def download(
                 unit="B",
                 unit_scale=True,
                 leave=False,
-                disable=None,  # no bar where stderr is no terminal
+                disable=no_bar(),  # no bar where stderr is no terminal
             ) as bar:
                 while chunk := response.read1(CHUNK):
                     taken += len(chunk)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from convae import loggers, metrics, pictures, report, runtime, style
 from convae.backend import keras
@@ -20,6 +21,7 @@ from convae.errors import UserError
 from convae.run import Run
 from convae.tasks import Examples, Task, build_task
 from convae.tasks.task import Outputs
+from convae.terminal import no_bar
 
 SAMPLE_NOTE = "bundled sample of 5,000 digits, not the full MNIST"
 TRAINED_NOTE = "trained on a bundled sample of 5,000 digits, not on the full MNIST"
@@ -97,7 +99,8 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def measure(task: Task, examples: Examples, run: Callable[[Any], Outputs]) -> metrics.Scores:
     """The scores of what `run` makes of the examples, a batch in memory at a time."""
-    starts = range(0, len(examples), BATCH)
+    whole = range(0, len(examples), BATCH)
+    starts = tqdm(whole, "measuring", delay=2, leave=False, disable=no_bar())
     batches = (examples[slice(start, start + BATCH)] for start in starts)
     scores = [task.scores(batch.targets, run(batch.inputs)) for batch in batches]
     return {name: np.concatenate([part[name] for part in scores]) for name in scores[0]}

@@ -23,6 +23,7 @@ from numpy.lib import format as npy
 from tqdm import tqdm
 
 from convae.errors import UserError
+from convae.terminal import no_bar
 
 if TYPE_CHECKING:
     import io
@@ -248,7 +249,7 @@ def sha256(images: NDArray[np.uint8]) -> hashlib._Hash:
     """The hash object of the images' bytes, taken in pieces, so that memory stays flat."""
     digest = hashlib.sha256()
     step = max(1, 16 * CHUNK // max(1, images[:1].nbytes))
-    with tqdm(total=len(images), desc="checksum", delay=2, leave=False, disable=None) as bar:
+    with tqdm(total=len(images), desc="checksum", delay=2, leave=False, disable=no_bar()) as bar:
         for start in range(0, len(images), step):
             part = images[start : start + step]
             digest.update(np.ascontiguousarray(part).data)

@@ -32,6 +32,7 @@ from convae import atomic, images
 from convae.errors import UserError
 from convae.formats import Arrays, Mapped, Side, is_idx_folder, map_npy, sha256
 from convae.runtime import cores
+from convae.terminal import no_bar
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -272,7 +273,7 @@ def _in_threads(
     """`function` of all names, `size` of them at a time, so that memory stays flat."""
     with (
         ThreadPoolExecutor(cores()) as pool,
-        tqdm(total=len(names), desc=what, unit=" images", delay=2, disable=None) as bar,
+        tqdm(total=len(names), desc=what, unit=" images", delay=2, disable=no_bar()) as bar,
     ):
         for start in range(0, len(names), size):
             some = names[start : start + size]

@@ -32,6 +32,11 @@ def is_verbose() -> bool:
     return _level == "verbose"
 
 
+def no_bar() -> bool | None:
+    """What tqdm takes as `disable`: None hides a bar only where there is no terminal."""
+    return True if is_quiet() else None
+
+
 def say(text: str) -> None:
     """A line for the user."""
     if not is_quiet():
