@@ -21,7 +21,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 @contextmanager
-def _quiet() -> Iterator[IO[bytes]]:
+def quiet() -> Iterator[IO[bytes]]:
     """File descriptor 2 goes to a temporary file; what it holds is shown if an error escapes."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as caught:
@@ -39,9 +39,11 @@ def _quiet() -> Iterator[IO[bytes]]:
             os.close(saved)
 
 
-with _quiet() as _caught:
+with quiet() as _caught:
     import tensorflow as tf
 
+    # A graph for each model is meant, and no reason to warn of "5 out of the last 5 calls".
+    tf.get_logger().setLevel("ERROR")
     GPUS = tf.config.list_physical_devices("GPU")
     import keras
 
@@ -54,4 +56,4 @@ if keras.backend.backend() != "tensorflow":
         f"{keras.backend.backend()}"
     )
 
-__all__ = ["GPUS", "IMPORT_LOG", "keras", "tf"]
+__all__ = ["GPUS", "IMPORT_LOG", "keras", "quiet", "tf"]

@@ -129,11 +129,12 @@ def train(
     else:
         kept = [f"output.folder={json.dumps(outputs)}"] if outputs else []
         run, settings = None, load_config(config, [*(overrides or []), *kept])
-    from convae import train as training
+    from convae.train import Interrupted
+    from convae.train import train as start
 
     try:
-        run = training.train(settings, resume=run)
-    except training.Interrupted as stopped:
+        run = start(settings, resume=run)
+    except Interrupted as stopped:
         terminal.say(str(stopped))
         suggest(shlex.join(["convae", "train", "--resume", str(stopped.run.path)]))
         raise SystemExit(1) from None
@@ -155,10 +156,11 @@ def evaluate(
 
     run, words = _split(run, overrides)
     found = Run.find(run, outputs)
-    from convae import evaluate as evaluation
+    from convae.evaluate import evaluate as measure
+    from convae.evaluate import summary
 
-    result = evaluation.evaluate(found, words)
-    print(json.dumps(result, indent=2) if as_json else evaluation.summary(found, result))
+    result = measure(found, words)
+    print(json.dumps(result, indent=2) if as_json else summary(found, result))
     suggest(f"open {found.path / 'report.html'} in a browser", silent=as_json)
 
 
@@ -206,6 +208,29 @@ def compare(
     result = comparison.compare(found, Path(output or Path(outputs) / "compare"))
     print(json.dumps(result, indent=2) if as_json else comparison.told(result))
     suggest(f"open {result['files']['page']} in a browser", silent=as_json)
+
+
+@app.command()
+def export(
+    run: RunName = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="onnx, litert, saved_model, weights or all; repeatable."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Where to write; the run's export/.")
+    ] = None,
+    outputs: Folder = "outputs",
+    as_json: Json = False,
+) -> None:
+    """Write a run's model for other runtimes, each file compared with Keras."""
+    from convae import export as exporting
+    from convae.run import Run
+
+    exporting.check(formats or [])
+    result = exporting.export(Run.find(run, outputs), formats or [], output)
+    print(json.dumps(result, indent=2) if as_json else exporting.summary(result))
+    suggest(f"look at the files in {result['folder']}", silent=as_json)
 
 
 @app.command()

@@ -14,10 +14,10 @@ import numpy as np
 from tqdm import tqdm
 
 from convae import loggers, metrics, pictures, report, runtime, style
-from convae.backend import keras
 from convae.data import load_test, load_training
 from convae.engine import Engine
 from convae.errors import UserError
+from convae.model import read_model
 from convae.run import Run
 from convae.tasks import Examples, Task, build_task
 from convae.tasks.task import Outputs
@@ -125,11 +125,8 @@ LOWER_IS_BETTER = {"bce", "excess", "mse"}
 
 
 def load_model(run: Run) -> Any:
-    """The run's best model. Raises UserError if the file is damaged."""
-    try:
-        return keras.models.load_model(run.best, compile=False, safe_mode=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{run.best}: cannot be loaded: {error}") from None
+    """The run's best model. Raises UserError if there is none, or its file is damaged."""
+    return read_model(run.best)
 
 
 def summary(run: Run, result: dict[str, Any]) -> str:

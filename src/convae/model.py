@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from convae import config as schema
 from convae.backend import keras
+from convae.errors import UserError
 from convae.lab.ledger import layer_names
 
 if TYPE_CHECKING:
@@ -68,6 +70,25 @@ def save_plain(model: Any, path: str) -> None:
     plain = keras.Model.from_config(model.get_config())  # a clone would keep the optimizer
     plain.set_weights(model.get_weights())
     plain.save(path)
+
+
+def read_model(path: Path) -> Any:
+    """The uncompiled model of a `.keras` file.
+
+    Raises UserError if the file is damaged, or of another make: without `encoder` and `decoder`.
+    """
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: cannot be loaded: {error}") from None
+    models = {layer.name for layer in model.layers if isinstance(layer, keras.Model)}
+    if lacking := [name for name in ("encoder", "decoder") if name not in models]:
+        names = ", ".join(layer.name for layer in model.layers)
+        raise UserError(
+            f"{path}: is no autoencoder of convae: among its layers there must be models called "
+            f"encoder and decoder. It lacks {' and '.join(lacking)}; its layers: {names:.200}"
+        )
+    return model
 
 
 def weights_sha256(model: Any) -> str:
