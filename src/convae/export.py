@@ -200,10 +200,14 @@ def compared(part: Part, form: str, work: Path, precision: str = "float32") -> d
     """
     ending = "" if precision == "float32" else f".{precision}"
     path = work / f"{part.name}{ending}{ENDINGS[form]}"
-    with explained():
-        write(part.model, form, path, precision, part.calibration)
-        run = READERS[form](path)
-        made = in_batches(run, part.inputs)
+    try:
+        with explained():
+            write(part.model, form, path, precision, part.calibration)
+            run = READERS[form](path)
+            made = in_batches(run, part.inputs)
+    except Unsupported:
+        path.unlink(missing_ok=True)  # written, but it cannot run
+        raise
     differences = [
         np.abs(a - b).max() / max(1.0, np.abs(b).max())
         for a, b in zip(made, part.outputs, strict=True)

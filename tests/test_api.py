@@ -1,0 +1,84 @@
+"""The names that `import convae` offers, and every example in docs/api.md and the docstrings."""
+
+from __future__ import annotations
+
+import doctest
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+import convae
+
+NAMES = ["Autoencoder", "ConvAutoencoder", "Run", "UserError", "evaluate", "load", "load_config",
+         "train"]  # fmt: skip
+PAGE = ROOT / "docs/api.md"
+
+
+def test_the_names_are_few_and_each_is_on_the_page() -> None:
+    assert sorted(convae.__all__) == NAMES
+    text = PAGE.read_text(encoding="utf-8")
+    for name in NAMES:
+        assert f"| `{name}" in text
+        assert name in dir(convae)
+    assert not hasattr(convae, "tensorflow")
+
+
+def test_import_is_quick_and_brings_no_tensorflow() -> None:
+    script = (
+        "import sys, time; began = time.perf_counter(); import convae\n"
+        "passed = time.perf_counter() - began\n"
+        "assert not {'tensorflow', 'keras', 'numpy', 'sklearn'} & set(sys.modules)\n"
+        "assert callable(convae.load_config) and 'tensorflow' not in sys.modules\n"
+        "print(passed)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert float(done.stdout) < 0.5  # 0.05 s on an idle machine
+
+
+def test_functions_stay_functions_when_the_modules_of_their_names_are_imported() -> None:
+    for name in ("train", "evaluate"):
+        module = import_module(f"convae.{name}")
+        assert getattr(convae, name) is getattr(module, name)
+        namespace: dict[str, object] = {}
+        exec(f"from convae import {name}; import convae.{name}", namespace)
+        assert namespace[name] is getattr(module, name)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder like the repository's root, with an untrained run called mnist."""
+    from convae.config import load_config
+    from convae.model import build_model, save_plain
+    from convae.run import Run
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    config = load_config("configs/mnist.yaml")
+    run = Run.create(config)
+    run.save_model("best.keras", lambda path: save_plain(build_model(config), path))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("name", ["autoencoder", "estimator"])
+def test_examples_of_the_docstrings(name: str) -> None:
+    if name == "estimator":
+        pytest.importorskip("sklearn")
+    results = doctest.testmod(import_module(f"convae.{name}"), optionflags=doctest.ELLIPSIS)
+    assert results.attempted > 3
+    assert results.failed == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_examples_of_the_page() -> None:
+    pytest.importorskip("sklearn")
+    results = doctest.testfile(str(PAGE), module_relative=False, optionflags=doctest.ELLIPSIS)
+    assert results.attempted > 20
+    assert results.failed == 0
