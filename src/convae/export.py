@@ -188,8 +188,12 @@ def _named(part: Any, name: str, first: str) -> Any:
     from convae.backend import keras
 
     names = [first, *(f"skip_{i}" for i in range(1, len(part.inputs)))]
-    inputs = [keras.Input(i.shape[1:], name=n) for i, n in zip(part.inputs, names, strict=True)]
-    return keras.Model(inputs, part(inputs if len(inputs) > 1 else inputs[0]), name=name)
+    inputs: Any = [
+        keras.Input(i.shape[1:], name=n) for i, n in zip(part.inputs, names, strict=True)
+    ]
+    if len(inputs) == 1:  # who calls the exported model should not need a list of one
+        (inputs,) = inputs
+    return keras.Model(inputs, part(inputs), name=name)
 
 
 def compared(part: Part, form: str, work: Path, precision: str = "float32") -> dict[str, Any]:
