@@ -76,14 +76,15 @@ def test_litert_in_float32_and_in_8_bits(run: Run, tmp_path: Path) -> None:
     for file in result["files"]:
         assert file["difference"] < (1e-5 if file["precision"] == "float32" else 0.2)
         lossy = file["precision"] != "float32" and file["part"] == "model"
-        assert ("mse" in file) == lossy
+        assert ("quality" in file) == lossy
         if lossy:
-            assert file["mse"] == pytest.approx(file["keras_mse"], rel=0.05)
+            assert file["quality"]["metric"] == "mse"
+            assert file["quality"]["value"] == pytest.approx(file["quality"]["keras"], rel=0.05)
     (exact, *_, int8) = result["files"][:3]
     assert int8["difference"] > exact["difference"]
     assert int8["bytes"] < exact["bytes"]
     text = exporting.summary(result)
-    assert "int8 costs quality: mean squared error 0." in text
+    assert "int8 costs quality: mse 0." in text
     assert f"wrote {tmp_path / 'there'}" in text
 
 
@@ -173,10 +174,11 @@ def test_a_difference_above_the_limit_is_refused(
 
 def test_without_its_data_the_sample_stands_in(tmp_path: Path) -> None:
     rgb = untrained(tmp_path, "data.path=gone", *STACKS["RGB and not square"])
-    images, calibration, name = exporting.comparison_images(rgb.config)
-    assert images.shape == (1000, 20, 14, 3)
-    assert calibration.shape == (20, 20, 14, 3)
-    assert name == "MNIST sample"
+    found = exporting.comparison_of(rgb.config)
+    assert found.inputs.shape == (1000, 20, 14, 3)
+    assert found.calibration.shape == (20, 20, 14, 3)
+    assert found.name == "MNIST sample"
+    assert 0 < found.judge(found.inputs[:, ::-1] / np.float32(255)) < 1
 
 
 def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class Autoencoder:
         if config is not None:
             plan = plan_of(config)
             self._batch = plan.micro_batch
-            self._reconstruct = Engine(model, config.training.loss, plan).predict
+            self._reconstruct = Engine(model, config, plan).predict
         self._encode, self._decode = _compiled(self._encoder), _compiled(self._decoder)
 
     def encode(self, images: ArrayLike) -> Floats:
@@ -139,13 +139,23 @@ class Autoencoder:
         """The mean squared error of each image, of grey values in [0, 1]: (N,), 0 is perfect.
 
         What the model makes of `images` is compared with `targets`, or with the images themselves,
-        where a large value means: unlike what the model was trained on.
+        where a large value means: unlike what the model was trained on. Raises UserError for a
+        model that segments, whose outputs are no images, and for one that upscales if there are no
+        targets.
 
         >>> import convae, numpy as np
         >>> digits = np.zeros((4, 28, 28), np.uint8)
         >>> convae.load("mnist").score(digits).shape
         (4,)
         """
+        if self.config is not None and self.config.task.type == "segment":
+            raise UserError("a model that segments has no squared error: compare its classes")
+        shape, made_of = tuple(self.model.output_shape[1:]), tuple(self.model.input_shape[1:])
+        if targets is None and shape != made_of:
+            raise UserError(
+                f"this model makes {_described(shape)} of {_described(made_of)}: score needs the "
+                "targets, score(images, targets)"
+            )
         made = self.reconstruct(images)
         wanted = pixels_of(images if targets is None else targets, made.shape[1:], "targets")
         if len(wanted) != len(made):

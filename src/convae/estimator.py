@@ -176,7 +176,7 @@ class ConvAutoencoder(
             for _ in range(epochs):
                 order = epoch_order(self.config_.seed, len(self.history_), count, count)
                 batches = [images[order[start : start + size]] for start in range(0, count, size)]
-                losses = [machine.engine.train_step(batch) * len(batch) for batch in batches]
+                losses = [machine.engine.train_step(batch, batch) * len(batch) for batch in batches]
                 self.history_.append(math.fsum(losses) / count)
             self.state_ = machine.state
         return self
@@ -274,7 +274,7 @@ class _Machine:
         plan = plan_of(config)
         plan = replace(plan, strands=1) if few else plan
         self.optimizer = keras.optimizers.Adam()
-        self.engine = Engine(model, config.training.loss, plan, self.optimizer)
+        self.engine = Engine(model, config, plan, self.optimizer)
         self.autoencoder = Autoencoder(model, config)
         self._weights = model.weights
         self._lock = threading.Lock()

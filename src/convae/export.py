@@ -11,7 +11,7 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -25,8 +25,9 @@ from tqdm import tqdm
 from convae import atomic
 from convae.config import Config
 from convae.data import SAMPLE_PATH, load_test, load_training
+from convae.data import Part as DataPart
 from convae.errors import UserError
-from convae.formats import read_npz
+from convae.formats import Side, read_npz
 from convae.run import Run
 from convae.runners import (
     ENDINGS,
@@ -40,6 +41,7 @@ from convae.runners import (
     keras_runner,
     write,
 )
+from convae.tasks import build_task
 
 FORMATS = ("onnx", "litert", "saved_model", "weights")
 LIMIT = 1e-4  # the largest difference from Keras that an export in float32 may have
@@ -56,7 +58,7 @@ class Part:
     inputs: list[Floats]
     outputs: list[Floats]
     latency: dict[str, float]
-    calibration: list[Floats]  # inputs, too, but of training images
+    calibration: list[Floats]  # inputs, too, but of other images
 
 
 def export(run: Run, formats: Sequence[str], output: str | None = None) -> dict[str, Any]:
@@ -73,8 +75,8 @@ def export(run: Run, formats: Sequence[str], output: str | None = None) -> dict[
 
     model = read_model(weights)
     with built_aside(folder) as work:
-        images, calibration, name = comparison_images(run.config)
-        parts = parts_of(model, images, calibration)
+        comparison = comparison_of(run.config)
+        parts = parts_of(model, comparison)
         files: list[dict[str, Any]] = []
         notes: list[str] = []
         todo: list[tuple[str, Part, str]] = [
@@ -89,7 +91,7 @@ def export(run: Run, formats: Sequence[str], output: str | None = None) -> dict[
                 if form == "weights":
                     files.append(export_weights(model, part, work))
                 else:
-                    files.append(compared(part, form, work, precision))
+                    files.append(compared(part, form, work, precision, comparison))
             except Unsupported as error:
                 if precision == "float32":
                     raise UserError(
@@ -99,7 +101,7 @@ def export(run: Run, formats: Sequence[str], output: str | None = None) -> dict[
     return {
         "run": str(run.path),
         "folder": str(folder),
-        "images": {"name": name, "count": len(images)},
+        "images": {"name": comparison.name, "count": len(comparison.inputs)},
         "limit": LIMIT,
         "batch": BATCH,
         "files": files,
@@ -148,27 +150,49 @@ def built_aside(folder: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def comparison_images(config: Config) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
-    """Up to IMAGES test images of the run, some training images to calibrate, and their name.
+@dataclass(frozen=True)
+class Comparison:
+    """What an export is compared on."""
+
+    name: str  # of the data
+    inputs: NDArray[np.uint8]
+    calibration: NDArray[np.uint8]  # inputs of other images
+    judge: Callable[[Floats], float]  # outputs to the metric `headline`
+    headline: str
+
+
+def comparison_of(config: Config) -> Comparison:
+    """Up to IMAGES test examples of the run, and some validation ones to calibrate.
 
     If its data are not to be had any more, digits of the bundled sample stand in.
     """
-    shape = config.model.input_shape
+    task = build_task(config)
     try:
-        test = load_test(config.data, shape)
-        training = load_training(config.data, shape)
+        found = load_test(config.data, task.image_shape)
+        name, test = found.name, found.part
+        validation = load_training(config.data, task.image_shape).validation
     except UserError:
-        from convae.images import resized
+        name = "MNIST sample"
+        test, validation = (_sample("test", task.image_shape), _sample("train", task.image_shape))
+    examples = task.held_out(test)[slice(IMAGES)]
+    labels = None if test.labels is None else test.labels[:IMAGES]
 
-        sides = (read_npz(SAMPLE_PATH, "test"), read_npz(SAMPLE_PATH, "train"))
-        images, few = (
-            np.repeat(resized(side.images[:IMAGES], shape[:2]), shape[2], axis=-1) for side in sides
-        )
-        return images, few[:CALIBRATION], "MNIST sample"
-    return test.part.images[:IMAGES], training.train.images[:CALIBRATION], test.name
+    def judge(outputs: Floats) -> float:
+        return task.summarize(task.scores(examples.targets, outputs), labels)[task.headline]
+
+    few = task.held_out(validation)[slice(CALIBRATION)].inputs
+    return Comparison(name, examples.inputs, few, judge, task.headline)
 
 
-def parts_of(model: Any, images: NDArray[np.uint8], calibration: NDArray[np.uint8]) -> list[Part]:
+def _sample(side: Side, shape: tuple[int, int, int]) -> DataPart:
+    from convae.images import resized
+
+    arrays = read_npz(SAMPLE_PATH, side)
+    images = np.repeat(resized(arrays.images[:IMAGES], shape[:2]), shape[2], axis=-1)
+    return DataPart(images, arrays.labels if arrays.labels is None else arrays.labels[:IMAGES])
+
+
+def parts_of(model: Any, comparison: Comparison) -> list[Part]:
     """Model, encoder and decoder, each with its inputs and what Keras makes of them."""
 
     def part(name: str, layers: Any, first: str, x: list[Floats], few: list[Floats]) -> Part:
@@ -176,7 +200,8 @@ def parts_of(model: Any, images: NDArray[np.uint8], calibration: NDArray[np.uint
         run = keras_runner(named)
         return Part(name, named, x, in_batches(run, x), latency(run, x), few)
 
-    scaled, few = ([np.asarray(a / np.float32(255), np.float32)] for a in (images, calibration))
+    images = (comparison.inputs, comparison.calibration)
+    scaled, few = ([np.asarray(a / np.float32(255), np.float32)] for a in images)
     encoder = part("encoder", model.get_layer("encoder"), "image", scaled, few)
     codes = in_batches(keras_runner(encoder.model), few)
     decoder = part("decoder", model.get_layer("decoder"), "code", encoder.outputs, codes)
@@ -196,7 +221,9 @@ def _named(part: Any, name: str, first: str) -> Any:
     return keras.Model(inputs, part(inputs), name=name)
 
 
-def compared(part: Part, form: str, work: Path, precision: str = "float32") -> dict[str, Any]:
+def compared(
+    part: Part, form: str, work: Path, precision: str, comparison: Comparison
+) -> dict[str, Any]:
     """Write `part`, load it again, and measure it against Keras.
 
     Raises Unsupported if the format cannot hold it, UserError if, in float32, it differs by more
@@ -233,9 +260,11 @@ def compared(part: Part, form: str, work: Path, precision: str = "float32") -> d
         "keras_latency_ms": part.latency,
     }
     if precision != "float32" and part.name == "model":
-        file["mse"], file["keras_mse"] = (
-            float(np.square(images[0] - part.inputs[0]).mean()) for images in (made, part.outputs)
-        )
+        file["quality"] = {
+            "metric": comparison.headline,
+            "value": comparison.judge(made[0]),
+            "keras": comparison.judge(part.outputs[0]),
+        }
     return file
 
 
@@ -314,9 +343,9 @@ def summary(result: dict[str, Any]) -> str:
         lines.append(
             f"{file['path']:30}{file['bytes'] / 1024:8.1f}{file['difference']:12.1e}{cells}"
         )
-        if "mse" in file:
+        if quality := file.get("quality"):
             lines.append(
-                f"    {file['precision']} costs quality: mean squared error {file['mse']:.6f}, "
-                f"Keras {file['keras_mse']:.6f}"
+                f"    {file['precision']} costs quality: {quality['metric']} "
+                f"{quality['value']:.6g}, Keras {quality['keras']:.6g}"
             )
     return "\n".join([*lines, *result["notes"], f"wrote {result['folder']}"])

@@ -21,7 +21,7 @@ Runner = Callable[[Sequence[Floats]], list[Floats]]
 ENDINGS = {"onnx": ".onnx", "litert": ".tflite", "saved_model": ".saved_model"}
 PACKAGES = {"onnx": ("onnx", "tf2onnx", "onnxruntime"), "litert": ("ai_edge_litert",)}
 # int8-weights: weights of 8 bits, activations in float32. int8: everything in 8 bits, in ranges
-# that training images showed. Both take and give float32.
+# that validation images showed. Both take and give float32.
 INT8 = ("int8-weights", "int8")
 
 
