@@ -24,6 +24,30 @@ def untrained(folder: Path, *overrides: str) -> Run:
     return run
 
 
+# What the tasks change: the output's size and channels, and ways around the code.
+TASKS = {
+    "upscale": [
+        "task={type: upscale}",
+        "model.input_shape=[14, 14, 1]",
+        "model.encoder=[{type: conv, filters: 4, kernel_size: 3, padding: same, activation: relu}]",
+        "model.decoder=[{type: resize_conv, filters: 1, kernel_size: 3, strides: 2,"
+        "activation: sigmoid}]",
+    ],
+    "segment": [
+        "task={type: segment, scenes: 30}",
+        "model.input_shape=[28, 28, 3]",
+        "training.loss=sparse_categorical_crossentropy",
+        "model.encoder=[{type: conv, name: first, filters: 4, kernel_size: 3, strides: 2,"
+        "padding: same, activation: relu},"
+        "{type: conv, filters: 6, kernel_size: 3, strides: 2, padding: same, activation: relu}]",
+        "model.decoder=[{type: depth_to_space, filters: 4, kernel_size: 3, strides: 2,"
+        "activation: relu},"
+        "{type: conv_transpose, skip: first, filters: 11, kernel_size: 3, strides: 2,"
+        "padding: same, activation: softmax}]",
+    ],
+}
+
+
 def unet() -> Any:
     """A model whose decoder also takes what the encoder saw on the way."""
     from convae.backend import keras
@@ -132,6 +156,28 @@ def test_a_model_with_skip_connections(tmp_path: Path, digits28: Any) -> None:
     assert autoencoder.reconstruct(digits28).shape == digits28.shape
     with pytest.raises(UserError, match="skip connections lead around it"):
         autoencoder.decode(np.zeros((1, 7, 7, 6)))
+
+
+def test_a_model_that_upscales_is_scored_against_targets(tmp_path: Path) -> None:
+    autoencoder = convae.load(untrained(tmp_path, *TASKS["upscale"]).path)
+    small = np.random.default_rng(0).integers(0, 256, (4, 14, 14), np.uint8)
+    made = autoencoder.reconstruct(small)
+    assert made.shape == (4, 28, 28, 1)
+    with pytest.raises(UserError, match="makes 28x28x1 of 14x14x1: score needs the targets"):
+        autoencoder.score(small)
+    targets = np.rint(made * 255).astype(np.uint8)
+    assert autoencoder.score(small, targets).max() < 1e-5
+
+
+def test_a_model_that_segments_gives_classes(tmp_path: Path) -> None:
+    autoencoder = convae.load(untrained(tmp_path, *TASKS["segment"]).path)
+    scenes = np.random.default_rng(0).integers(0, 256, (11, 28, 28, 3), np.uint8)
+    chances = autoencoder.reconstruct(scenes)
+    assert chances.shape == (11, 28, 28, 11)
+    np.testing.assert_allclose(chances.sum(axis=-1), 1, atol=1e-5)
+    assert autoencoder.encode(scenes).shape == (11, 7, 7, 6)
+    with pytest.raises(UserError, match="has no squared error"):
+        autoencoder.score(scenes)
 
 
 def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, Command, tiny
 
 MNIST = str(ROOT / "configs/mnist.yaml")
-COMMANDS = ["train", "eval", "report", "runs", "compare", "config", "pack", "inspect", "size",
+COMMANDS = ["train", "eval", "export", "report", "runs", "compare", "config", "pack", "inspect", "size",
             "explain", "doctor"]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Command
-from test_autoencoder import unet, untrained
+from test_autoencoder import TASKS, unet, untrained
 from test_model import STACKS
 
 from convae import export as exporting
@@ -142,6 +142,25 @@ def test_a_model_with_skip_connections(run: Run, form: str) -> None:
     assert not result["notes"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "metric"), [("upscale", "psnr"), ("segment", None)])
+def test_models_of_other_tasks(
+    tmp_path: Path, task: str, metric: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("onnxruntime", "tf2onnx", "ai_edge_litert"):
+        pytest.importorskip(package)
+    monkeypatch.setattr(exporting, "IMAGES", 30)
+    run = untrained(tmp_path, "data.path=gone", *TASKS[task])  # the sample stands in
+    result = exporting.export(run, ["onnx", "litert", "weights"])
+    assert not result["notes"]
+    exact = [file for file in result["files"] if file["precision"] == "float32"]
+    assert max(file["difference"] for file in exact) < 1e-5
+    qualities = [file["quality"] for file in result["files"] if "quality" in file]
+    assert len(qualities) == 2
+    if metric:
+        assert {quality["metric"] for quality in qualities} == {metric}
+
+
 def test_a_format_that_cannot_hold_the_model_leaves_nothing(tmp_path: Path, digits: Path) -> None:
     pytest.importorskip("ai_edge_litert")
     run = untrained(tmp_path / "outputs", f"data.path={digits}", *STACKS["dilated"])
@@ -178,7 +197,7 @@ def test_without_its_data_the_sample_stands_in(tmp_path: Path) -> None:
     assert found.inputs.shape == (1000, 20, 14, 3)
     assert found.calibration.shape == (20, 20, 14, 3)
     assert found.name == "MNIST sample"
-    assert 0 < found.judge(found.inputs[:, ::-1] / np.float32(255)) < 1
+    assert 0 < found.judge((found.inputs[:, ::-1] / 255).astype(np.float32)) < 1
 
 
 def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
