@@ -75,7 +75,7 @@ def ship(name: str, run: Run) -> None:
     if size > SIZE:
         raise SystemExit(f"{name}.keras: {size:,} bytes are more than {SIZE:,}")
     config = run.config_with(["data.path=null", "data.allow_sample=true", "output.folder=outputs"])
-    card = {
+    card: dict[str, Any] = {
         "name": name,
         "config": config.to_yaml(),
         "manifest": {key: run.manifest.get(key) for key in KEPT},
@@ -90,7 +90,7 @@ def ship(name: str, run: Run) -> None:
     path.write_text(json.dumps(card, indent=1) + "\n")
     # The sample is there wherever the package is: what the weights reach on it can be checked.
     shutil.rmtree(ROOT / "outputs" / name / "pretrained", ignore_errors=True)
-    on_sample = measured(pretrained.unpack(name, str(ROOT / "outputs")), str(SAMPLE_PATH))
+    on_sample = measured(Run(pretrained.unpack(name, str(ROOT / "outputs"))), str(SAMPLE_PATH))
     path.write_text(json.dumps({**card, "sample": on_sample["test"]}, indent=1) + "\n")
     print(f"{name}: {card['verdict']}")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from convae import runtime
+from convae import pretrained, runtime
 from convae.backend import tf
 from convae.config import Config
 from convae.engine import Engine
@@ -27,8 +27,10 @@ BATCH = 100  # images that a bare Keras model is given at once
 def load(name: str | Path, outputs: str = "outputs") -> Autoencoder:
     """The trained autoencoder of a run, or of a `.keras` file.
 
-    `name` is a run's folder, id or name in the folder `outputs`, "latest", or the path of a
-    `.keras` file whose layers include models called `encoder` and `decoder`.
+    `name` is a run's folder, id or name in the folder `outputs`, "latest", the name of weights
+    that come with the package (see docs/pretrained.md; `pretrained:NAME` means these even where
+    there is a run of that name), or the path of a `.keras` file whose layers include models called
+    `encoder` and `decoder`.
     Raises UserError if there is none, or the file is damaged or of another make.
 
     >>> import convae
@@ -37,7 +39,7 @@ def load(name: str | Path, outputs: str = "outputs") -> Autoencoder:
     12785
     """
     if Path(name).suffix != ".keras":
-        run = Run.find(str(name), outputs)
+        run = _run_or_shipped(str(name), outputs)
         return Autoencoder(read_model(run.best), run.config)
     path = Path(name)
     if not path.is_file():
@@ -45,6 +47,15 @@ def load(name: str | Path, outputs: str = "outputs") -> Autoencoder:
     beside = Run(path.parent)
     known = (beside.path / "config.yaml").is_file()
     return Autoencoder(read_model(path), beside.config if known else None)
+
+
+def _run_or_shipped(name: str, outputs: str) -> Run:
+    try:
+        return Run.find(name, outputs)
+    except UserError:
+        if name not in pretrained.names():
+            raise
+        return Run.find(f"{pretrained.PREFIX}{name}", outputs)
 
 
 class Autoencoder:

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import difflib
 import json
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from convae import atomic
 from convae.errors import UserError
-
-if TYPE_CHECKING:
-    from convae.run import Run
 
 FOLDER = Path(__file__).parent / "assets" / "pretrained"
 PREFIX = "pretrained:"
@@ -35,24 +31,22 @@ def card(name: str) -> dict[str, Any]:
     return dict(json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")))
 
 
-def unpack(name: str, outputs: str = "outputs") -> Run:
-    """The shipped weights as a run, outputs/NAME/pretrained; its files are made where they lack.
+def unpack(name: str, outputs: str = "outputs") -> Path:
+    """The folder of a run of the shipped weights, outputs/NAME/pretrained, made anew.
 
     Raises UserError if nothing is called `name`, or the folder cannot be written.
     """
-    from convae.run import Run
-
     told = card(name)
-    run = Run(Path(outputs) / name / "pretrained")
+    folder = Path(outputs) / name / "pretrained"
+    files = {
+        "config.yaml": told["config"].encode(),
+        "manifest.json": json.dumps(told["manifest"], indent=2).encode(),
+        "best.keras": (FOLDER / f"{name}.keras").read_bytes(),
+    }
     try:
-        run.path.mkdir(parents=True, exist_ok=True)
-        weights = run.path / "best.keras"
-        temporary = atomic.aside(weights)
-        shutil.copyfile(FOLDER / f"{name}.keras", temporary)
-        atomic.replace(temporary, weights)
-        atomic.write_atomic(run.path / "config.yaml", told["config"].encode())
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, content in files.items():
+            atomic.write_atomic(folder / file, content)
     except OSError as error:
-        raise UserError(f"{run.path}: shipped weights cannot be unpacked here: {error}") from None
-    if not run.manifest:
-        run.update_manifest(**told["manifest"])
-    return run
+        raise UserError(f"{folder}: shipped weights cannot be unpacked here: {error}") from None
+    return folder

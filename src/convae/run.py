@@ -34,7 +34,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from convae import atomic, checkpoint
+from convae import atomic, checkpoint, pretrained
 from convae.config import Config, parse_config
 from convae.errors import UserError
 
@@ -83,17 +83,24 @@ class Run:
 
     @classmethod
     def all(cls, folder: str = "outputs") -> list[Run]:
-        """Every run in `folder`, the newest last."""
+        """Every run in `folder` but shipped weights, the newest last."""
         paths = [p.parent for p in Path(folder).glob("*/*/config.yaml")]
-        return [cls(p) for p in sorted(paths, key=lambda p: p.name) if p.name != "latest"]
+        return [
+            cls(p)
+            for p in sorted(paths, key=lambda p: p.name)
+            if p.name not in {"latest", "pretrained"}
+        ]
 
     @classmethod
     def find(cls, text: str | None, folder: str = "outputs") -> Run:
         """The run called `text`: its folder, its id or a part of it, or the name of its config.
 
-        Without `text`, or with "latest", the newest. Raises UserError, with the nearest names, if
-        there is none.
+        `pretrained:NAME` is what comes with the package, unpacked into the same folder. Without
+        `text`, or with "latest", the newest. Raises UserError, with the nearest names, if there is
+        none.
         """
+        if text and text.startswith(pretrained.PREFIX):
+            return cls(pretrained.unpack(text.removeprefix(pretrained.PREFIX), folder))
         runs = [run.path for run in cls.all(folder)]
         newest = text is None or text == "latest"
         if newest and runs:
