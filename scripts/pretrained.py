@@ -21,7 +21,7 @@ from convae.data import SAMPLE_PATH
 from convae.run import Run
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("mnist", "best", "bottleneck", "denoise", "upscale", "segment", "anomaly")
+NAMES = ("mnist", "bottleneck", "denoise", "upscale", "segment", "anomaly")
 KEPT = (
     "versions", "platform", "git_commit", "command", "started", "seed", "device", "precision",
     "threads", "runtime", "parameters", "data", "data_sha256", "status", "seconds",

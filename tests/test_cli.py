@@ -9,8 +9,10 @@ import pytest
 from conftest import ROOT, Command, tiny
 
 MNIST = str(ROOT / "configs/mnist.yaml")
-COMMANDS = ["train", "eval", "export", "report", "runs", "compare", "config", "pack", "inspect", "size",
-            "explain", "doctor"]  # fmt: skip
+COMMANDS = [
+    "train", "eval", "export", "report", "runs", "compare", "config", "pack", "inspect", "size",
+    "explain", "doctor",
+]  # fmt: skip
 
 
 def test_help_names_every_command(convae: Command) -> None:

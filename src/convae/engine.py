@@ -73,7 +73,7 @@ class Engine:
         return total / len(inputs)
 
     def predict(self, inputs: Images, batch_size: int = 1000) -> NDArray[np.float32]:
-        """What the model makes of the inputs, in [0, 1], float32 (N, H, W, C)."""
+        """What the model makes of the inputs, clipped to [0, 1], float32 (N, H, W, C)."""
         result = np.empty((len(inputs), *self._shape), np.float32)
         for start in range(0, len(inputs), batch_size):
             result[start : start + batch_size] = self._predict(inputs[start : start + batch_size])
@@ -107,7 +107,9 @@ class Engine:
             def body(i: Any, parts: Any) -> Any:
                 begin = start + i * size
                 logits, activation = self._forward(inputs[begin : tf.minimum(begin + size, stop)])
-                return i + 1, parts.write(i, activation(logits))
+                # A linear last layer may leave the grey scale, which no picture does.
+                outputs = tf.clip_by_value(activation(logits), 0.0, 1.0)
+                return i + 1, parts.write(i, outputs)
 
             parts = tf.TensorArray(
                 tf.float32, slices, infer_shape=False, element_shape=(None, *self._shape)
