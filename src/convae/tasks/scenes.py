@@ -9,6 +9,7 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 INK = 128  # grey values from here on are the digit's, below is its soft edge
+GRAIN = 0.07  # the most that single values are off
 CONTRAST = 0.35  # least distance between the colours of a digit and of what lies below it
 
 
@@ -69,7 +70,8 @@ def textures(number: int, size: tuple[int, int], generator: np.random.Generator)
     for cells, strength in ((3, 0.25), (9, 0.15)):
         coarse = generator.uniform(-1, 1, (number, cells, cells, 3)).astype(np.float32)
         rows, columns = _stretch(cells, height), _stretch(cells, width)
-        picture += strength * np.einsum("hi,nijc,wj->nhwc", rows, coarse, columns, optimize=True)
+        clouds = rows @ coarse.transpose(0, 3, 1, 2) @ columns.T
+        picture += strength * clouds.transpose(0, 2, 3, 1)
     angle, waves, phase = (
         generator.uniform(low, high, (number, 1, 1)).astype(np.float32)
         for low, high in ((0, np.pi), (2, 8), (0, 2 * np.pi))
@@ -79,8 +81,9 @@ def textures(number: int, size: tuple[int, int], generator: np.random.Generator)
     stripes = np.sin(2 * np.pi * waves * (np.cos(angle) * x + np.sin(angle) * y) + phase)
     tint = generator.uniform(-0.15, 0.15, (number, 1, 1, 3)).astype(np.float32)
     picture += tint * stripes[..., None]
-    picture += 0.04 * generator.standard_normal(picture.shape, np.float32)
-    return np.asarray(picture.clip(0, 1), np.float32)
+    grain = generator.integers(0, 256, picture.shape, np.uint8)
+    picture += (GRAIN * np.linspace(-1, 1, 256, dtype=np.float32))[grain]
+    return np.asarray(picture.clip(0, 1, out=picture))
 
 
 def _stretch(cells: int, size: int) -> Floats:
