@@ -42,6 +42,7 @@ STACKS = {
         "model.decoder=[{type: conv_transpose, filters: 3, kernel_size: 2, strides: [2, 1],"
         "activation: sigmoid}]",
     ],
+    "centred": ["model.centred=true"],
     "mean squared error": [
         "model.decoder.3.activation=linear",
         "training.loss=mean_squared_error",

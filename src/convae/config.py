@@ -128,6 +128,7 @@ class Model(Section):
     """Layer by layer: what the encoder makes of an image, and the decoder of the code."""
 
     input_shape: tuple[Size, Size, Literal[1, 3]] = (28, 28, 1)  # height, width, channels
+    centred: bool = False  # the first layer gets 2x - 1 of images in [0, 1]: means near 0
     encoder: Stack
     decoder: Stack
 

@@ -36,7 +36,7 @@ class Engine:
         loss = config.training.loss
         names = layer_names(config.model.layers)
         self._layers = list(zip(names, config.model.layers, stack(model), strict=True))
-        self._split = len(config.model.encoder)
+        self._centred = config.model.centred
         self._loss = LOSSES[loss]
         self._plan = plan
         self._dtype = tf.bfloat16 if plan.precision == "mixed_bfloat16" else tf.float32
@@ -149,7 +149,8 @@ class Engine:
         With mixed_bfloat16 the kernels, which stay float32, are cast where they are used, and all
         that lies between the input and the last layer's values is bfloat16. The loss is not.
         """
-        x = tf.cast(_scaled(inputs), self._dtype)
+        x = _scaled(inputs)
+        x = tf.cast(2.0 * x - 1.0 if self._centred else x, self._dtype)
         known: dict[str, Any] = {}
         for name, spec, layer in self._layers[:-1]:
             x = known[name] = layer.activation(_linear(spec, layer, _joined(x, spec, known)))

@@ -36,6 +36,8 @@ def build_model(config: Config) -> Any:
     split = len(model.encoder)
 
     start = x = keras.Input(model.input_shape)
+    if model.centred:
+        x = keras.layers.Rescaling(2.0, offset=-1.0, name="centred")(x)
     known: dict[str, Any] = {}
     for name, make in zip(names[:split], makers[:split], strict=True):
         x = known[name] = make(x)

@@ -96,7 +96,7 @@ def filters() -> dict[str, tuple[str, list[float], Callable[[float], Filter]]]:
         "gaussian": ("Gaussian filter of sigma", [0.6, 0.8, 1, 1.2, 1.5, 2], gaussian),
         "total_variation": (
             "total variation (Chambolle 2004) of weight",
-            [0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5],
+            [0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8],
             total_variation,
         ),
     }
