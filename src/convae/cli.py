@@ -276,6 +276,55 @@ app.add_typer(laboratory.explain_app, name="explain")
 
 
 @app.command()
+def sweep(
+    config: ConfigPath,
+    ranges: Annotated[str, typer.Argument(metavar="SWEEP", help="A YAML file of ranges.")],
+    overrides: Overrides = None,
+    trials: Annotated[int | None, typer.Option(help="Of the study, old ones included.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Trials side by side.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="An Optuna storage that machines share.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="CONFIG's name and SWEEP's file name.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Stop then; the same command goes on.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Search for good values of config keys: many trainings, each in a process of its own."""
+    from convae import sweep as sweeping
+    from convae.sweep_results import table
+
+    found = sweeping.sweep(
+        config, ranges, overrides or [], trials=trials, workers=workers, storage=storage,
+        name=name, timeout=timeout,
+    )  # fmt: skip
+    print(json.dumps(found.record()) if as_json else table(found))
+    if found.stopped:
+        print(f"{found.stopped}; the same command goes on with {found.study}", file=sys.stderr)
+    if found.stopped or not found.best:
+        raise SystemExit(1)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def launch(
+    words: Annotated[
+        list[str], typer.Argument(metavar="-- train CONFIG ...", help="What each worker runs.")
+    ],
+    count: Annotated[int, typer.Option("-n", metavar="N", help="Workers on this machine.")] = 2,
+    deadline: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Until all have found each other.")
+    ] = 120.0,
+) -> None:
+    """Train with several workers on this machine, started and ended together."""
+    from convae import launch as launching
+
+    raise SystemExit(launching.launch(launching.workers(count, words), deadline))
+
+
+@app.command()
 def doctor(
     config: Annotated[
         str | None, typer.Argument(metavar="[CONFIG]", help="Whose decisions to show.")

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -24,6 +24,9 @@ class Section(BaseModel):
     """A frozen part of a config; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+Root = TypeVar("Root", bound=Section)
 
 
 def _both(value: object) -> object:
@@ -384,13 +387,20 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Confi
     return _check(tree, places, source)
 
 
-def _check(tree: dict[str, Any], places: Mapping[yamltree.KeyPath, str], source: str) -> Config:
+def validated(
+    root: type[Root], tree: dict[str, Any], places: Mapping[yamltree.KeyPath, str], source: str
+) -> Root:
+    """The Section that a YAML tree describes. Raises UserError with every error at once."""
     try:
-        config = Config.model_validate(_tuples(tree))
+        return root.model_validate(_tuples(tree))
     except ValidationError as error:
-        lines = _lines(tree, places, error.errors(include_url=False))
+        lines = _lines(root, tree, places, error.errors(include_url=False))
         count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
         raise UserError(f"{source}: {count}\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _check(tree: dict[str, Any], places: Mapping[yamltree.KeyPath, str], source: str) -> Config:
+    config = validated(Config, tree, places, source)
     model = config.model
     if problem := ledger.check(
         model.input_shape, model.encoder, model.decoder, config.output_shape
@@ -409,13 +419,15 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-def _lines(tree: Any, places: Mapping[yamltree.KeyPath, str], errors: list[Any]) -> list[str]:
+def _lines(
+    root: Any, tree: Any, places: Mapping[yamltree.KeyPath, str], errors: list[Any]
+) -> list[str]:
     """A line for each key that is wrong: place, key, what is wrong, what was received."""
     found: dict[tuple[str, str], tuple[list[str], str]] = {}
     for error in errors:
         if error["type"] == "too_short" and error["input"]:
             continue  # a list whose only layer is wrong is called empty, besides
-        path, section = _locate(tree, error)
+        path, section = _locate(root, tree, error)
         key = (yamltree.place_of(places, tuple(path)), ".".join(map(str, path)))
         told = error["type"] in {"missing", "extra_forbidden", "value_error"}
         received = "" if told else f". Received: {error['input']!r:.80}"
@@ -438,10 +450,10 @@ def _message(error: Any, path: list[str | int], section: Any) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _locate(tree: Any, error: Any) -> tuple[list[str | int], Any]:
+def _locate(root: Any, tree: Any, error: Any) -> tuple[list[str | int], Any]:
     """The way to the key in the YAML, without the tags that pydantic adds, and its section."""
     path: list[str | int] = []
-    section: Any = Config
+    section: Any = root
     choices: list[Any] = []
     node = tree
     for i, part in enumerate(error["loc"]):
@@ -450,7 +462,8 @@ def _locate(tree: Any, error: Any) -> tuple[list[str | int], Any]:
         if choice is not None and not (isinstance(node, dict) and part in node):
             section, choices = choice, []  # the tag of a union, which is no key of the YAML
             continue
-        named = isinstance(part, int) or part in known
+        free = isinstance(node, dict) and part in node  # a key that the user chose
+        named = isinstance(part, int) or part in known or free
         last = i == len(error["loc"]) - 1
         if not named and not (last and error["type"] in {"extra_forbidden", "missing"}):
             continue  # the name of a type in a union

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convae import loggers, runtime
+from convae import cluster, loggers, runtime
 from convae.backend import keras
 from convae.config import Config, Every
 from convae.data import TrainingData, load_training
@@ -130,6 +130,7 @@ def fit(
         variables = [v.numpy() for v in (*model.variables, *optimizer.variables)]
         run.save_checkpoint({**vars(state), "config": config.to_yaml()}, variables)
 
+    cluster.report_started()
     with recorded(run, model, began, [progress, *told]), interruptible() as interrupted:
         if not arrays:
             save()  # so that a run killed in its first epoch can go on, too

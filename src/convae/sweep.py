@@ -1,0 +1,221 @@
+"""Many trainings that look for good values of config keys: `convae sweep CONFIG sweep.yaml`.
+
+Each trial is a normal run, made by `convae train` in a process and a folder of its own; Optuna
+chooses its values, and ends it early if its validation loss is poor. All that is known of a study
+is in its storage, so that a killed sweep goes on, and several machines share one.
+
+    outputs/<study>/sweep.db                SQLite, unless another storage is named
+    outputs/<study>/trial-0003/             a run's folder, and train.log
+    outputs/<study>/best.yaml, sweep.png    see sweep_results.py
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from convae import processes, yamltree
+from convae.config import Config, Section, Size, load_config, validated
+from convae.errors import UserError
+from convae.sweep_results import Results, collect
+from convae.sweeper import Sweeper
+
+if TYPE_CHECKING:
+    import optuna
+
+KEPT_BACK = ("name", "output.folder")  # the sweep's own
+
+Number = int | float
+
+
+class Parameter(Section):
+    """The values that a config key may take: a range, or choices."""
+
+    low: Number | None = None
+    high: Number | None = None  # included
+    log: bool = False  # equal ratios are equally likely, not equal differences
+    choices: tuple[Any, ...] | None = None
+
+    @model_validator(mode="after")
+    def _range_or_choices(self) -> Parameter:
+        if self.choices is not None:
+            if self.low is not None or self.high is not None or self.log:
+                raise ValueError("takes choices, or low and high, not both")
+            if not self.choices or len(set(self.stored)) < len(self.choices):
+                raise ValueError("choices must be different values, at least one")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("needs low and high, or choices")
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high. Received: {self.low} and {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log: true needs low above 0. Received: {self.low}")
+        return self
+
+    @property
+    def stored(self) -> list[str]:
+        """The choices as Optuna keeps them: as JSON, for it takes no lists or mappings."""
+        return [json.dumps(choice) for choice in self.choices or ()]
+
+    @property
+    def extremes(self) -> list[str]:
+        """The values that must be possible if all are, as JSON."""
+        return self.stored or [json.dumps(self.low), json.dumps(self.high)]
+
+    def distribution(self) -> optuna.distributions.BaseDistribution:
+        """What Optuna draws from; integers if both ends are."""
+        from optuna import distributions
+
+        if self.choices is not None:
+            return distributions.CategoricalDistribution(self.stored)
+        low, high = self.low or 0, self.high or 0
+        if isinstance(low, int) and isinstance(high, int):
+            return distributions.IntDistribution(low, high, self.log)
+        return distributions.FloatDistribution(float(low), float(high), self.log)
+
+
+class Sweep(Section):
+    """A sweep.yaml."""
+
+    parameters: Annotated[dict[str, Parameter], Field(min_length=1)]
+    trials: Size = 20  # of the whole study, those before an interruption included
+    workers: Annotated[int, Field(ge=1, le=256)] = 1  # trials side by side on this machine
+    metric: Literal["val_loss", "val_excess", "loss"] = "val_loss"  # of the best epoch
+    pruner: Literal["median", "none"] = "median"
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @model_validator(mode="after")
+    def _grid_of_choices(self) -> Sweep:
+        ranges = [key for key, parameter in self.parameters.items() if not parameter.choices]
+        if self.sampler == "grid" and ranges:
+            raise ValueError(f"sampler: grid needs choices for every key; {ranges[0]} has a range")
+        return self
+
+
+def sweep(
+    config_path: str,
+    sweep_path: str,
+    overrides: Sequence[str] = (),
+    *,
+    trials: int | None = None,
+    workers: int | None = None,
+    storage: str | None = None,
+    name: str | None = None,
+    timeout: float | None = None,
+) -> Results:
+    """Run the study to its `trials`, `timeout` seconds or a Ctrl-C, and collect what came of it.
+
+    Options that are not None overrule those of the sweep's YAML. Progress goes to stderr.
+    Raises UserError before the first trial for all that can be known to be wrong.
+    """
+    # Everything that can be refused is refused before a folder is made.
+    tree, places = yamltree.read(Path(sweep_path), ())
+    for key, value in {"trials": trials, "workers": workers}.items():
+        if value is not None:
+            yamltree.override(tree, places, f"{key}={value}")
+    settings = validated(Sweep, tree, places, sweep_path)
+    config = load_config(config_path, overrides)
+    for key, parameter in settings.parameters.items():
+        place = yamltree.place_of(places, ("parameters", key))
+        check_parameter(config_path, overrides, key, parameter, place)
+    if timeout is not None and not timeout > 0:
+        raise UserError(f"--timeout: must be above 0 seconds. Received: {timeout:g}")
+    name = name or f"{config.name}-{Path(sweep_path).stem}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", name):
+        raise UserError(f"--name: must be letters, digits, - _ and dots. Received: {name!r:.80}")
+    folder = Path(config.output.folder) / name
+    study = open_study(settings, config, name, storage, folder)
+
+    sweeper = Sweeper(study, settings, config_path, list(overrides), config, folder)
+    deadline = time.monotonic() + timeout if timeout else math.inf
+    with readable_errors(name), processes.stop_requests() as received:
+        stopped = sweeper.run(deadline, received)
+    return collect(study, settings, config_path, overrides, folder, stopped)
+
+
+def check_parameter(
+    config_path: str, overrides: Sequence[str], key: str, parameter: Parameter, place: str
+) -> None:
+    """Raise UserError unless the config loads with each extreme of `parameter` at `key`."""
+    if key in KEPT_BACK:
+        raise UserError(f"{place}parameters.{key}: belongs to the sweep, which sets it itself")
+    for value in parameter.extremes:
+        try:
+            load_config(config_path, [*overrides, f"{key}={value}"])
+        except UserError as error:
+            raise UserError(
+                f"{place}parameters.{key}: a trial with {value} cannot be\n{error}"
+            ) from None
+
+
+def open_study(
+    settings: Sweep, config: Config, name: str, storage: str | None, folder: Path
+) -> optuna.Study:
+    """The study called `name`, begun now or before. Raises UserError if that was another one."""
+    try:
+        import optuna
+    except ImportError:
+        raise UserError("convae sweep needs Optuna: pip install 'convae[sweep]'") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with readable_errors(name):
+        if storage is None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"{folder}: the study's folder cannot be made: {error}") from None
+            patient = {"connect_args": {"timeout": 60}}  # while others write to the file
+            url = f"sqlite:///{folder.resolve() / 'sweep.db'}"
+            kept: Any = optuna.storages.RDBStorage(url, engine_kwargs=patient)
+        else:
+            kept = storage
+        study = optuna.create_study(
+            study_name=name, storage=kept, direction="minimize", load_if_exists=True
+        )
+    # The same config, but for what each machine has of its own.
+    tree = config.model_dump(mode="json", exclude={"output": True, "data": {"path"}})
+    wanted = settings.model_dump(mode="json", include={"parameters", "metric"})
+    now = json.loads(json.dumps({"config": tree, **wanted}))
+    before = study.user_attrs.get("settings")
+    if before is None:
+        study.set_user_attr("settings", now)
+    elif before != now:
+        keys = ", ".join(list(_differences(before, now))[:5])
+        raise UserError(
+            f"the study {name} was begun with other settings: {keys}. Trials of both cannot be "
+            "compared: take another --name, or go back to those settings"
+        )
+    return study
+
+
+@contextmanager
+def readable_errors(name: str) -> Iterator[None]:
+    """Turn what goes wrong with the storage into one message."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, ImportError) as error:
+        cause = str(error.__cause__ or error).splitlines()[0]
+        raise UserError(
+            f"the storage of the study {name} cannot be used: {cause:.300}. Without --storage, it "
+            "is a file in the study's folder"
+        ) from None
+
+
+def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    """The dotted keys at which two trees of JSON differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            yield from _differences(before.get(key), now.get(key), f"{path}{key}.")
+    elif before != now:
+        yield path.rstrip(".")
