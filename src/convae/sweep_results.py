@@ -161,7 +161,8 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
         for count in range(1, len(words) + 1):
             name = ".".join(words[-count:])
             others = (other for other in keys if other != key)
-            if not any(f".{other}".endswith(f".{name}") for other in others):
+            told = not any(f".{other}".endswith(f".{name}") for other in others)
+            if told and not name[0].isdecimal():  # the place in a list says nothing without it
                 break
         found[key] = name
     return found
@@ -212,11 +213,11 @@ def chart(results: Results, parameters: Mapping[str, Parameter]) -> Figure:
 
     with style.applied():
         names = short_names(list(parameters))
-        columns = min(3, len(parameters))
+        columns = 2 if len(parameters) in {2, 4} else min(3, len(parameters))
         rows = -(-len(parameters) // columns)
-        left, wide, gap, top, high = style.MARGIN + 56.0, 214.0, 70.0, 30.0, 190.0
-        width = left + columns * (wide + gap) - gap + style.MARGIN
-        width = max(width, 620.0)
+        left, gap, width = style.MARGIN + 50.0, 66.0, 860.0
+        room = width - left - style.MARGIN
+        wide = (room + gap) / columns - gap
         best = results.best
         counts = {
             outcome: sum(trial.outcome == outcome for trial in results.trials)
@@ -225,16 +226,15 @@ def chart(results: Results, parameters: Mapping[str, Parameter]) -> Figure:
         told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
         paper = style.sheet(
             width,
-            top + 300 + rows * (high + 78),
+            310 + rows * 260,
             f"Sweep {results.study}: {results.metric} of {len(results.trials)} trials",
             f"{told}. Best: {best.value:.5f}, {best.name}" if best else told,
         )
-        axes = paper.panel(left, top, width - left - style.MARGIN, 220)
-        _over_trials(axes, results)
+        _over_trials(paper.panel(left, 30, room, 210), results)
         for index, (key, parameter) in enumerate(parameters.items()):
             x = left + index % columns * (wide + gap)
-            y = top + 300 + index // columns * (high + 78)
-            _over_values(paper.panel(x, y, wide, high), results, key, parameter, names[key])
+            y = 330 + index // columns * 260
+            _over_values(paper.panel(x, y, wide, 180), results, key, parameter, names[key])
         return paper.figure
 
 
@@ -260,8 +260,9 @@ def _scatter(axes: Axes, xs: Mapping[str, float], results: Results) -> None:
             [xs[best.name]], [best.value], s=110, facecolors="none", edgecolors=style.VERMILION,
             linewidths=1.8, label="best",
         )  # fmt: skip
-    if _spread(results) > 10:
-        axes.set_yscale("log")
+    values = [trial.value for trial in results.trials if trial.value is not None]
+    if values and 0 < 10 * min(values) < max(values):
+        _log(axes, "y", min(values), max(values))
 
 
 def _over_trials(axes: Axes, results: Results) -> None:
@@ -275,7 +276,7 @@ def _over_trials(axes: Axes, results: Results) -> None:
         if trial.outcome == "complete" and trial.value is not None:
             so_far = min(so_far, trial.value)
         steps.append(so_far)
-    axes.step(list(order.values()), steps, where="post", color=style.LINE, zorder=1)
+    axes.step(list(order.values()), steps, where="post", color=style.SKY, zorder=1)
     _scatter(axes, order, results)
     failed = [order[trial.name] for trial in results.trials if trial.outcome == "failed"]
     if failed:
@@ -287,14 +288,22 @@ def _over_trials(axes: Axes, results: Results) -> None:
     axes.set_xlabel("trial, in the order of their beginning")
     axes.set_xlim(0.5, len(order) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
-    axes.legend(loc="upper right", ncols=4)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0.2)
 
 
 def _over_values(axes: Axes, results: Results, key: str, parameter: Parameter, name: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     if parameter.choices is None:
         xs = {trial.name: float(trial.parameters[key]) for trial in results.trials}
+        low, high = float(parameter.low or 0), float(parameter.high or 0)
         if parameter.log:
-            axes.set_xscale("log")
+            _log(axes, "x", low, high)
+        else:
+            room = (high - low) * 0.04
+            axes.set_xlim(low - room, high + room)
+            whole = isinstance(parameter.low, int) and isinstance(parameter.high, int)
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
     else:
         places = {value: float(place) for place, value in enumerate(parameter.stored)}
         xs = {trial.name: places[json.dumps(trial.parameters[key])] for trial in results.trials}
@@ -305,7 +314,14 @@ def _over_values(axes: Axes, results: Results, key: str, parameter: Parameter, n
     axes.set_title(f"by {name}")
 
 
-def _spread(results: Results) -> float:
-    """The largest value over the smallest, if all are positive; 1 without values."""
-    values = [trial.value for trial in results.trials if trial.value is not None]
-    return max(values) / min(values) if values and min(values) > 0 else 1.0
+def _log(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
+    """A log axis whose ticks are plain numbers: 1, 3, 10, ..., or as many as there is room for."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
+    axes.set(**{f"{which}scale": "log", f"{which}lim": (low / 1.15, high * 1.15)})
+    decades = math.log10(high / low)
+    subs = (1.0, 2.0, 5.0) if decades < 1.5 else (1.0, 3.0) if decades < 2.6 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 SAVING = 60.0  # seconds in which a trial that is stopped finishes its step and saves
 SEEN_SECONDS = 30.0  # a machine says so often that its trials are alive,
 STALE_SECONDS = 150.0  # and one that has not said so for so long is taken for dead
+TRAIN = (sys.executable, "-m", "convae", "train")
 STARTUP_TRIALS = 5  # before trials are compared with their median
 
 
@@ -146,8 +147,7 @@ class Sweeper:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self._gpus[slot])
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "train.log").open("ab") as log:
-            command = [sys.executable, "-m", "convae", "train", *words]
-            process = processes.start(command, stdout=log, stderr=log, env=environment)
+            process = processes.start([*TRAIN, *words], stdout=log, stderr=log, env=environment)
         self._jobs.append(Job(trial, process, slot, folder))
 
     def _follow(self, job: Job) -> None:
