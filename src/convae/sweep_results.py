@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -87,11 +87,19 @@ def collect(
     stopped: str,
 ) -> Results:
     """Read the study; write its best.yaml and sweep.png if a trial is complete."""
-    newest: dict[str, optuna.trial.FrozenTrial] = {}  # a trial that is tried again keeps its folder
+    from optuna.trial import TrialState
+
+    # A trial that was stopped and goes on is several of Optuna's, all with the same folder.
+    tries: dict[str, list[optuna.trial.FrozenTrial]] = {}
+    waiting = set()
     for one in study.get_trials(deepcopy=False):
-        if one.params:  # else it waits for its first try
-            newest[folder_of(one)] = one
-    trials = tuple(_trial(name, newest[name], settings) for name in sorted(newest))
+        if one.state == TrialState.WAITING:
+            waiting.add(folder_of(one))
+        elif one.params:
+            tries.setdefault(folder_of(one), []).append(one)
+    trials = tuple(
+        _trial(name, tries[name], name in waiting, settings.parameters) for name in sorted(tries)
+    )
     results = Results(study.study_name, settings.metric, trials, settings.trials, stopped, folder)
     if results.best:
         try:
@@ -111,26 +119,28 @@ def folder_of(trial: optuna.trial.FrozenTrial | optuna.trial.Trial) -> str:
     return str(trial.user_attrs.get("folder", f"trial-{trial.number:04d}"))
 
 
-def _trial(name: str, one: optuna.trial.FrozenTrial, settings: Sweep) -> Trial:
+def _trial(
+    name: str, tries: Sequence[optuna.trial.FrozenTrial], waits: bool, keys: Iterable[str]
+) -> Trial:
     from optuna.trial import TrialState
 
-    outcome: Outcome = {
+    outcomes: dict[TrialState, Outcome] = {
         TrialState.COMPLETE: "complete",
         TrialState.PRUNED: "pruned",
         TrialState.FAIL: "failed",
         TrialState.RUNNING: "running",
-        TrialState.WAITING: "interrupted",
-    }[one.state]  # type: ignore[assignment]
-    seen = one.intermediate_values
+    }
+    last = tries[-1]
+    seen = last.intermediate_values
     return Trial(
         name=name,
-        outcome=outcome,
+        outcome="interrupted" if waits else outcomes[last.state],
         value=min(seen.values()) if seen else None,
         epochs=max(seen, default=0),
-        seconds=one.duration.total_seconds() if one.duration else 0.0,
-        parameters={key: plain(one.params[key]) for key in settings.parameters},
-        reason=one.user_attrs.get("reason", ""),
-        run=one.user_attrs.get("run", ""),
+        seconds=sum(one.duration.total_seconds() for one in tries if one.duration),
+        parameters={key: plain(last.params[key]) for key in keys},
+        reason=last.user_attrs.get("reason", ""),
+        run=last.user_attrs.get("run", ""),
     )
 
 
