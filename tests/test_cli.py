@@ -11,7 +11,7 @@ from conftest import ROOT, Command, tiny
 MNIST = str(ROOT / "configs/mnist.yaml")
 COMMANDS = [
     "train", "eval", "export", "report", "runs", "compare", "config", "pack", "inspect", "size",
-    "explain", "doctor",
+    "explain", "sweep", "launch", "doctor",
 ]  # fmt: skip
 
 

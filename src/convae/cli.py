@@ -278,7 +278,10 @@ app.add_typer(laboratory.explain_app, name="explain")
 @app.command()
 def sweep(
     config: ConfigPath,
-    ranges: Annotated[str, typer.Argument(metavar="SWEEP", help="A YAML file of ranges.")],
+    ranges: Annotated[
+        str,
+        typer.Argument(metavar="SWEEP", help="A YAML file of ranges.", autocompletion=_configs),
+    ],
     overrides: Overrides = None,
     trials: Annotated[int | None, typer.Option(help="Of the study, old ones included.")] = None,
     workers: Annotated[int | None, typer.Option(help="Trials side by side.")] = None,
@@ -303,7 +306,10 @@ def sweep(
     )  # fmt: skip
     print(json.dumps(found.record()) if as_json else table(found))
     if found.stopped:
-        print(f"{found.stopped}; the same command goes on with {found.study}", file=sys.stderr)
+        terminal.say(f"{found.stopped}; the same command goes on with {found.study}")
+    elif found.best:
+        best = str(found.folder / "best.yaml")
+        suggest(shlex.join(["convae", "train", best]), silent=as_json)
     if found.stopped or not found.best:
         raise SystemExit(1)
 

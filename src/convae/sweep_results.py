@@ -199,12 +199,9 @@ def table(results: Results) -> str:
     if len(failed) > FAILED_SHOWN:
         lines.append(f"... and {len(failed) - FAILED_SHOWN} more, see their train.log")
     if best := results.best:
-        place = shlex.quote(str(results.folder / "best.yaml"))
-        chart_place = results.folder / "sweep.png"
         lines += [
             f"best: {results.metric} {best.value:.5f} ({best.name})",
-            f"chart: {chart_place}",
-            f"train it anew with: convae train {place}",
+            f"wrote {results.folder / 'best.yaml'} and {results.folder / 'sweep.png'}",
         ]
     elif results.trials:
         lines.append("no trial has come to its end: there is no best config")

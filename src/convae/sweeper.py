@@ -24,6 +24,7 @@ import numpy as np
 from convae import processes, runtime
 from convae.run import Run
 from convae.sweep_results import folder_of
+from convae.terminal import say
 
 if TYPE_CHECKING:
     import subprocess
@@ -188,7 +189,7 @@ class Sweeper:
             reason = last_words(job.folder / "train.log") or f"exit code {code}"
             job.trial.set_user_attr("reason", reason)
             self.study.tell(job.trial, state=TrialState.FAIL)
-            came_to = f"failed: {reason}"
+            came_to = f"failed: {reason[:120]}"
         say(f"{job.folder.name}: {came_to}  ({values})")
 
     def _stop(self) -> None:
@@ -263,11 +264,6 @@ def last_words(log: Path) -> str:
     with suppress(OSError):
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
         lines = [line for line in lines if line]
-        told = [line.removeprefix("convae: ") for line in lines if line.startswith("convae: ")]
-        return (told or lines or [""])[-1][:300]
+        told = [place for place, line in enumerate(lines) if line.startswith("convae: ")]
+        return " ".join(lines[told[-1] if told else -1 :]).removeprefix("convae: ")[:400]
     return ""
-
-
-def say(text: str) -> None:
-    """A line for the user; stdout is kept for what a program would read."""
-    print(text, file=sys.stderr, flush=True)
