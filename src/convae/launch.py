@@ -56,7 +56,12 @@ def launch(
         raise UserError(f"--deadline: must be above 0 seconds. Received: {deadline:g}")
     addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(len(commands)))
     cores = processes.shares(processes.available_cores(), len(commands))
-    gpus = processes.shares(processes.gpus(), len(commands))
+    gpus = processes.gpus()
+    visible = [{"CUDA_VISIBLE_DEVICES": ",".join(s)} for s in processes.shares(gpus, len(commands))]
+    if len(gpus) < len(commands):  # two workers cannot share one
+        visible = [{"CUDA_VISIBLE_DEVICES": "-1"} if gpus else {} for _ in commands]
+        if gpus:
+            _say(f"{len(gpus)} GPUs are too few for {len(commands)} workers: training on the CPU")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="convae-launch-")))
         received = stack.enter_context(processes.stop_requests())
@@ -67,7 +72,7 @@ def launch(
                 given = {
                     VARIABLE: tf_config(addresses, rank),
                     STARTED: str(folder / str(rank)),
-                    "CUDA_VISIBLE_DEVICES": ",".join(gpus[rank]) or "-1",
+                    **visible[rank],
                     "PYTHONUNBUFFERED": "1",  # a log is read while it grows
                 }
                 pipes = (

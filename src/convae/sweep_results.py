@@ -268,7 +268,7 @@ def _scatter(axes: Axes, xs: Mapping[str, float], results: Results) -> None:
             linewidths=1.8, label="best",
         )  # fmt: skip
     values = [trial.value for trial in results.trials if trial.value is not None]
-    if values and 0 < 10 * min(values) < max(values):
+    if values and 0 < 4 * min(values) < max(values):
         _log(axes, "y", min(values), max(values))
 
 
