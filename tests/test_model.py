@@ -43,6 +43,32 @@ STACKS = {
         "activation: sigmoid}]",
     ],
     "centred": ["model.centred=true"],
+    "resized to the nearest": [
+        "model.encoder=[{type: conv, filters: 4, kernel_size: 3, strides: [2, 4], padding: same}]",
+        "model.decoder=[{type: resize_conv, filters: 1, kernel_size: 3, strides: [2, 4],"
+        "activation: sigmoid}]",
+    ],
+    "resized between": [
+        "model.encoder=[{type: conv, filters: 4, kernel_size: 3, strides: 2, padding: same}]",
+        "model.decoder=[{type: resize_conv, filters: 1, kernel_size: [3, 5], strides: 2,"
+        "interpolation: bilinear, activation: sigmoid}]",
+    ],
+    "dealt out": [
+        "model.encoder=[{type: conv, filters: 4, kernel_size: 3, strides: [2, 4], padding: same}]",
+        "model.decoder=[{type: depth_to_space, filters: 3, kernel_size: 3, strides: [2, 4],"
+        "activation: relu}, {type: conv, filters: 1, kernel_size: 3, padding: same,"
+        "activation: sigmoid}]",
+    ],
+    "skips": [
+        "model.encoder=[{type: conv, filters: 3, kernel_size: 3, padding: same, name: full},"
+        "{type: conv, filters: 4, kernel_size: 3, strides: 2, padding: same, name: half},"
+        "{type: conv, filters: 5, kernel_size: 3, strides: 2, padding: same}]",
+        "model.decoder=[{type: depth_to_space, filters: 4, kernel_size: 3, strides: 2},"
+        "{type: resize_conv, filters: 3, kernel_size: 3, strides: 2, skip: half},"
+        "{type: conv, filters: 3, kernel_size: 3, padding: same, skip: full},"
+        "{type: conv_transpose, filters: 1, kernel_size: 3, padding: same, skip: full,"
+        "activation: sigmoid}]",
+    ],
     "mean squared error": [
         "model.decoder.3.activation=linear",
         "training.loss=mean_squared_error",

@@ -31,6 +31,10 @@ def arrays(count: int = 40, size: int = 28, channels: int = 1) -> tuple[Any, Any
     return images, reconstructions, np.arange(count) % 10
 
 
+def rows(images: Any, reconstructions: Any) -> dict[str, Any]:
+    return {"original": images, "reconstruction": reconstructions}
+
+
 def texts(figure: Figure) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
@@ -56,17 +60,37 @@ def figures(note: str | None = None) -> dict[str, Figure]:
         "loss": 0.06 + 0.2 / epochs,
         "val_loss": 0.059 + 0.2 / epochs,
     }
-    errors = {digit: {"excess": 0.001 * (i + 1)} for i, digit in enumerate(DIGITS)}
     codes = np.random.default_rng(0).random((3, 22, 22, 8), np.float32)
     return {
         "grid": plots.reconstruction_grid(
-            images, reconstructions, DATA, labels=labels, classes=DIGITS, note=note
+            rows(images, reconstructions), DATA, labels=labels, classes=DIGITS, note=note
         ),
-        "best": plots.best_and_worst(images, reconstructions, np.arange(40) / 1e3, DATA, note=note),
+        "best": plots.best_and_worst(
+            rows(images, reconstructions), np.arange(40) / 1e3, DATA, note=note
+        ),
         "curves": plots.training_curves(history, DATA, floor=0.0586, note=note),
-        "classes": plots.error_by_class(errors, 0.0055, DATA, baseline=0.2044, note=note),
         "maps": plots.feature_maps(images[:3], codes, reconstructions[:3], DATA, note=note),
     }
+
+
+def assert_readable(name: str, figure: Figure, folder: Path) -> None:
+    """Nothing is cut off at the edge, and no text lies on another."""
+    with Image.open(plots.save(figure, folder / "figure.png")) as image:
+        pixels = np.asarray(image.convert("L")).copy()
+    pixels[12:-12, 12:-12] = 255
+    assert np.all(pixels == 255), name
+    figure.canvas.draw()
+    words = [text for axes in figure.axes for text in axes.texts]
+    for axes in panels(figure):
+        (left, right), (low, high) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
+        words += [axes.xaxis.label, axes.yaxis.label, axes.title, axes._left_title]  # type: ignore[attr-defined]
+        words += [t for t in axes.get_xticklabels() if left <= t.get_position()[0] <= right]
+        words += [t for t in axes.get_yticklabels() if low <= t.get_position()[1] <= high]
+        if legend := axes.get_legend():
+            words += legend.get_texts()
+    boxes = [(t.get_text(), t.get_window_extent().padded(-2)) for t in words if t.get_text()]
+    for i, (word, box) in enumerate(boxes):
+        assert not [other for other, second in boxes[:i] if box.overlaps(second)], (name, word)
 
 
 @pytest.fixture(scope="module")
@@ -83,32 +107,16 @@ def test_every_figure_says_what_it_shows_and_of_which_data(noted: dict[str, Figu
     assert all(NOTE not in texts(figure) for figure in figures().values())
 
 
-def test_nothing_is_cut_off_at_the_edge(noted: dict[str, Figure], tmp_path: Path) -> None:
+def test_every_figure_is_whole_and_readable(noted: dict[str, Figure], tmp_path: Path) -> None:
     for name, figure in noted.items():
-        with Image.open(plots.save(figure, tmp_path / "figure.png")) as image:
-            pixels = np.asarray(image.convert("L")).copy()
-        pixels[12:-12, 12:-12] = 255
-        assert np.all(pixels == 255), name
-
-
-def test_no_text_lies_on_another(noted: dict[str, Figure]) -> None:
-    for name, figure in noted.items():
-        figure.canvas.draw()
-        words = [text for axes in figure.axes for text in axes.texts]
-        for axes in panels(figure):
-            (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-            words += [axes.xaxis.label, axes.yaxis.label]
-            words += [t for t in axes.get_xticklabels() if left <= t.get_position()[0] <= right]
-            words += [t for t in axes.get_yticklabels() if low <= t.get_position()[1] <= high]
-        boxes = [(t.get_text(), t.get_window_extent().padded(-2)) for t in words if t.get_text()]
-        for i, (word, box) in enumerate(boxes):
-            assert not [other for other, second in boxes[:i] if box.overlaps(second)], (name, word)
+        assert_readable(name, figure, tmp_path)
 
 
 def test_the_grid_has_a_column_for_each_class() -> None:
     images, reconstructions, labels = arrays()
     labels = labels[::-1]
-    figure = plots.reconstruction_grid(images, reconstructions, DATA, labels=labels, classes=DIGITS)
+    both = rows(images, reconstructions)
+    figure = plots.reconstruction_grid(both, DATA, labels=labels, classes=DIGITS)
     shown = pictures(figure)
     assert len(shown) == 30
     for digit in range(10):
@@ -126,17 +134,56 @@ def test_the_grid_has_a_column_for_each_class() -> None:
 
 def test_the_grid_of_colour_images_without_labels() -> None:
     images, reconstructions, _ = arrays(3, 32, 3)
-    shown = pictures(plots.reconstruction_grid(images, reconstructions, DATA))
+    shown = pictures(plots.reconstruction_grid(rows(images, reconstructions), DATA))
     assert [picture.shape for picture in shown] == [(32, 32, 3)] * 6 + [(32, 32)] * 3
     error = np.abs(images[2] / 255 - reconstructions[2])
     np.testing.assert_allclose(shown[-1], error.mean(axis=-1))
+
+
+def test_a_grid_of_rows_of_different_sizes() -> None:
+    images, outputs, labels = arrays()
+    small = images[:, ::2, ::2]
+    figure = plots.reconstruction_grid(
+        {"input": small, "bicubic": outputs, "output": outputs * 0.5, "target": images},
+        DATA,
+        compared=("target", "output"),
+        title="Upscaling",
+        labels=labels,
+        classes=DIGITS,
+    )
+    shown = pictures(figure)
+    assert len(shown) == 50
+    np.testing.assert_allclose(shown[0], small[0, ..., 0] / 255)
+    np.testing.assert_allclose(shown[40], abs(images[0] / 255 - outputs[0] * 0.5)[..., 0])
+    drawn = figure.axes[0].images
+    assert drawn[0].get_extent()[1] == pytest.approx(
+        drawn[10].get_extent()[1]
+    )  # as large as theirs
+    assert texts(figure)[0] == "Upscaling"
+
+
+def test_bands_of_different_lengths() -> None:
+    images, outputs, _ = arrays()
+    bands = {"first": np.array([3, 5]), "second": np.array([7, 8, 9])}
+    says = f"{DATA}; scores"
+    figure = plots.bands_of_images(
+        rows(images, outputs),
+        bands,
+        np.arange(40) / 100,
+        DATA,
+        "Title",
+        says,
+        indices=range(100, 140),
+    )
+    assert len(pictures(figure)) == 2 * (2 + 3)
+    assert {"first", "second", "103", "0.0300", "109", "0.0900"} <= set(texts(figure))
 
 
 def test_the_grid_leaves_out_classes_without_an_image() -> None:
     images, reconstructions, labels = arrays(30)
     classes = [f"class {i}" for i in range(25)]
     figure = plots.reconstruction_grid(
-        images, reconstructions, DATA, labels=2 * labels, classes=classes
+        rows(images, reconstructions), DATA, labels=2 * labels, classes=classes
     )
     named = [text for text in texts(figure) if text.startswith("class ")]
     assert named == [f"class {i}" for i in range(0, 20, 2)]
@@ -146,11 +193,11 @@ def test_the_grid_leaves_out_classes_without_an_image() -> None:
 def test_best_and_worst_by_their_scores(score: str, best: int) -> None:
     images, reconstructions, _ = arrays()
     values = np.arange(40) / 1000
-    figure = plots.best_and_worst(images, reconstructions, values, DATA, score=score)
+    figure = plots.best_and_worst(rows(images, reconstructions), values, DATA, score=score)
     shown = pictures(figure)
     assert len(shown) == 40
     np.testing.assert_allclose(shown[0], images[best, ..., 0] / 255)
-    np.testing.assert_allclose(shown[1], reconstructions[best, ..., 0])
+    np.testing.assert_allclose(shown[10], reconstructions[best, ..., 0])
     np.testing.assert_allclose(shown[20], images[39 - best, ..., 0] / 255)
     words = texts(figure)
     assert words.index("best") < words.index("worst")
@@ -199,30 +246,6 @@ def test_training_curves_survive_a_loss_that_is_no_number() -> None:
     plots.training_curves(history, DATA, floor=0.05).canvas.draw()
 
 
-def test_bars_for_a_few_classes() -> None:
-    errors = {digit: {"excess": 0.001 * (i + 1)} for i, digit in enumerate(DIGITS)}
-    figure = plots.error_by_class(errors, 0.0055, DATA, baseline=0.2044)
-    (axes,) = panels(figure)
-    heights = [bar.get_height() for bar in axes.patches]  # type: ignore[attr-defined]
-    assert heights == [errors[digit]["excess"] for digit in DIGITS]
-    assert [label.get_text() for label in axes.get_xticklabels()] == DIGITS
-    assert axes.lines[0].get_ydata() == [0.0055, 0.0055]
-    assert "mean-image baseline 0.2044" in texts(figure)[1]
-    assert axes.get_ylabel() == plots.UNITS["excess"]
-
-
-@pytest.mark.parametrize(("count", "bars"), [(13, 13), (100, 41)])
-def test_bars_for_many_classes(count: int, bars: int) -> None:
-    errors = {f"class {i}": {"mse": (i * 37 % count + 1) / 1000} for i in range(count)}
-    figure = plots.error_by_class(errors, 0.03, DATA, score="mse")
-    (axes,) = panels(figure)
-    names = [label.get_text() for label in axes.get_yticklabels()]
-    assert len(names) == len(set(names)) == bars
-    assert names[0] == max(errors, key=lambda name: errors[name]["mse"])
-    assert ("(60 between)" in names) == (count == 100)
-    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the worst on top
-
-
 def test_feature_maps_state_the_size_of_the_code() -> None:
     images, reconstructions, _ = arrays(2)
     codes = np.zeros((2, 22, 22, 8), np.float32)
@@ -251,7 +274,7 @@ def test_files_are_whole_small_and_the_same_twice(noted: dict[str, Figure], tmp_
             assert "Software" not in image.info
             assert image.width <= 2 * 900
             assert len(np.unique(np.asarray(image.convert("L")))) > 50
-    assert len(list(tmp_path.iterdir())) == 6
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(

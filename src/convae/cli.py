@@ -148,6 +148,9 @@ def train(
 def evaluate(
     run: RunName = None,
     overrides: Overrides = None,
+    umap: Annotated[
+        bool, typer.Option("--umap", help="Map the codes by UMAP too; needs convae[umap].")
+    ] = False,
     outputs: Folder = "outputs",
     as_json: Json = False,
 ) -> None:
@@ -159,7 +162,7 @@ def evaluate(
     from convae.evaluate import evaluate as measure
     from convae.evaluate import summary
 
-    result = measure(found, words)
+    result = measure(found, words, umap)
     print(json.dumps(result, indent=2) if as_json else summary(found, result))
     suggest(f"open {found.path / 'report.html'} in a browser", silent=as_json)
 

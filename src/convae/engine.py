@@ -195,9 +195,14 @@ def _linear(spec: Layer, layer: Any, x: Any) -> Any:
 
 def _grown(x: Any, strides: tuple[int, int], interpolation: str) -> Any:
     """Images (N, H, W, C) `strides` times as large, as keras.layers.UpSampling2D makes them."""
+    (rows, columns), (_, height, width, channels) = strides, x.shape
     if interpolation == "nearest":
-        return tf.repeat(tf.repeat(x, strides[0], axis=1), strides[1], axis=2)
-    size = (x.shape[1] * strides[0], x.shape[2] * strides[1])
+        # Copies side by side in memory: first of each pixel, then of each line. tf.repeat tiles
+        # shapes in int32, of which oneDNN complains on processors without AVX-512.
+        x = tf.reshape(tf.concat([x] * columns, axis=3), (-1, height, width * columns, channels))
+        x = tf.concat([x] * rows, axis=2)
+        return tf.reshape(x, (-1, height * rows, width * columns, channels))
+    size = (height * rows, width * columns)
     return tf.cast(tf.image.resize(x, size, "bilinear"), x.dtype)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from convae import loggers, metrics, pictures, report, runtime, style
+from convae import latent, loggers, metrics, pictures, report, runtime, style
 from convae.data import load_test, load_training
 from convae.engine import Engine
 from convae.errors import UserError
@@ -28,11 +28,12 @@ TRAINED_NOTE = "trained on a bundled sample of 5,000 digits, not on the full MNI
 BATCH = 1000  # examples whose outputs are in memory at once
 
 
-def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate(run: Run, overrides: Sequence[str] = (), umap: bool = False) -> dict[str, Any]:
     """Measure `run` on its test images, write metrics, figures and report, return the metrics.
 
     `overrides` may change data and runtime, not the model. The same run gives the same files.
-    Raises UserError if the run has no weights or the data do not fit them.
+    `umap` adds a map of the codes by UMAP. Raises UserError if the run has no weights, the data do
+    not fit them, or there is nothing to map.
     """
     config = run.config_with(overrides)
     if (config.model, config.task) != (run.config.model, run.config.task):
@@ -40,6 +41,8 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
             "eval measures the model as it was trained: overrides cannot change model or task"
         )
     weights = run.best
+    if umap:
+        latent.check_umap(config)
     task = build_task(config)
     found = load_training(config.data, task.image_shape)
     training = replace(
@@ -78,11 +81,15 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "units": dict(task.units),
     }
     result["verdict"] = verdict(task, result)
+    codes = None
+    if latent.has_bottleneck(config):
+        codes = latent.look(model, config, examples.inputs, labels, umap)
+        result["latent"] = codes.measures
     run.write_json("metrics.json", result)
     note = TRAINED_NOTE if trained.get("sample") else None
     note = SAMPLE_NOTE if test.sample else note
     drawn = pictures.draw(
-        pictures.Seen(config, test, examples, scores, engine, model, result, baselines, note)
+        pictures.Seen(config, test, examples, scores, engine, model, result, baselines, codes, note)
     )
     if history:
         drawn["training"] = pictures.training_curves(
@@ -154,6 +161,12 @@ def summary(run: Run, result: dict[str, Any]) -> str:
             f"a score above {threshold['score']:.5f} is called an anomaly: "
             f"{threshold['detected']:.1%} of them are found, {threshold['false_alarms']:.1%} of "
             f"normal images are false alarms ({threshold['false_alarms_wanted']:.0%} on validation)"
+        )
+    found = result.get("latent", {})
+    if "neighbours_same_class" in found:
+        lines.append(
+            f"of the five images with the nearest codes {found['neighbours_same_class']:.1%} are "
+            f"of the same class (nearest pixels: {found['neighbours_same_class_pixels']:.1%})"
         )
     if not result["same_training_data"]:
         lines.append("the data found now are not the data that this run was trained on")

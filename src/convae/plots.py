@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "bands_of_images",
     "best_and_worst",
-    "error_by_class",
     "feature_maps",
     "log_scale",
     "reconstruction_grid",
@@ -40,7 +40,7 @@ NARROWEST = 520.0
 COLUMNS = 10
 ERRORS = "magma"  # black is no error; its lightness rises evenly, so it also reads in grey
 CODES = "viridis"
-HIGHER_IS_BETTER = {"psnr", "ssim"}
+HIGHER_IS_BETTER = {"psnr", "ssim", "iou", "accuracy", "auroc"}
 UNITS = {
     "bce": "binary cross-entropy (nats per pixel)",
     "floor": "entropy floor (nats per pixel)",
@@ -48,63 +48,55 @@ UNITS = {
     "mse": "mean squared error (grey scale 0 to 1)",
     "psnr": "PSNR (dB)",
     "ssim": "SSIM (1 is equal)",
+    "iou": "intersection over union (1 is perfect)",
+    "accuracy": "share of pixels that are right",
+    "auroc": "AUROC (1 is perfect, 0.5 a coin)",
 }
 
 
 @applied()
 def reconstruction_grid(
-    images: NDArray[np.uint8],
-    reconstructions: NDArray[np.floating],
+    rows: Mapping[str, NDArray[Any]],
     data: str,
     *,
+    compared: tuple[str, str] = ("original", "reconstruction"),
+    title: str = "Originals, their reconstructions, and the error",
     labels: NDArray[np.integer] | None = None,
     classes: Sequence[str] = (),
     note: str | None = None,
 ) -> Figure:
-    """Original, reconstruction and absolute error, one column for each of up to ten classes.
+    """Rows of images by what they are, then the absolute error between the two `compared`.
 
-    A column shows the first image of its class; `labels` (N,) index `classes`. Without labels the
-    columns are the first ten images. The error of RGB images is the mean over the channels.
+    There is a column for each of up to ten classes, which shows the first image of its class;
+    `labels` (N,) index `classes`. Without labels the columns are the first ten images. Rows may
+    differ in the size of their images, as what goes into an upscaling does. The error of RGB
+    images is the mean over the channels.
     """
-    names = _columns(len(images), labels, classes)
+    names = _columns(len(rows[compared[0]]), labels, classes)
     chosen = list(names)
-    original = images[chosen] / 255
-    error = np.abs(original - reconstructions[chosen]).mean(axis=-1, keepdims=True)
+    shown = {word: in_floats(images[chosen]) for word, images in rows.items()}
+    first, second = (shown[word] for word in compared)
+    error = np.abs(first - second).mean(axis=-1, keepdims=True)
     worst = float(max(error.max(initial=0), 0.01))
 
-    tile = _tile(images, TILE)
+    tile = tile_side(first, TILE)
     step, head = tile + GAP, 8.0 if labels is None else 26.0
+    foot = head + (len(rows) + 1) * step
     width = max(LEFT + len(chosen) * step - GAP + MARGIN, NARROWEST)
-    title = "Originals, their reconstructions, and the error"
-    paper = sheet(width, head + 3 * step + 40, title, data, note)
-    rows = {
-        "original": original,
-        "reconstruction": reconstructions[chosen],
-        "absolute error": error,
-    }
-    for row, (word, pictures) in enumerate(rows.items()):
-        top = head + row * step
-        paper.text(LEFT - 10, top + tile / 2, word, ha="right")
-        look: dict[str, Any] = {"cmap": ERRORS, "vmax": worst} if pictures is error else {}
-        for column, picture in enumerate(pictures):
-            paper.image(_drawable(picture), LEFT + column * step, top, tile, **look)
+    paper = sheet(width, foot + 40, title, data, note)
+    draw_rows(paper, shown, head, tile)
+    draw_rows(paper, {"absolute error": error}, foot - step, tile, cmap=ERRORS, vmax=worst)
     size = style.TEXT if max(map(len, names.values()), default=0) < 7 else style.SMALL
     for column, name in enumerate(names.values()):
-        paper.text(
-            LEFT + column * step + tile / 2,
-            12,
-            _short(name, int(step / 6.3)),
-            ha="center",
-            size=size,
-        )
-    _scale(paper, LEFT, head + 3 * step + 4, worst, "absolute error (grey scale 0 to 1)")
+        x, word = LEFT + column * step + tile / 2, short(name, int(step / 6.3))
+        paper.text(x, 12, word, ha="center", size=size)
+    _scale(paper, LEFT, foot + 4, worst, "absolute error (grey scale 0 to 1)")
     return paper.figure
 
 
 @applied()
 def best_and_worst(
-    images: NDArray[np.uint8],
-    reconstructions: NDArray[np.floating],
+    rows: Mapping[str, NDArray[Any]],
     scores: NDArray[np.floating],
     data: str,
     *,
@@ -112,42 +104,52 @@ def best_and_worst(
     indices: Sequence[int] | NDArray[np.integer] | None = None,
     note: str | None = None,
 ) -> Figure:
-    """The ten best and the ten worst reconstructions under their originals, with their scores.
+    """The ten best and the ten worst outputs among `rows` of images, with their scores.
 
-    `scores` (N,) are values of `score`, a key of `metrics.SCORES`; below each stands the image's
-    own and its index, which is its place in the arrays or what `indices` (N,) say.
+    `scores` (N,) are values of `score`, a key of UNITS; below each stands the image's own and its
+    index, which is its place in the arrays or what `indices` (N,) say.
     """
     order = np.argsort(-scores if score in HIGHER_IS_BETTER else scores, kind="stable")
     count = min(COLUMNS, len(order))
+    title = f"The {count} best and the {count} worst"
     bands = {"best": order[:count], "worst": order[::-1][:count]}
-
-    tile = _tile(images, TILE)
-    step = tile + GAP
-    band = 2 * step + 78
-    width = max(LEFT + count * step - GAP + MARGIN, NARROWEST)
-    title = f"The {count} best and the {count} worst reconstructions"
     says = f"{data}; below each its {UNITS[score]} and its index"
-    paper = sheet(width, 2 * band - 8, title, says, note)
+    return bands_of_images(rows, bands, scores, data, title, says, indices=indices, note=note)
+
+
+@applied()
+def bands_of_images(
+    rows: Mapping[str, NDArray[Any]],
+    bands: Mapping[str, NDArray[np.integer]],
+    scores: NDArray[np.floating],
+    data: str,
+    title: str,
+    says: str,
+    *,
+    indices: Sequence[int] | NDArray[np.integer] | None = None,
+    note: str | None = None,
+) -> Figure:
+    """For each of `bands`, the images of `rows` at its places, and below each its score and index.
+
+    `says` is the line below the title, which begins with `data`.
+    """
+    tile = tile_side(next(iter(rows.values())), TILE)
+    step, count = tile + GAP, max(map(len, bands.values()))
+    band = len(rows) * step + 78
+    width = max(LEFT + count * step - GAP + MARGIN, NARROWEST)
+    paper = sheet(width, len(bands) * band - 8, title, says, note)
     for number, (word, chosen) in enumerate(bands.items()):
         top = number * band
         paper.text(LEFT, top + 12, word, weight="bold")
-        top += 26
-        paper.text(LEFT - 10, top + tile / 2, "original", ha="right")
-        paper.text(LEFT - 10, top + step + tile / 2, "reconstruction", ha="right")
+        shown = {name: in_floats(images[chosen]) for name, images in rows.items()}
+        draw_rows(paper, shown, top + 26, tile)
+        below = top + 26 + len(rows) * step
         for column, index in enumerate(chosen):
-            x = LEFT + column * step
-            paper.image(_drawable(images[index] / 255), x, top, tile)
-            paper.image(_drawable(reconstructions[index]), x, top + step, tile)
-            middle, below = x + tile / 2, top + 2 * step
-            paper.text(middle, below + 8, _number(scores[index]), ha="center")
-            paper.text(
-                middle,
-                below + 24,
-                f"{index if indices is None else indices[index]:,}",
-                ha="center",
-                size=style.SMALL,
-                color=style.GREY,
-            )
+            middle = LEFT + column * step + tile / 2
+            paper.text(middle, below + 8, number_word(scores[index]), ha="center")
+            place = f"{index if indices is None else indices[index]:,}"
+            small: dict[str, Any] = {"size": style.SMALL, "color": style.GREY}
+            paper.text(middle, below + 24, place, ha="center", **small)
     return paper.figure
 
 
@@ -204,72 +206,13 @@ def training_curves(
     axes.set_title(f"{what} ({unit}, log scale)" if unit else f"{what} (log scale)")
     axes.plot(epochs, above, color=style.BLUE, **look)
     last: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "top"}
-    axes.annotate(_number(above[-1]), (epochs[-1], above[-1]), (4, -7), **last)
+    axes.annotate(number_word(above[-1]), (epochs[-1], above[-1]), (4, -7), **last)
     log_scale(axes, above)
 
     if changes:
         panels[2].set_title("learning rate")
         panels[2].plot(epochs, rates, color=style.GREEN, **look)
         panels[2].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    return paper.figure
-
-
-@applied()
-def error_by_class(
-    classes: Mapping[str, Mapping[str, float]],
-    mean: float,
-    data: str,
-    *,
-    score: str = "excess",
-    baseline: float | None = None,
-    note: str | None = None,
-) -> Figure:
-    """A bar for each class; `classes` is what `metrics.per_class` gives, `score` a key of it.
-
-    `mean` is the score over all images (dashed); `baseline` is that of the mean image, in words
-    only: beside it the bars would vanish. Up to 12 classes stand as they come; more lie on their
-    side, worst first, and of more than 40 the 20 worst and the 20 best are shown.
-    """
-    title = "Quality by class" if score in HIGHER_IS_BETTER else "Error by class"
-    says = f"{data}; mean {_number(mean)}"
-    if baseline is not None:
-        says += f", mean-image baseline {_number(baseline)}"
-    values = {name: scores[score] for name, scores in classes.items()}
-    line: dict[str, Any] = {"color": style.VERMILION, "linestyle": "--", "linewidth": 1.5}
-    if len(values) <= 12:
-        paper = sheet(700, 300, title, says, note)
-        axes = paper.panel(MARGIN + 56, 16, 556, 230)
-        axes.bar(range(len(values)), list(values.values()), color=style.BLUE, width=0.7)
-        axes.set_xticks(range(len(values)), [_short(name, 11) for name in values])
-        axes.set_xlabel("class")
-        axes.set_ylabel(UNITS[score])
-        axes.grid(False, axis="x")
-        axes.axhline(mean, **line)
-        side: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "va": "center"}
-        axes.annotate("mean", (1.01, mean), color=style.VERMILION, **side)
-        ends: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "size": style.SMALL}
-        clear = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        for place, value in enumerate(values.values()):
-            axes.annotate(_number(value), (place, value), (0, 4), bbox=clear, **ends)
-        return paper.figure
-
-    ranked = sorted(values, key=values.__getitem__, reverse=score not in HIGHER_IS_BETTER)
-    if len(ranked) > 40:
-        says += f"; the 20 worst and the 20 best of {len(ranked)} classes"
-        between = f"({len(ranked) - 40} between)"
-        ranked = [*ranked[:20], between, *ranked[-20:]]
-        values[between] = 0.0
-    height = 17.0 * len(ranked)
-    paper = sheet(700, height + 76, title, says, note)
-    axes = paper.panel(MARGIN + 150, 24, 470, height)
-    axes.barh(range(len(ranked)), [values[name] for name in ranked], color=style.BLUE, height=0.7)
-    axes.set_yticks(range(len(ranked)), [_short(name, 22) for name in ranked])
-    axes.set_ylim(len(ranked) - 0.4, -0.6)
-    axes.set_xlabel(UNITS[score])
-    axes.grid(False, axis="y")
-    axes.axvline(mean, **line)
-    top: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
-    axes.annotate("mean", (mean, 1.005), color=style.VERMILION, **top)
     return paper.figure
 
 
@@ -290,7 +233,7 @@ def feature_maps(
     """
     channels = min(codes.shape[-1], 16)
     room = TILE if channels <= 8 else 42.0
-    tile, code_tile = _tile(images, room), _tile(codes, room)
+    tile, code_tile = tile_side(images, room), tile_side(codes, room)
     row_step, step = max(tile, code_tile) + GAP, code_tile + GAP
     left, head, aside = MARGIN + 20, 26.0, 24.0
     first = left + tile + aside  # the left edge of the code
@@ -306,8 +249,8 @@ def feature_maps(
 
     for row, image in enumerate(images):
         top = head + row * row_step + (row_step - GAP - tile) / 2
-        paper.image(_drawable(image / 255), left, top, tile)
-        paper.image(_drawable(reconstructions[row]), right, top, tile)
+        paper.image(drawable(image / 255), left, top, tile)
+        paper.image(drawable(reconstructions[row]), right, top, tile)
     paper.text(left + tile / 2, 12, "input", ha="center")
     paper.text(right + tile / 2, 12, "reconstruction", ha="center")
     for channel in range(channels):
@@ -325,12 +268,28 @@ def feature_maps(
     return paper.figure
 
 
-def _tile(images: NDArray[Any], room: float) -> float:
+def draw_rows(
+    paper: Sheet, rows: Mapping[str, NDArray[Any]], top: float, tile: float, **look: Any
+) -> None:
+    """Draw rows of images (N, H, W, C) in [0, 1], a square of side `tile` each, beside words."""
+    for row, (word, images) in enumerate(rows.items()):
+        y = top + row * (tile + GAP)
+        paper.text(LEFT - 10, y + tile / 2, "\n".join(textwrap.wrap(word, 15)), ha="right")
+        for column, image in enumerate(images):
+            paper.image(drawable(image), LEFT + column * (tile + GAP), y, tile, **look)
+
+
+def in_floats(images: NDArray[Any]) -> NDArray[Any]:
+    """Grey values in [0, 1] of images that are bytes, or that have them already."""
+    return images / 255 if images.dtype == np.uint8 else images
+
+
+def tile_side(images: NDArray[Any], room: float) -> float:
     """The side in points of images (N, H, W, C) as large as they get in a square of `room`."""
     return float(max(images.shape[1:3]) * style.zoom(images[0], room))
 
 
-def _drawable(image: NDArray[np.floating]) -> NDArray[np.floating]:
+def drawable(image: NDArray[np.floating]) -> NDArray[np.floating]:
     """(H, W) of a grey image, (H, W, 3) of a colour one, kept within [0, 1]."""
     return np.asarray(np.clip(image[..., 0] if image.shape[-1] == 1 else image, 0, 1))
 
@@ -382,9 +341,11 @@ def _code_size(image: tuple[int, ...], code: tuple[int, ...]) -> str:
     return f"code {'x'.join(map(str, code))} = {here:,} numbers for {there:,} {what} ({ratio})"
 
 
-def _number(value: float) -> str:
+def number_word(value: float) -> str:
+    """Four digits behind the point, where they say something."""
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.4f}"
 
 
-def _short(name: str, length: int) -> str:
+def short(name: str, length: int) -> str:
+    """A name, cut where it is longer than `length`."""
     return name if len(name) <= length else name[: length - 1] + "…"
