@@ -97,6 +97,76 @@ def test_a_kernel_larger_than_its_input_is_named() -> None:
     assert "larger than its input of 26x26" in text
 
 
+UNET = (
+    "model.encoder=[{type: conv, filters: 4, kernel_size: 3, padding: same, name: full},"
+    "{type: conv, filters: 4, kernel_size: 3, strides: 2, padding: same, name: half},"
+    "{type: conv, filters: 4, kernel_size: 3, strides: 2, padding: same}]",
+    "model.decoder=[{type: resize_conv, filters: 4, kernel_size: 3, strides: 2},"
+    "{type: depth_to_space, filters: 4, kernel_size: 3, strides: 2, skip: half},"
+    "{type: conv, filters: 1, kernel_size: 3, padding: same, skip: full, activation: sigmoid}]",
+)
+
+
+def test_a_skip_names_an_encoder_layer_of_its_size() -> None:
+    config = load_config(MNIST, UNET)
+    assert [layer.skip for layer in config.model.decoder] == [None, "half", "full"]
+    unknown = message(MNIST, *UNET, "model.decoder.1.skip=halves")
+    assert "the encoder has no layer called halves; layers of that size: half" in unknown
+    large = message(MNIST, *UNET, "model.decoder.1.skip=full")
+    assert "skip: full gives 28x28, but is to be joined to 14x14" in large
+    assert "layers of that size: half" in large
+    early = message(MNIST, *UNET, "model.encoder.1.skip=full")
+    assert "skip: only a layer of the decoder can take one" in early
+    twice = message(MNIST, *UNET, "model.encoder.1.name=full")
+    assert "two layers are called full" in twice
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["model.decoder.3.activation=softmax"], ["binary_crossentropy needs", "sigmoid"]),
+        (["model.decoder.3.activation=linear"], ["binary_crossentropy needs", "sigmoid"]),
+        (
+            ["model.decoder.3.activation=softmax", "training.loss=mean_squared_error"],
+            ["mean_squared_error needs", "linear, sigmoid"],
+        ),
+        (["training.loss=sparse_categorical_crossentropy"], ["softmax. Received: sigmoid"]),
+        (
+            ["training.loss=sparse_categorical_crossentropy", "model.decoder.3.activation=softmax"],
+            ["task.type: reconstruct needs training.loss: binary_crossentropy"],
+        ),
+        (["task={type: segment}"], ["segment needs training.loss: sparse_categorical"]),
+        (["task={type: segment, digits: [4, 2]}"], ["digits must be [fewest, most]"]),
+        (["task={type: upscale, factor: 1}"], ["task.factor", "greater than or equal to 2"]),
+        (["task={type: paint}"], ["task", "paint"]),
+        (["task={type: denoise, noise: {type: hum}}"], ["task.noise", "hum"]),
+        (["task={type: anomaly, false_alarms: 1.5}"], ["task.false_alarms", "1.5"]),
+        ([UNET[0], UNET[1], "model.decoder.0.dilation_rate=2"], ["dilat"]),
+        ([UNET[0], UNET[1], "model.decoder.0.padding=valid"], ["padding"]),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together(overrides: list[str], parts: list[str]) -> None:
+    text = message(MNIST, *overrides)
+    for part in parts:
+        assert part in text, text
+
+
+def test_a_decoder_that_misses_the_size_of_the_task_is_mended() -> None:
+    upscale = ["task={type: upscale, factor: 2}", "model.input_shape=[14, 14, 1]"]
+    stack = [
+        "model.encoder=[{type: conv, filters: 4, kernel_size: 3, padding: same}]",
+        "model.decoder=[{type: conv_transpose, filters: 4, kernel_size: 3, padding: same},"
+        "{type: conv, filters: 1, kernel_size: 3, padding: same, activation: sigmoid}]",
+    ]
+    text = message(MNIST, *upscale, *stack)
+    assert "the decoder gives 14x14x1, but the task asks for 28x28x1" in text
+    assert "smallest mend: " in text
+    mended = "model.decoder.0.strides=2"
+    assert load_config(MNIST, [*upscale, *stack, mended]).output_shape == (28, 28, 1)
+    text = message(MNIST, *upscale, *stack, mended, "task.factor=3")
+    assert "the decoder gives 28x28x1, but the task asks for 42x42x1" in text
+
+
 def test_base_is_merged_key_by_key(tmp_path: Path) -> None:
     write(tmp_path, "training: {epochs: 7, schedule: {type: one_cycle, warmup: 0.3}}", "a.yaml")
     (tmp_path / "b.yaml").write_text("base: a.yaml\ntraining:\n  schedule: {type: constant}\n")

@@ -241,3 +241,36 @@ def test_without_ssim_the_other_scores_are_the_same() -> None:
     assert set(scores) - set(fewer) == {"ssim"}
     for name, values in fewer.items():
         np.testing.assert_array_equal(values, scores[name])
+
+
+@given(st.data())
+def test_auroc_is_the_share_of_pairs_in_order(data: st.DataObject) -> None:
+    levels = st.integers(0, 5)  # few, so that there are ties
+    above, below = (
+        np.array(data.draw(st.lists(levels, min_size=1, max_size=12))) / 4 for _ in range(2)
+    )
+    expected = np.mean([(p > n) + (p == n) / 2 for p in above for n in below])
+    scores = np.concatenate([above, below])
+    positive = np.arange(len(scores)) < len(above)
+    order = np.array(data.draw(st.permutations(range(len(scores)))))
+    assert metrics.auroc(scores[order], positive[order]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("positive", [[True, True], [False, False]])
+def test_auroc_needs_both_kinds(positive: list[bool]) -> None:
+    with pytest.raises(ValueError, match="positives and negatives"):
+        metrics.auroc(np.array([0.1, 0.2]), np.array(positive))
+
+
+def test_confusion_and_intersection_over_union_by_hand() -> None:
+    truth = np.array([[[0, 0, 1], [1, 1, 2]], [[0, 0, 0], [0, 0, 0]]], np.uint8)
+    found = np.array([[[0, 1, 1], [1, 2, 2]], [[0, 0, 0], [0, 0, 1]]])
+    counts = metrics.confusion(truth, found, 4)
+    assert counts.shape == (2, 4, 4)
+    np.testing.assert_array_equal(
+        counts[0], [[1, 1, 0, 0], [0, 2, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    )
+    np.testing.assert_array_equal(counts[1, 0], [5, 1, 0, 0])
+    assert counts.sum() == truth.size
+    iou = metrics.intersection_over_union(counts.sum(axis=0))
+    np.testing.assert_allclose(iou, [6 / 8, 2 / 5, 1 / 2, np.nan])

@@ -72,14 +72,14 @@ def test_bars_for_many_classes(count: int, bars: int) -> None:
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the worst on top
 
 
-@pytest.mark.parametrize(("score", "first"), [("psnr", "this run"), ("mse", "pca")])
+@pytest.mark.parametrize(("score", "first"), [("psnr", "this run"), ("mse", "PCA")])
 def test_the_best_way_stands_on_top(score: str, first: str) -> None:
     beside = {"mean_image": 12.0, "this run": 20.0, "pca": 11.5}
     figure = plots_charts.scores_beside_baselines(beside, WORDS, DATA, score)
     (axes,) = panels(figure)
     widths = [bar.get_width() for bar in axes.patches]  # type: ignore[attr-defined]
     assert widths == sorted(beside.values(), reverse=score == "psnr")
-    names = [t for t in texts(figure) if t in {"mean image", "this run", "pca"}]
+    names = [t for t in texts(figure) if t in {"mean image", "this run", "PCA"}]
     assert names[0] == first
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
     assert axes.get_xlabel() == plots.UNITS[score]

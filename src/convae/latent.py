@@ -6,7 +6,6 @@ that memory does not grow with the data.
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from dataclasses import dataclass
 from math import prod
@@ -145,8 +144,12 @@ def check_umap(config: Config) -> None:
     """Raise UserError if no map by UMAP can be made of this run."""
     if not has_bottleneck(config):
         raise UserError("--umap maps codes, but this run has none smaller than its images")
-    if importlib.util.find_spec("umap") is None:
-        raise UserError("--umap needs umap-learn: pip install 'convae[umap]'")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as below
+            import umap  # noqa: F401
+    except ImportError:
+        raise UserError("--umap needs umap-learn: pip install 'convae[umap]'") from None
 
 
 def umap_map(codes: Floats, seed: int) -> Floats:

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from convae import style
 from convae.plots import HIGHER_IS_BETTER, UNITS, number_word, short
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+NAMES = {"pca": "PCA", "gaussian": "Gaussian"}  # the others are words already
 
 
 @applied()
@@ -94,27 +98,33 @@ def scores_beside_baselines(
     """
     better = score in HIGHER_IS_BETTER
     ranked = sorted(scores, key=scores.__getitem__, reverse=better)
-    height = 40.0 * len(ranked)
+    height = 50.0 * len(ranked)
+    left = MARGIN + 300
     title = "This run beside simpler ways to the same end"
     says = f"{data}; {'higher' if better else 'lower'} is better"
-    paper = sheet(760, height + 60, title, says, note)
-    axes = paper.panel(MARGIN + 290, 4, 380, height)
+    paper = sheet(780, height + 52, title, says, note)
+    axes = paper.panel(left, 4, 390, height)
     colours = [style.BLUE if name == "this run" else style.SKY for name in ranked]
     values = [scores[name] for name in ranked]
-    axes.barh(range(len(ranked)), values, color=colours, height=0.62)
+    axes.barh(range(len(ranked)), values, color=colours, height=0.6)
     axes.set_ylim(len(ranked) - 0.5, -0.5)
     axes.set_yticks([])
     axes.set_xlabel(UNITS[score])
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.grid(False, axis="y")
     if score == "auroc":
         axes.set_xlim(0, 1)
         axes.axvline(0.5, color=style.GREY, linestyle="--", linewidth=1.2)
     for place, (name, value) in enumerate(zip(ranked, values, strict=True)):
-        y = 4 + height * (place + 0.5) / len(ranked)
-        said = short(words.get(name, ""), 46)
+        said = textwrap.wrap(words.get(name, ""), 52)
+        lines = [(NAMES.get(name, name.replace("_", " ")), style.TEXT, style.INK)]
+        lines += [(line, style.SMALL, style.GREY) for line in said]
         bold: dict[str, Any] = {"weight": "bold"} if name == "this run" else {}
-        paper.text(MARGIN + 280, y - 7 * bool(said), name.replace("_", " "), ha="right", **bold)
-        paper.text(MARGIN + 280, y + 8, said, ha="right", size=style.SMALL, color=style.GREY)
+        y = 4 + 50 * (place + 0.5) - 7 * len(said)
+        for number, (line, size, colour) in enumerate(lines):
+            paper.text(
+                left - 10, y + 14 * number, line, ha="right", size=size, color=colour, **bold
+            )
         digits = f"{value:.2f}" if score == "psnr" else number_word(value)
         ends: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
         clear = {"facecolor": "white", "edgecolor": "none", "pad": 1}
@@ -142,7 +152,7 @@ def anomaly_scores(
     )
     paper = sheet(860, 352, "Anomaly scores, and the threshold", says, note)
     low, high = np.quantile(scores, 0.001), np.quantile(scores, 0.999)
-    edges = np.geomspace(max(low, 1e-6), max(high, 2e-6), 61)
+    edges = np.geomspace(max(low, 1e-6), max(high, 2e-6), 41)
     left = paper.panel(MARGIN + 44, 26, 420, 270, "images with that score (% of their kind)")
     kinds = {"normal": (~anomalous, style.BLUE), "anomalies": (anomalous, style.VERMILION)}
     for kind, (chosen, colour) in kinds.items():
@@ -152,7 +162,7 @@ def anomaly_scores(
         left.stairs(shares, edges, fill=True, color=colour, alpha=0.45, label=label)
         left.stairs(shares, edges, color=colour, linewidth=1.2)
     line: dict[str, Any] = {"color": style.INK, "linestyle": "--", "linewidth": 1.5}
-    left.axvline(threshold["score"], label=f"threshold {threshold['score']:.4f}", **line)
+    left.axvline(threshold["score"], ymax=0.82, label=f"threshold {threshold['score']:.4f}", **line)
     left.set_xscale("log")
     left.set_xlim(edges[0], edges[-1])
     ticks = [d * 10.0**p for p in range(-6, 1) for d in (1, 2, 5)]

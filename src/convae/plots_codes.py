@@ -38,8 +38,8 @@ def code_maps(
     names = [short(name, 12) for name in classes] if labels is not None else []
     side = 440.0
     width = 2 * MARGIN + len(maps) * (side + 24) - 24
-    title = "A map of the codes: each point is an image" + ("" if labels is None else "'s code")
-    paper = sheet(width, side + 40, title, data, note)
+    says = f"{data}; a point for each image"
+    paper = sheet(width, side + 40, "A map of the codes", says, note)
     colours = style.class_colours(len(names))
     # Drawn in any order but that of the classes, the last of which would hide the others.
     dot: dict[str, Any] = {"s": 3.5, "linewidths": 0, "alpha": 0.8, "rasterized": True}

@@ -101,7 +101,7 @@ def confusion_matrix(
     axes.set_xticks(range(count), names, rotation=0 if max(map(len, names[:-1])) < 5 else 60)
     axes.set_yticks(range(count), names)
     axes.xaxis.set_label_position("top")
-    axes.set_xlabel("prediction")
+    axes.set_xlabel("prediction", labelpad=8)
     axes.set_ylabel("truth")
     axes.grid(False)
     axes.spines[:].set_visible(False)

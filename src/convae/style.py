@@ -36,11 +36,11 @@ BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 SKY, PURPLE, YELLOW = "#56B4E9", "#CC79A7", "#F0E442"
 INK, GREY, LINE = "#1F2933", "#5F6B7A", "#DDE2E8"
 NOTICE = "#FFF3D1"
-# Ten classes on INK, the background: of 30 candidates those whose least difference (CIE 1976), as
-# seen with normal, deuteranopic and protanopic vision (Machado et al. 2009), is the largest: 26.
+# Ten classes on INK, the background: of 48 candidates that are light enough, those whose nearest
+# two (CIE 1976) are 32 apart, and 22 with deuteranopia and protanopia (Machado et al. 2009).
 CLASSES = (
-    "#6A8CFF", "#F0E442", "#D55E00", "#88CCEE", "#AA4499",
-    "#FFFFFF", "#009E73", "#7B4F2C", "#B2DF8A", "#4B0092",
+    "#6A8CFF", "#F0E442", "#D55E00", "#8FA3B0", "#D9B3FF",
+    "#FFFFFF", "#00A86B", "#A0522D", "#B2DF8A", "#0072B2",
 )  # fmt: skip
 
 DOTS = 2  # pixels a point

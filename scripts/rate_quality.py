@@ -1,0 +1,63 @@
+"""What a number in the code is worth: the test error of runs with different codes, beside PCA.
+
+    python scripts/rate_quality.py RUN RUN ... [--output FILE.png]
+
+Runs are folders, ids or names in outputs/ that `convae eval` has measured. Prints a table and
+draws a chart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from convae import plots_charts, style
+from convae.errors import UserError
+from convae.run import Run
+from convae.tasks.task import code_size
+
+
+def measured(run: Run) -> tuple[int, float, float, int, str]:
+    """Code size, test MSE, PCA's, pixel values an image and the data's name, of an evaluated run.
+
+    Raises UserError if it was not evaluated, or not beside PCA.
+    """
+    path, config = run.path / "metrics.json", run.config
+    if not path.exists():
+        raise UserError(f"{run.path}: has no metrics.json; convae eval {run.path} makes it")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        errors = result["test"]["mse"], result["baselines"]["pca"]["mse"]
+    except KeyError:
+        raise UserError(f"{path}: has no MSE beside PCA's: its code is no bottleneck") from None
+    height, width, channels = config.model.input_shape
+    return code_size(config), *errors, height * width * channels, result["data"]["name"]
+
+
+def main() -> int:
+    """Print the table and draw the chart; 2 if a run cannot be shown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", metavar="RUN")
+    parser.add_argument("--outputs", default="outputs")
+    parser.add_argument("--output", type=Path, default=Path("docs/images/rate_quality.png"))
+    arguments = parser.parse_args()
+    try:
+        found = sorted(measured(Run.find(run, arguments.outputs)) for run in arguments.runs)
+        if len({row[3:] for row in found}) > 1:
+            raise UserError("the runs are of different data: one chart cannot hold them")
+    except UserError as error:
+        print(f"rate_quality: {error}")
+        return 2
+    print("| code | times smaller | test MSE | PCA | PCA's error is |\n|---|---|---|---|---|")
+    for size, ours, pca, pixels, _ in found:
+        print(f"| {size} | {pixels / size:.1f} | {ours:.5f} | {pca:.5f} | {pca / ours:.2f} times |")
+    sizes, ours_all, pca_all, all_pixels, names = zip(*found, strict=True)
+    chart = plots_charts.rate_quality(sizes, ours_all, pca_all, all_pixels[0], names[0])
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    print(f"\nwrote {style.save(chart, arguments.output)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
