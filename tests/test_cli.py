@@ -112,7 +112,7 @@ def test_eval_of_a_run(convae: Command, run: Path) -> None:
     )
     figures = {path.name: path.read_bytes() for path in (run / "figures").iterdir()}
     assert sorted(figures) == ["best_and_worst.png", "code.png", "error_by_class.png",
-                               "reconstructions.png", "training.png"]  # fmt: skip
+                               "reconstructions.png", "scores.png", "training.png"]  # fmt: skip
     # The same run gives the same files, and the words of a human stay off a program's stdout.
     assert (run / "report.html").stat().st_size > 50_000
     again = convae("eval", run.name)

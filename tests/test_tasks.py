@@ -175,7 +175,8 @@ def test_interpolation_keeps_what_is_flat_and_what_rises_evenly(data: TrainingDa
     assert set(baselines) == {"mean_image", "nearest", "bicubic"}
     for name in ("nearest", "bicubic"):
         found = baselines[name].outputs(flat)
-        assert (found.shape, found.dtype) == ((1, 28, 28, 1), np.float32)
+        assert found.shape == (1, 28, 28, 1)
+        assert found.dtype == np.float32
         np.testing.assert_allclose(found, 90 / 255, atol=1e-6)
     nearest, bicubic = (baselines[name].outputs(ramp)[0, ..., 0] for name in ("nearest", "bicubic"))
     np.testing.assert_allclose(nearest[::2], ramp[0, ..., 0].repeat(2, axis=1) / 255, atol=1e-6)
@@ -227,7 +228,8 @@ def test_landmarks_of_a_segmentation_are_the_entropy_of_the_shares(part: Part) -
     best, fixed = segment.landmarks(part, held_out)
     shares = np.bincount(held_out.targets.ravel(), minlength=11) / held_out.targets.size
     loss = -np.log(shares[held_out.targets.ravel()]).mean()
-    assert (best, fixed) == (0.0, pytest.approx(loss))
+    assert best == 0
+    assert fixed == pytest.approx(loss)
 
 
 def test_a_segmentation_is_scored_over_all_pixels(part: Part) -> None:
@@ -263,11 +265,11 @@ def test_the_threshold_is_a_quantile_of_normal_validation_images(data: TrainingD
 
     def score(held_out: Examples) -> metrics.Scores:
         seen.append(held_out)
-        return {"mse": np.linspace(0, 1, len(held_out))}
+        return {"score": np.linspace(0, 1, len(held_out))}
 
     selected = cast("TrainingData", SimpleNamespace(validation=validation))
     labels = np.array([3] * 10 + [1] * 10)
-    scores = {"mse": np.r_[np.linspace(0.5, 0.95, 10), np.linspace(0.8, 1.7, 10)]}
+    scores = {"score": np.r_[np.linspace(0.5, 0.95, 10), np.linspace(0.8, 1.7, 10)]}
     found = anomaly.further(scores, labels, selected, score)["threshold"]
     np.testing.assert_array_equal(seen[0].targets, validation.images)  # no anomaly among them
     assert found["score"] == pytest.approx(0.9)
@@ -279,11 +281,12 @@ def test_the_threshold_is_a_quantile_of_normal_validation_images(data: TrainingD
 def test_auroc_by_class_and_over_all() -> None:
     anomaly = task("anomaly")
     labels = np.array([3, 3, 1, 1, 2, 2])
-    scores = {"mse": np.array([0.1, 0.5, 0.6, 0.7, 0.3, 0.8])}
+    scores = {"score": np.array([0.1, 0.5, 0.6, 0.7, 0.3, 0.8]), "mse": np.arange(6.0)}
     summary = anomaly.summarize(scores, labels)
     assert summary["auroc"] == pytest.approx((4 + 1 + 2) / 8)
-    assert summary["normal_mse"] == pytest.approx(0.3)
-    assert summary["anomaly_mse"] == pytest.approx(0.6)
+    assert summary["auroc_mse"] == 1
+    assert summary["normal_score"] == pytest.approx(0.3)
+    assert summary["anomaly_score"] == pytest.approx(0.6)
     classes = anomaly.per_class(scores, labels, ["0", "1", "2", "3"])
     assert {name: found["auroc"] for name, found in classes.items()} == {"1": 1.0, "2": 0.75}
     for wrong in (np.full(6, 3), np.zeros(6, np.int64)):
@@ -329,3 +332,18 @@ def test_filters_are_tuned_on_validation_images(data: TrainingData) -> None:
         for name in found
     }
     assert all(quality[name] > quality["noisy_input"] for name in ("median", "gaussian"))
+
+
+def test_an_anomaly_is_what_is_missing_for_the_ink_there_is() -> None:
+    anomaly = task("anomaly")
+    images = np.zeros((2, 28, 28, 1), np.uint8)
+    images[:, 8:20, 8:20] = 255
+    outputs = (images / np.float32(255)).astype(np.float32)
+    assert (anomaly.scores(images, outputs)["score"] == 0).all()
+    off = outputs.copy()
+    off[0, ::2, ::2] += 0.3  # single pixels, here and there
+    off[1, 8:20, 8:20] -= 0.3 * np.sqrt(14 * 14 / 144)  # as much in square, but all together
+    scores = anomaly.scores(images, off.clip(0, 1))
+    assert scores["score"][1] > 3 * scores["score"][0]
+    blank = anomaly.scores(images[:1] * 0, off[:1] * 0)
+    assert np.isfinite(blank["score"]).all()  # no ink at all

@@ -164,4 +164,4 @@ def umap_map(codes: Floats, seed: int) -> Floats:
 
 def _flat(points: NDArray[Any]) -> Floats:
     scale = np.float32(255 if points.dtype == np.uint8 else 1)
-    return points.reshape(len(points), -1) / scale
+    return np.asarray(points.reshape(len(points), -1) / scale, np.float32)

@@ -157,7 +157,7 @@ def _rows(seen: Seen, places: Any, rival: bool = False) -> dict[str, NDArray[Any
 
 def _of_anomalies(seen: Seen, labels: NDArray[np.int64]) -> dict[str, Figure]:
     """Scores and threshold, the images that are hardest to tell, and how well each class is."""
-    data, note, scores = seen.test.name, seen.note, seen.scores["mse"]
+    data, note, scores = seen.test.name, seen.note, seen.scores["score"]
     anomalous = labels != getattr(seen.config.task, "normal", None)
     ranked = np.argsort(scores, kind="stable")
     highest = ranked[~anomalous[ranked]][::-1][:10]
@@ -178,7 +178,7 @@ def _of_anomalies(seen: Seen, labels: NDArray[np.int64]) -> dict[str, Figure]:
             scores[places],
             data,
             "The images that are hardest to tell",
-            f"{data}; below each its score, the mean squared error, and its index",
+            f"{data}; below each its anomaly score and its index",
             indices=places,
             note=note,
         ),
@@ -196,7 +196,7 @@ def _of_scenes(seen: Seen) -> dict[str, Figure]:
     data = f"{seen.test.name}, {len(seen.examples):,} scenes of its test images"
 
     def classes_found(places: Any) -> NDArray[np.int64]:
-        return seen.engine.predict(seen.examples.inputs[places]).argmax(axis=-1)
+        return np.asarray(seen.engine.predict(seen.examples.inputs[places]).argmax(axis=-1))
 
     few = slice(plots_tasks.COLUMNS)
     scenes, truth = seen.examples.inputs, seen.examples.targets[..., 0]
@@ -254,7 +254,7 @@ def _of_codes(seen: Seen, found: Latent) -> dict[str, Figure]:
     if strips:
         drawn["interpolation"] = plots_codes.interpolations(strips, data, note)
     if count > latent.NEAREST:
-        spaces = {"nearest codes": found.codes, "nearest pixels": inputs}
+        spaces: dict[str, NDArray[Any]] = {"nearest codes": found.codes, "nearest pixels": inputs}
         near = {word: latent.nearest(points, shown) for word, points in spaces.items()}
         drawn["neighbours"] = plots_codes.nearest_neighbours(
             targets, shown, near, labels, seen.classes, data, note

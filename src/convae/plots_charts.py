@@ -170,7 +170,7 @@ def anomaly_scores(
     left.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     left.set_xticks([], minor=True)
     left.set_ylim(0, left.get_ylim()[1] * 1.22)  # room for the legend
-    left.set_xlabel("anomaly score: mean squared error (log scale)")
+    left.set_xlabel("anomaly score (log scale)")
     left.legend(ncols=3, loc="upper left", columnspacing=1.2, handlelength=1.6)
 
     right = paper.panel(MARGIN + 544, 26, 270, 270, "anomalies found (%)")

@@ -41,7 +41,6 @@ def code_maps(
     says = f"{data}; a point for each image"
     paper = sheet(width, side + 40, "A map of the codes", says, note)
     colours = style.class_colours(len(names))
-    # Drawn in any order but that of the classes, the last of which would hide the others.
     dot: dict[str, Any] = {"s": 3.5, "linewidths": 0, "alpha": 0.8, "rasterized": True}
     for number, (word, points) in enumerate(maps.items()):
         axes = paper.panel(MARGIN + number * (side + 24), 26, side, side, word)
@@ -49,7 +48,8 @@ def code_maps(
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
-        axes.scatter(*points.T, c=colours[labels] if labels is not None else style.SKY, **dot)
+        colour = style.SKY if labels is None else colours[labels]
+        axes.scatter(points[:, 0], points[:, 1], c=colour, **dot)
         for index, name in enumerate(names):
             chosen = points[labels == index]
             if not len(chosen):
@@ -57,8 +57,8 @@ def code_maps(
             dark = float(colours[index] @ (0.2126, 0.7152, 0.0722)) < 0.35
             edge = withStroke(linewidth=3, foreground="white" if dark else style.INK)
             look: dict[str, Any] = {"ha": "center", "va": "center", "weight": "bold", "size": 15}
-            middle = np.median(chosen, axis=0)
-            axes.text(*middle, name, color=colours[index], path_effects=[edge], **look)
+            x, y = np.median(chosen, axis=0)
+            axes.text(x, y, name, color=colours[index], path_effects=[edge], **look)
     return paper.figure
 
 

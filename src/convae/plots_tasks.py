@@ -28,7 +28,7 @@ COLUMNS = 7
 
 def coloured(classes: NDArray[np.integer], count: int) -> NDArray[np.float64]:
     """RGB (N, H, W, 3) of class maps with `count` classes, the last of which is the background."""
-    return np.vstack([style.class_colours(count - 1), to_rgb(style.INK)])[classes]
+    return np.asarray(np.vstack([style.class_colours(count - 1), to_rgb(style.INK)])[classes])
 
 
 @applied()

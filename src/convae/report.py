@@ -24,8 +24,16 @@ from convae.run import Run
 CAPTIONS = {
     "training": "How the loss fell, and what is left of it above the lowest value possible.",
     "reconstructions": "One image of each class: what went in, what came out, and the difference.",
+    "segmentations": "Scenes, the class of each pixel, what was found, and where the two differ.",
+    "scores": "This run beside simpler ways to the same end.",
+    "anomaly_scores": "How the scores of normal and other images lie, and what a threshold does.",
+    "hardest": "Normal images that score high, and others that score low.",
     "best_and_worst": "The test images that came out best, and those that came out worst.",
     "error_by_class": "Which classes are harder than others.",
+    "confusion": "Which classes are taken for which.",
+    "code_map": "All codes in two dimensions: what lies together is alike to the encoder.",
+    "interpolation": "What the decoder makes of the codes between two images.",
+    "neighbours": "The images whose codes are nearest, beside those whose pixels are.",
     "code": "What the encoder makes of an image, channel by channel, and what comes back.",
 }
 # What of metrics.json has a place of its own; what a task adds stands below the metrics.
