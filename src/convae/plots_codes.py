@@ -54,7 +54,7 @@ def code_maps(
             chosen = points[labels == index]
             if not len(chosen):
                 continue
-            dark = float(colours[index] @ (0.2126, 0.7152, 0.0722)) < 0.35
+            dark = float(colours[index] @ (0.2126, 0.7152, 0.0722)) < 0.42
             edge = withStroke(linewidth=3, foreground="white" if dark else style.INK)
             look: dict[str, Any] = {"ha": "center", "va": "center", "weight": "bold", "size": 15}
             x, y = np.median(chosen, axis=0)
