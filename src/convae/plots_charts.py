@@ -199,7 +199,7 @@ def rate_quality(
     """The test MSE against the size of the code, of models and of PCA with as many components."""
     order = np.argsort(sizes)
     x, y, linear = (np.asarray(values, float)[order] for values in (sizes, ours, pca))
-    says = f"{data}; {pixels:,} pixel values an image; below each point how often PCA's error is it"
+    says = f"{data}; {pixels:,} pixel values an image; below each point PCA's error over it"
     paper = sheet(700, 380, "Rate and quality: what a number in the code is worth", says, note)
     axes = paper.panel(MARGIN + 60, 10, 560, 310)
     axes.plot(x, linear, "s--", color=style.ORANGE, label="PCA")
