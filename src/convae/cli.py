@@ -214,6 +214,49 @@ def compare(
 
 
 @app.command()
+def predict(
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="A run, or pretrained:NAME.", autocompletion=_runs),
+    ],
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILES", help="Images, folders, patterns; - reads names on stdin."),
+    ],
+    output: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Where to write; the run's predictions/.")
+    ] = None,
+    as_digit: Annotated[
+        bool,
+        typer.Option(
+            "--as-digit", help="Invert, cut and centre photographs as MNIST's digits are."
+        ),
+    ] = False,
+    outputs: Folder = "outputs",
+    as_json: Json = False,
+) -> None:
+    """Send image files through a model: reconstructed, denoised, upscaled, segmented or scored."""
+    from pathlib import Path
+
+    from convae.run import Run
+
+    names = [
+        name for word in files for name in (sys.stdin.read().split("\n") if word == "-" else [word])
+    ]
+    found = Run.find(run, outputs)
+    from convae import predict as prediction
+
+    folder = Path(output) if output else found.path / "predictions"
+    made = prediction.predict(found, [n for n in names if n], folder, as_digit=as_digit)
+    print(
+        json.dumps([vars(one) for one in made], indent=2)
+        if as_json
+        else prediction.told(made, folder)
+    )
+    suggest(f"look at {folder / 'overview.png'}", silent=as_json)
+
+
+@app.command()
 def export(
     run: RunName = None,
     formats: Annotated[
