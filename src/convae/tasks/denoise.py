@@ -68,7 +68,10 @@ Filter = Callable[[Images], Outputs]
 
 
 def filters() -> dict[str, tuple[str, list[float], Callable[[float], Filter]]]:
-    """Name -> (words, strengths to try, strength -> filter); empty without scikit-image."""
+    """Name -> (words, strengths to try, strength -> filter).
+
+    Empty without scikit-image: pip install 'convae[filters]'.
+    """
     try:
         from scipy import ndimage
         from skimage.restoration import denoise_tv_chambolle
