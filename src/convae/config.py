@@ -35,7 +35,11 @@ def _both(value: object) -> object:
 
 
 Size = Annotated[int, Field(ge=1)]
-Pair = Annotated[tuple[Size, Size], BeforeValidator(_both)]
+Side = Annotated[int, Field(ge=1, le=16_384)]  # pixels
+Pair = Annotated[tuple[Side, Side], BeforeValidator(_both)]
+Steps = Annotated[int, Field(ge=1, le=255)]  # more is a slip, and could keep the ledger busy
+Window = Annotated[tuple[Steps, Steps], BeforeValidator(_both)]
+Place = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]  # of a file; no control characters
 Extra = Annotated[
     tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], BeforeValidator(_both)
 ]
@@ -54,11 +58,11 @@ class Kernel(Section):
 
     type: str
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")] | None = None
-    filters: Size
-    kernel_size: Pair
-    strides: Pair = (1, 1)
+    filters: Annotated[int, Field(ge=1, le=2**20)]
+    kernel_size: Window
+    strides: Window = (1, 1)
     padding: Literal["valid", "same"] = "valid"
-    dilation_rate: Pair = (1, 1)
+    dilation_rate: Window = (1, 1)
     activation: Activation = "linear"
     use_bias: bool = True
     kernel_initializer: Initializer = "glorot_uniform"
@@ -124,13 +128,13 @@ class DepthToSpace(_Growing):
 
 
 Layer = Annotated[Conv | ConvTranspose | ResizeConv | DepthToSpace, Field(discriminator="type")]
-Stack = Annotated[tuple[Layer, ...], Field(min_length=1)]
+Stack = Annotated[tuple[Layer, ...], Field(min_length=1, max_length=100)]
 
 
 class Model(Section):
     """Layer by layer: what the encoder makes of an image, and the decoder of the code."""
 
-    input_shape: tuple[Size, Size, Literal[1, 3]] = (28, 28, 1)  # height, width, channels
+    input_shape: tuple[Side, Side, Literal[1, 3]] = (28, 28, 1)  # height, width, channels
     centred: bool = False  # the first layer gets 2x - 1 of images in [0, 1]: means near 0
     encoder: Stack
     decoder: Stack
@@ -214,14 +218,14 @@ Task = Annotated[Reconstruct | Denoise | Upscale | Segment | Anomaly, Field(disc
 class Data(Section):
     """Where images come from and how they are split."""
 
-    path: str | None = None  # npz, npy, folder of IDX files, folder of images; null: `name`
+    path: Place | None = None  # npz, npy, folder of IDX files, folder of images; null: `name`
     name: Literal["mnist", "fashion_mnist"] = "mnist"
     download: bool = True
     allow_sample: bool = True  # of MNIST; nothing stands in for Fashion-MNIST
     resize: Pair | None = None  # height, width
     fit: Literal["cover", "stretch"] = "cover"  # cover: keep the aspect, cut off what stands out
     crop: Literal["random"] | None = None  # of model.input_shape, out of larger images
-    cache: str | None = None  # where folders of images are packed; null: ~/.cache/convae
+    cache: Place | None = None  # where folders of images are packed; null: ~/.cache/convae
     subset: Size | None = None  # the first so many training images
     validation_split: Fraction = 0.2
     test_split: Fraction = 0.1  # only for data that come without a test part
@@ -300,7 +304,7 @@ class Runtime(Section):
 class Output(Section):
     """Where runs are kept, and who else is told of them."""
 
-    folder: str = "outputs"
+    folder: Place = "outputs"
     tensorboard: bool = False  # event files in the run's folder tensorboard/
     mlflow: bool | Annotated[str, Field(min_length=1)] = False  # a folder, sqlite:///FILE, or true
 

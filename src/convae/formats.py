@@ -35,9 +35,13 @@ Side = Literal["train", "test"]
 
 CHUNK = 1 << 20
 MAX_RATIO = 1032  # what DEFLATE, in zip and gzip, can make of one byte
+BOMB_BYTES, BOMB_RATIO = 2**28, 100  # what unpacks to more than both is no set of images
 MAX_CLASSES = 10_000
 BROKEN = (  # what the readers of the standard library and NumPy raise at damaged bytes
+    ArithmeticError,
     EOFError,
+    LookupError,
+    MemoryError,
     NotImplementedError,
     OSError,
     RuntimeError,
@@ -190,6 +194,10 @@ def _member(archive: zipfile.ZipFile, path: Path, key: str) -> NDArray[Any]:
             raise UserError(f"{where}: labels must be whole numbers. Received: dtype {dtype}")
         size = math.prod(shape) * dtype.itemsize
         there = min(info.file_size, path.stat().st_size * MAX_RATIO) - stream.tell()
+        if key.startswith("y_"):
+            _refuse_bomb(path, math.prod(shape) * np.dtype(np.int64).itemsize, where)
+        elif info.compress_type == zipfile.ZIP_DEFLATED:
+            _refuse_bomb(path, size, where)
         if size != info.file_size - stream.tell() or size > there:
             raise UserError(
                 f"{where}: its header promises {size:,} bytes {shape}, the file holds {there:,}"
@@ -268,6 +276,16 @@ def _npy_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, n
             "refused. Save a plain array of dtype uint8"
         )
     return shape, fortran, dtype
+
+
+def _refuse_bomb(path: Path, size: int, where: object) -> None:
+    """Stop where a small file asks for much memory."""
+    packed = path.stat().st_size
+    if size > max(BOMB_BYTES, BOMB_RATIO * packed):
+        raise UserError(
+            f"{where}: would take {size / 2**20:,.0f} MiB of memory from a file of {packed:,} "
+            f"bytes; what unpacks to more than {BOMB_RATIO} times its size is refused"
+        )
 
 
 def _check_images(shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> None:
@@ -394,6 +412,8 @@ def _read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
                     f"{path}: cut off: its header promises {size:,} bytes {shape}, "
                     f"the file holds at most {held - len(head):,}"
                 )
+            if zipped:
+                _refuse_bomb(path, size * (8 if ndim == 1 else 1), path)  # labels become int64
             return _fill(stream, size, str(path)).reshape(shape)
     except BROKEN as error:
         raise UserError(f"{path}: cannot be read whole: {error}") from None

@@ -28,6 +28,7 @@ Fit = Literal["cover", "stretch"]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_PIXELS = 50_000_000  # of one image; above it a small file may be made to fill the memory
+MAX_WORK = 1_000_000_000  # pixels times scans: a progressive JPEG may go over them again and again
 _IGNORED = re.compile(
     r"(\..*|thumbs\.db|desktop\.ini|__macosx|(readme|license|licence)(\..*)?)", re.IGNORECASE
 )
@@ -143,6 +144,10 @@ def decode(
     with Image.open(path, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
+        if image.format == "JPEG":
+            scans = path.read_bytes().count(b"\xff\xda")  # never inside the coded pixels
+            if scans * image.width * image.height > MAX_WORK:
+                raise ValueError(f"{scans:,} scans of {image.width} x {image.height} pixels")
         if resize:  # a JPEG can be decoded at half, a quarter or an eighth of its size
             image.draft(None, (2 * max(resize), 2 * max(resize)))
         image.load()

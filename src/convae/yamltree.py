@@ -16,8 +16,12 @@ import yaml
 
 from convae.errors import UserError
 
-MAX_BYTES = 1_000_000  # a config is written by hand; anything longer is a mistake or an attack
-MAX_DEPTH = 20
+# A config is written by hand; anything beyond these is a mistake or an attack. PyYAML reads about
+# 4,000 nodes a second.
+MAX_CHARACTERS = 200_000
+MAX_NODES = 10_000  # keys, values and lists
+MAX_SCALAR = 10_000  # characters of one key or value
+MAX_DEPTH = 20  # of lists in mappings in lists, of `base:` below `base:`, of key.sub.sub
 
 KeyPath = tuple[str | int, ...]  # the way to a key: ("model", "encoder", 0, "filters")
 
@@ -34,17 +38,19 @@ _Loader.add_implicit_resolver(
 
 def read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], dict[KeyPath, str]]:
     """A YAML file over its `base:`, and for each key the file and line that it came from."""
-    resolved = path.resolve()
-    if resolved in above:
-        chain = " -> ".join(p.name for p in (*above, resolved))
-        raise UserError(f"{path}: `base:` leads back to the file itself: {chain}")
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: a config of more than {MAX_BYTES:,} bytes is refused")
-        text = path.read_text(encoding="utf-8")
+        resolved = path.resolve()
+        if resolved in above:
+            chain = " -> ".join(p.name for p in (*above, resolved))
+            raise UserError(f"{path}: `base:` leads back to the file itself: {chain}")
+        if len(above) >= MAX_DEPTH:
+            raise UserError(f"{path}: the last of more than {MAX_DEPTH} files joined by `base:`")
+        if above and path.exists() and not path.is_file():  # a pipe or device may never end
+            raise UserError(f"{path}: is no file")
+        text = read_text(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.{_near_files(path)}") from None
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle
         raise UserError(f"{path}: cannot be read as a text file: {error}") from None
     tree, places = parse(text, str(path))
     base = tree.pop("base", None)
@@ -62,6 +68,15 @@ def read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], dict[KeyP
     merged = merge(below, tree)
     kept = {key: place for key, place in below_places.items() if _holds(merged, below, key)}
     return merged, kept | places
+
+
+def read_text(path: Path) -> str:
+    """The text of a config file, which may be a pipe. Raises UserError if it is too long."""
+    with path.open(encoding="utf-8") as file:
+        text = file.read(MAX_CHARACTERS + 1)
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(f"{path}: a config of more than {MAX_CHARACTERS:,} characters is refused")
+    return text
 
 
 def _holds(merged: Any, below: Any, path: KeyPath) -> bool:
@@ -85,7 +100,7 @@ def _near_files(path: Path) -> str:
 def parse(text: str, source: str) -> tuple[dict[str, Any], dict[KeyPath, str]]:
     """The tree in a YAML text, and for each key the place where it stands in `source`.
 
-    Raises UserError for what is not YAML, not a mapping, an alias or nested too deep.
+    Raises UserError for what is not YAML, not a mapping, or what `refuse_traps` refuses.
     """
     places: dict[KeyPath, str] = {}
 
@@ -106,7 +121,10 @@ def parse(text: str, source: str) -> tuple[dict[str, Any], dict[KeyPath, str]]:
                 places[(*path, key)] = at
                 result[key] = value(item, (*path, key))
             return result
-        return loader.construct_object(node)
+        scalar = loader.construct_object(node)
+        if isinstance(scalar, int) and abs(scalar) >= 2**63:
+            raise UserError(f"{places[path]}: a whole number of more than 64 bits is refused")
+        return scalar
 
     try:
         refuse_traps(text, source)
@@ -120,7 +138,7 @@ def parse(text: str, source: str) -> tuple[dict[str, Any], dict[KeyPath, str]]:
         mark = error.problem_mark
         at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UserError(f"{source}{at}: not YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ArithmeticError, ValueError) as error:
         raise UserError(f"{source}: not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{source}: must be a mapping of keys to values. Received: {tree!r:.80}")
@@ -128,10 +146,23 @@ def parse(text: str, source: str) -> tuple[dict[str, Any], dict[KeyPath, str]]:
 
 
 def refuse_traps(text: str, source: str) -> None:
-    """Stop at the first alias or too deep level: both can make a small file a huge tree."""
-    depth = 0
+    """Stop at the first thing that no config needs and that may cost much, or build an object.
+
+    An alias or a deep nesting can make a small file a huge tree; a tag chooses the constructor.
+    """
+    depth = nodes = 0
     for event in yaml.parse(text, Loader=_Loader):
         place = f"{source}, line {event.start_mark.line + 1}" if event.start_mark else source
+        if isinstance(event, yaml.NodeEvent):
+            nodes += 1
+            if nodes > MAX_NODES:
+                raise UserError(f"{place}: more than {MAX_NODES:,} keys and values")
+            if getattr(event, "tag", None) is not None:
+                raise UserError(
+                    f"{place}: YAML tags (!name) are refused. Received: {event.tag!r:.80}"
+                )
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_SCALAR:
+            raise UserError(f"{place}: a key or value of more than {MAX_SCALAR:,} characters")
         if isinstance(event, yaml.AliasEvent):
             raise UserError(f"{place}: YAML aliases (*name) are refused; `base:` shares settings")
         depth += isinstance(event, yaml.CollectionStartEvent)
@@ -158,13 +189,16 @@ def override(tree: dict[str, Any], places: dict[KeyPath, str], text: str) -> Non
     key, equals, raw = text.partition("=")
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise UserError(
-            f"override {text!r}: must read key=value or key.sub=value, such as training.epochs=5"
+            f"override {text!r:.80}: must read key=value or key.sub=value, such as "
+            "training.epochs=5"
         )
-    source = f"override {text}"
+    source = f"override {text:.80}"
     parsed, inside = parse(f"value: {raw}", source)
     value, node = parsed["value"], cast(Any, tree)
     path: KeyPath = ()
     *parents, last = key.split(".")
+    if len(parents) >= MAX_DEPTH:
+        raise UserError(f"{source}: nested more than {MAX_DEPTH} deep")
     for part in parents:
         node, path = _step(node, path, part, places, source)
     if isinstance(node, list):
@@ -199,8 +233,9 @@ def _step(
 
 
 def _index(node: list[Any], part: str, source: str) -> int:
-    if not part.isdecimal() or int(part) >= len(node):
-        raise UserError(f"{source}: {part} is no place in a list of {len(node)}")
+    # As many digits as an int may have are more than a list can have places.
+    if not part.isdecimal() or len(part) > 9 or int(part) >= len(node):
+        raise UserError(f"{source}: {part:.20} is no place in a list of {len(node)}")
     return int(part)
 
 

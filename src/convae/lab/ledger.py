@@ -5,6 +5,7 @@ The arithmetic needs no TensorFlow, so sizes that do not fit are told before it 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import prod
@@ -23,6 +24,7 @@ KERAS_NAMES = {
     "depth_to_space": ("depth_to_space", "Conv2D, depth to space"),
 }
 FLOAT = 4  # bytes
+MOST_PIXELS = 65_536  # along one axis of a layer's output
 LEGEND = """Sees: pixels of the image that one output may hang on. Crop: pixels taken off start,end.
 Overlap: kernel copies that meet in one pixel; uneven ones draw checkerboards."""
 
@@ -164,6 +166,8 @@ def check(
         text = _skip_problem(layer, row, rows[: len(encoder)], i) or _problem(layer, row)
         if text:
             return i, f"{row.name}: {text}\n\n{table(input_shape, rows[: i + 1], i)}"
+    if found := too_large(input_shape, rows):
+        return found
     wanted, shape = output_shape or input_shape, rows[-1].output_shape
     if shape == wanted:
         return None
@@ -191,6 +195,35 @@ def _skip_problem(layer: Layer, row: Row, encoder: Sequence[Row], place: int) ->
             f"{_by(row.input_shape[:2])}; {could}"
         )
     return None
+
+
+def too_large(input_shape: Shape, rows: Sequence[Row]) -> tuple[int, str] | None:
+    """The layer at fault and why, if this machine cannot train the model even on single images.
+
+    Counts in float32 the parameters, their gradient and Adam's two moments, and each layer's output
+    and its gradient for one image.
+    """
+    for i, row in enumerate(rows):
+        if max(row.output_shape[:2]) > MOST_PIXELS:
+            return i, f"{row.name}: gives {_by(row.output_shape)}; {MOST_PIXELS:,} pixels are most"
+    costs = [4 * FLOAT * row.parameters + 2 * row.activation_bytes for row in rows]
+    need, there = sum(costs) + FLOAT * prod(input_shape), memory()
+    if need <= there:
+        return None
+    i = costs.index(max(costs))
+    return i, (
+        f"{rows[i].name}: too large for this machine: training needs at least "
+        f"{need / 2**30:,.1f} GiB, of which {costs[i] / 2**30:,.1f} GiB are this layer's; there are "
+        f"{there / 2**30:,.1f} GiB. Fewer filters, a smaller kernel or earlier strides need less"
+    )
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has; 16 GiB where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 16 * 2**30
 
 
 def _problem(layer: Layer, row: Row) -> str | None:

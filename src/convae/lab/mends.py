@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations, product
-from math import prod
+from itertools import combinations, islice, product
+from math import comb, prod
 from typing import TYPE_CHECKING, Any
 
 from convae.lab.sizes import layer_options, layer_size, problem
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int]  # height, width, channels
 Change = tuple[int, dict[str, Any]]  # how far it is from what stands there, and the new setting
-MOST = 20_000  # combinations tried of three settings and more
+MOST = 200_000  # layers looked at, and combinations put in order: below three seconds
 
 
 def chain(size: int, layers: Sequence[Layer], axis: int = 0) -> list[int]:
@@ -83,10 +83,13 @@ def _few(
     shapes: tuple[Shape, Shape], stack: Sequence[Layer], decoder_at: int
 ) -> list[tuple[int, dict[str, Any]]] | None:
     """One changed setting, or two in different layers."""
-    changes = [(i, c) for i in range(decoder_at, len(stack)) for c in _changes(stack[i])]
+    every = ((i, c) for i in range(decoder_at, len(stack)) for c in _changes(stack[i]))
+    changes = list(islice(every, MOST))
     for count in (1, 2):
+        if comb(len(changes), count) > MOST:
+            break
         groups = sorted(combinations(changes, count), key=lambda g: sum(c[0] for _, c in g))
-        for group in groups:
+        for group in groups[: MOST // len(stack)]:
             if len({i for i, _ in group}) == count:
                 found = [(i, update) for i, (_, update) in group]
                 if _fits(*shapes, _changed(stack, found)):
@@ -100,9 +103,10 @@ def _paddings(
     """An output_padding in as many layers as it takes: what odd sizes through strides need."""
     choices: list[list[tuple[int, dict[str, Any]] | None]] = []
     for i in range(decoder_at, len(stack)):
-        updates = [update for _, update in _changes(stack[i]) if "output_padding" in update]
+        every = (update for _, update in _changes(stack[i]) if "output_padding" in update)
+        updates = list(islice(every, MOST))
         choices.append([None, *((i, update) for update in updates)])
-    if prod(len(c) for c in choices) > MOST:
+    if prod(len(c) for c in choices) > MOST // len(stack):
         return None
     groups = ([c for c in group if c] for group in product(*choices))
     return next((g for g in sorted(groups, key=len) if _fits(*shapes, _changed(stack, g))), None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -191,11 +192,10 @@ def overlap(kernel_size: int, strides: int = 1, dilation_rate: int = 1) -> tuple
 
     They are equal, so the overlap is even, exactly when s divides k (at dilation 1).
     """
-    counts = [
-        sum((tap * dilation_rate - phase) % strides == 0 for tap in range(kernel_size))
-        for phase in range(strides)
-    ]
-    return min(counts), max(counts)
+    # Taps fall on every gcd(s, d)-th phase of a stride, on each of those in turn.
+    common = gcd(strides, dilation_rate)
+    reached = strides // common
+    return kernel_size // reached if common == 1 else 0, -(-kernel_size // reached)
 
 
 def overlap_counts(
@@ -208,17 +208,20 @@ def overlap_counts(
 ) -> list[int]:
     """Kernel copies that meet in each output pixel along one axis; 0 is a pixel of bias alone.
 
-    In two dimensions the counts of the axes multiply.
+    In two dimensions the counts of the axes multiply. Takes what `problem` passes: strides or
+    dilation_rate must be 1.
     """
     setting = (kernel_size, strides, padding, output_padding, dilation_rate)
-    counts = [0] * conv_transpose_size(size, *setting)
     first, _ = crop(size, *setting)
-    for element in range(size):
-        for tap in range(kernel_size):
-            place = element * strides + tap * dilation_rate - first
-            if 0 <= place < len(counts):
-                counts[place] += 1
-    return counts
+    pixels = range(first, first + conv_transpose_size(size, *setting))
+    # Elements step by strides and taps by dilation_rate, one of which is 1. At each pixel, those
+    # of the steps whose contiguous others reach it: a range, so its length is all that is needed.
+    step, steps, others = (
+        (strides, size, kernel_size) if dilation_rate == 1 else (dilation_rate, kernel_size, size)
+    )
+    return [
+        max(min(p // step, steps - 1) - max(-((others - 1 - p) // step), 0) + 1, 0) for p in pixels
+    ]
 
 
 def receptive_field(layers: Sequence[tuple[str, int, dict[str, Any]]]) -> int:
@@ -229,8 +232,8 @@ def receptive_field(layers: Sequence[tuple[str, int, dict[str, Any]]]) -> int:
     different views, so every position of one period is asked.
     """
     period = 1
-    for _, _, options in layers:
-        period *= options["strides"]
+    for kind, _, options in layers:
+        period *= 1 if kind == "conv" else options["strides"]
     widest = 0
     for place in range(min(period, 256)):
         low = high = place
