@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convae import archive
+
 DIGEST = 64  # hexadecimal digits
 
 
@@ -27,10 +29,16 @@ def pack(state: Mapping[str, Any], arrays: Sequence[NDArray[Any]]) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-    """What `pack` packed. Raises ValueError if a single bit differs."""
+    """What `pack` packed. Raises ValueError if a single bit differs, or it is made by another hand.
+
+    The hash finds accidents; anyone can make a new one, so the arrays are not trusted for it.
+    """
     body, digest = data[:-DIGEST], data[-DIGEST:]
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise ValueError("its SHA-256 does not match")
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        text, *arrays = (file[f"arr_{i}"] for i in range(len(file.files)))
-    return json.loads(text.tobytes()), arrays
+    held = archive.members(data)
+    try:
+        text, *arrays = (archive.array(held[f"arr_{i}.npy"]) for i in range(len(held)))
+    except KeyError as error:
+        raise ValueError(f"lacks {error}") from None
+    return archive.mapping(text.tobytes()), arrays

@@ -132,8 +132,14 @@ LOWER_IS_BETTER = {"bce", "excess", "mse"}
 
 
 def load_model(run: Run) -> Any:
-    """The run's best model. Raises UserError if there is none, or its file is damaged."""
-    return read_model(run.best)
+    """The run's best model. Raises UserError if the file is damaged, or not of the run's config."""
+    model, shape = read_model(run.best), run.config.model.input_shape
+    if tuple(model.input_shape[1:]) != shape:
+        raise UserError(
+            f"{run.best}: takes images of {list(model.input_shape[1:])}, but the run's config says "
+            f"model.input_shape: {list(shape)}"
+        )
+    return model
 
 
 def summary(run: Run, result: dict[str, Any]) -> str:

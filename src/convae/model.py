@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from convae import config as schema
+from convae import kerasfile
 from convae.backend import keras
 from convae.errors import UserError
 from convae.lab.ledger import layer_names
 
 if TYPE_CHECKING:
     from convae.config import Config
+
+
+MOST_VALUES = 2**27  # of one layer for one image in a file that is loaded: 512 MiB
 
 
 def build_model(config: Config) -> Any:
@@ -75,22 +80,27 @@ def save_plain(model: Any, path: str) -> None:
 
 
 def read_model(path: Path) -> Any:
-    """The uncompiled model of a `.keras` file.
+    """The model in a `.keras` file, without an optimizer, once the file was found to be plain.
 
-    Raises UserError if the file is damaged, or of another make: without `encoder` and `decoder`.
+    Raises UserError for a file that is damaged, holds anything but plain layers, or is of another
+    project: one without the sub-models `encoder` and `decoder`.
     """
+    kerasfile.check(path)
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: cannot be loaded: {error}") from None
-    models = {layer.name for layer in model.layers if isinstance(layer, keras.Model)}
-    if lacking := [name for name in ("encoder", "decoder") if name not in models]:
-        names = ", ".join(layer.name for layer in model.layers)
-        raise UserError(
-            f"{path}: is no autoencoder of convae: among its layers there must be models called "
-            f"encoder and decoder. It lacks {' and '.join(lacking)}; its layers: {names:.200}"
-        )
-    return model
+        if max(_output_sizes(model)) > MOST_VALUES:
+            raise ValueError(f"one of its layers gives more than {MOST_VALUES:,} values")
+        return model
+    except Exception as error:  # what Keras and TensorFlow raise at settings that cannot be
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: cannot be loaded: {words:.300}") from None
+
+
+def _output_sizes(model: Any) -> Iterator[int]:
+    """The values that each layer gives for one image, sub-models included."""
+    for layer in model.layers:
+        yield from (math.prod(output.shape[1:]) for output in keras.tree.flatten(layer.output))
+        yield from _output_sizes(layer) if isinstance(layer, keras.Model) else ()
 
 
 def weights_sha256(model: Any) -> str:

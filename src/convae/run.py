@@ -34,7 +34,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from convae import atomic, checkpoint, pretrained
+from convae import archive, atomic, checkpoint, pretrained, yamltree
 from convae.config import Config, parse_config
 from convae.errors import UserError
 
@@ -129,8 +129,8 @@ class Run:
         """The run's config under `key.sub=value` overrides. Raises UserError."""
         path = self.path / "config.yaml"
         try:
-            return parse_config(path.read_text(encoding="utf-8"), str(path), overrides)
-        except OSError as error:
+            return parse_config(yamltree.read_text(path), str(path), overrides)
+        except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read: {error}") from None
 
     @property
@@ -159,8 +159,8 @@ class Run:
     def _read_json(self, name: str, what: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-        except (OSError, ValueError, TypeError) as error:
+            return archive.mapping(path.read_bytes()) if path.exists() else {}
+        except (OSError, ValueError) as error:
             raise UserError(f"{path}: is no {what} of a run: {error}") from None
 
     def write_config(self, config: Config) -> None:
@@ -183,11 +183,14 @@ class Run:
         path = self.path / "history.csv"
         try:
             with path.open(newline="", encoding="utf-8") as file:
-                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+                reader = csv.DictReader(file)
+                rows = [{k: float(v) for k, v in row.items()} for row in reader]
+            if rows and reader.fieldnames != list(HISTORY):
+                raise ValueError(f"its columns must be {', '.join(HISTORY)}")
             return [{**row, "epoch": int(row["epoch"])} for row in rows]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ArithmeticError, ValueError, TypeError, KeyError, csv.Error) as error:
             raise UserError(f"{path}: is no history of a run: {error}") from None
 
     def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:

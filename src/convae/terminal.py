@@ -57,7 +57,12 @@ def suggest(command: str, *, silent: bool = False) -> None:
 
 def fail(text: str) -> None:
     """An error; it is always said."""
-    print(f"{paint('convae:', 'red')} {text}", file=sys.stderr)
+    print(f"{paint('convae:', 'red')} {printable(text)}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Text from files and names without what could steer a terminal; lines and blanks stay."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def paint(text: str, colour: Literal["blue", "green", "grey", "red"]) -> str:

@@ -1,0 +1,67 @@
+"""Zip files that are written unpacked, as Keras and np.savez write them, and what lies in them.
+
+Nothing is unpacked, so what is read never takes more memory than the file has bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zipfile
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from convae.formats import BROKEN
+
+MAX_JSON = 4_000_000  # characters
+
+
+def members(data: bytes) -> dict[str, bytes]:
+    """What a zip file holds, by name. Raises ValueError for a damaged, packed or odd one."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            infos = archive.infolist()
+            if len({info.filename for info in infos}) < len(infos):
+                raise ValueError("two members have the same name")
+            if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+                raise ValueError("its members must be stored, not compressed")
+            if sum(info.file_size for info in infos) > len(data):
+                raise ValueError("its members overlap or promise more than the file holds")
+            return {info.filename: archive.read(info) for info in infos}
+    except BROKEN as error:
+        raise ValueError(f"no whole archive: {error}") from None
+
+
+def array(data: bytes) -> NDArray[Any]:
+    """The array of one .npy file. Raises ValueError if it is damaged or holds Python objects."""
+    stream = io.BytesIO(data)
+    try:
+        major = npy.read_magic(stream)[0]
+        read_header = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
+        shape, fortran, dtype = read_header(stream)
+        if dtype.hasobject:
+            raise ValueError("holds pickled Python objects, which can run code when loaded")
+        rest = data[stream.tell() :]
+        if math.prod(shape) * dtype.itemsize != len(rest):
+            raise ValueError(f"its header promises {shape} of {dtype}, it holds {len(rest)} bytes")
+        flat = np.frombuffer(rest, dtype)
+        return flat.reshape(shape, order="F" if fortran else "C")
+    except BROKEN as error:
+        raise ValueError(str(error)) from None
+
+
+def mapping(text: bytes | str) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for anything else, and for one too long or too deep."""
+    if len(text) > MAX_JSON:
+        raise ValueError(f"longer than {MAX_JSON:,} characters")
+    try:
+        tree = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"must be a JSON object. Received: {tree!r:.80}")
+    return tree
