@@ -3,9 +3,9 @@
     python scripts/fuzz.py --inputs 20000 --seed 0
 
 Each input must end in success or in UserError, which the command line turns into one message and
-exit code 2. Another exception, more than --seconds of processor time, a crash or more than 2 GiB of memory is a
-failure; its input is kept in --keep, and so can be tried again. The inputs run in worker processes,
-which are replaced when they hang or crash. Exits 1 if anything failed.
+exit code 2. Another exception, more than --seconds of processor time, a crash or more than 2 GiB of
+memory is a failure; its input is kept in --keep, and so can be tried again. The inputs run in
+worker processes, which are replaced when they hang or crash. Exits 1 if anything failed.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def try_yaml(data: bytes, folder: Path) -> None:
 
     path = folder / "config.yaml"
     path.write_bytes(data)
-    for config in (ROOT / "configs").glob("*.yaml"):
-        shutil.copy(config, folder)
+    for shipped in (ROOT / "configs").glob("*.yaml"):
+        shutil.copy(shipped, folder)
     config = load_config(path)
     config.to_yaml().encode()
     ledger.describe(config.model)
@@ -270,7 +270,9 @@ def run(target: Target, number: int, count: int, seconds: float) -> Result:
     first = 0
     while first < count:
         here, there = context.Pipe(duplex=False)
-        worker = context.Process(target=work, args=(there, target.name, number, first, count, seconds))
+        worker = context.Process(
+            target=work, args=(there, target.name, number, first, count, seconds)
+        )
         worker.start()
         there.close()
         first = follow(here, result, first, count, worker)
@@ -281,7 +283,7 @@ def run(target: Target, number: int, count: int, seconds: float) -> Result:
 
 def follow(pipe: Connection, result: Result, first: int, count: int, worker: Any) -> int:
     """Take in what a worker says until it is done or lost; where the next one has to go on."""
-    index = first
+    index: int = first
     with contextlib.suppress(EOFError):
         while True:
             if not pipe.poll(WAIT):

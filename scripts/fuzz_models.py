@@ -14,8 +14,11 @@ from fuzz_inputs import CONFIGS, Rng, changed, damaged, npy, odd_value, pick, zi
 SIDE = 8  # pixels
 
 
-def _object(module: str, name: str, config: dict[str, Any], **more: Any) -> dict[str, Any]:
+def _object(module: str, name: str, config: dict[str, Any], /, **more: Any) -> dict[str, Any]:
     return {"module": module, "class_name": name, "config": config, "registered_name": None} | more
+
+
+POLICY = _object("keras", "DTypePolicy", {"name": "float32"})
 
 
 def _tensor(shape: list[int | None], origin: str) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def _part(name: str, kind: str, channels: int, filters: int, origin: str) -> dic
         {
             "name": f"{name}_conv",
             "trainable": True,
-            "dtype": _object("keras", "DTypePolicy", {"name": "float32"}),
+            "dtype": POLICY,
             "filters": filters,
             "kernel_size": [3, 3],
             "strides": [1, 1],
@@ -108,7 +111,7 @@ def _external(group: Any) -> None:
 
 def _virtual(group: Any) -> None:
     layout = h5py.VirtualLayout((1,), "f4")
-    layout[:] = h5py.VirtualSource("/tmp/other.h5", "x", (1,))  # noqa: S108 - is never opened
+    layout[:] = h5py.VirtualSource("/tmp/other.h5", "x", (1,))
     group.create_virtual_dataset("1", layout)
 
 
@@ -121,7 +124,7 @@ def _soft(group: Any) -> None:
 
 
 def _outside(group: Any) -> None:
-    group["1"] = h5py.ExternalLink("/tmp/other.h5", "/x")  # noqa: S108 - is never opened
+    group["1"] = h5py.ExternalLink("/tmp/other.h5", "/x")
 
 
 def _circle(group: Any) -> None:
@@ -148,7 +151,7 @@ _TOUCH = {"module": "os", "class_name": "function", "config": "system", "registe
 EVIL: tuple[dict[str, Any], ...] = (
     _object("keras.layers", "Lambda", {"name": "encoder", "function": _TOUCH}),
     _object("keras.layers", "Lambda", {"function": {"class_name": "__lambda__", "config": {}}}),
-    _object("keras.layers", "TFSMLayer", {"filepath": "/tmp/evil", "name": "encoder"}),  # noqa: S108
+    _object("keras.layers", "TFSMLayer", {"filepath": "/tmp/evil", "name": "encoder"}),
     _object("keras.layers", "StringLookup", {"vocabulary": "/etc/passwd"}),
     _object("keras.layers", "Dense", {"units": 10**9, "name": "encoder"}),
     _object("keras.config", "function", {"name": "enable_unsafe_deserialization"}),
@@ -157,7 +160,7 @@ EVIL: tuple[dict[str, Any], ...] = (
     _object("keras.layers", "Conv2D", {"filters": 10**9, "kernel_size": [999, 999]}),
     _object("keras.layers", "UpSampling2D", {"size": [10**9, 10**9], "name": "decoder_conv"}),
     _object("keras.layers", "Reshape", {"target_shape": [-1, 10**18], "name": "decoder_conv"}),
-    _object("keras.layers", "InputLayer", {"batch_shape": [None, 10**9, 10**9, 1], "name": "image"}),
+    _object("keras.layers", "InputLayer", {"batch_shape": [1, 10**9, 10**9, 1], "name": "x"}),
     {"class_name": "__numpy__", "config": {"value": [1] * 9, "dtype": "float64"}},
     {"class_name": "__typespec__", "spec_name": "x", "module": "os", "config": []},
     _TOUCH,
@@ -169,9 +172,7 @@ def keras_file(tree: Any = None, h5: bytes | None = None) -> bytes:
     config = json.dumps(architecture() if tree is None else tree)
     meta = b'{"keras_version": "3.15.1", "date_saved": "2026-01-01@00:00:00"}'
     held = weights() if h5 is None else h5
-    return zipped(
-        {"metadata.json": meta, "config.json": config.encode(), "model.weights.h5": held}
-    )
+    return zipped({"metadata.json": meta, "config.json": config.encode(), "model.weights.h5": held})
 
 
 def keras_files(rng: Rng) -> bytes:
@@ -217,7 +218,11 @@ def run_files(rng: Rng) -> bytes:
         data = damaged(rng, _HISTORY + pick(rng, (b"", b"inf,1,1,1,1,1,1\n", wide)))
     else:
         state = np.frombuffer(json.dumps({"epoch": 1}).encode(), np.uint8)
-        arrays = (state, np.ones((3, 3, 1, 4), np.float32), np.zeros(4, np.int64))
+        arrays: tuple[np.ndarray[Any, Any], ...] = (
+            state,
+            np.ones((3, 3, 1, 4), np.float32),
+            np.zeros(4, np.int64),
+        )
         parts = {f"arr_{i}.npy": npy(rng, a, 0.7) for i, a in enumerate(arrays)}
         data = zipped(parts, pick(rng, (zipfile.ZIP_STORED,) * 4 + (zipfile.ZIP_DEFLATED,)))
         data = damaged(rng, data) if rng.random() < 0.5 else data

@@ -111,15 +111,14 @@ def _check_object(node: dict[str, Any]) -> int:
     module, name, config = (node.get(key) for key in ("module", "class_name", "config"))
     if not (isinstance(name, str) and (module is None or isinstance(module, str))):
         raise ValueError(f"an object without a class. Received: {name!r:.80}")
-    if (module, name) not in ALLOWED or node.get("registered_name") not in {None, name}:
+    if (module, name) not in ALLOWED or node.get("registered_name") not in (None, name):
         where = f"{module}." if module else ""
         raise ValueError(f"holds {where}{name:.80}, which is none of the plain layers allowed here")
     if not isinstance(config, dict) or node.get("compile_config"):
         raise ValueError(f"{name} is not described as Keras describes it")
-    policy = config if name == "DTypePolicy" else {"name": config.get("dtype", "float32")}
-    if name != "__keras_tensor__" and isinstance(policy["name"], str):
-        if policy["name"] != "float32":
-            raise ValueError(f"{name} is of {policy['name']:.80}; plain layers are float32")
+    dtype = config.get("name" if name == "DTypePolicy" else "dtype", "float32")
+    if dtype != "float32" and not isinstance(dtype, dict):  # which is an object by itself
+        raise ValueError(f"{name} is of {dtype!r:.80}; plain layers are float32")
     return _weights(node) if name in KERNELS else 0
 
 
@@ -136,7 +135,7 @@ def _weights(node: dict[str, Any]) -> int:
     whole = all(type(number) is int and number > 0 for number in numbers)
     if not whole or len(numbers) != 4 or config.get("data_format") != "channels_last":
         raise ValueError(f"{node['class_name']} says no sizes. Received: {numbers!r:.80}")
-    return math.prod(numbers) + filters
+    return math.prod(numbers) + int(filters)
 
 
 def _check_weights(data: bytes) -> None:
@@ -156,7 +155,9 @@ def _check_weights(data: bytes) -> None:
                 for name in group:
                     link = group.get(name, getlink=True)
                     if not isinstance(link, h5py.HardLink):
-                        raise ValueError(f"{WEIGHTS}: {name:.80} is a link, which may lead anywhere")
+                        raise ValueError(
+                            f"{WEIGHTS}: {name:.80} is a link, which may lead anywhere"
+                        )
                     item = group[name]
                     if isinstance(item, h5py.Group):
                         todo.append(f"{path}/{name}")
@@ -166,8 +167,6 @@ def _check_weights(data: bytes) -> None:
                         held += item.size * item.dtype.itemsize
                 if held > len(data):
                     raise ValueError(f"{WEIGHTS} promises more than it holds")
-    except UserError:
-        raise
     except Exception as error:  # h5py raises nearly anything at damaged bytes
         raise ValueError(str(error) or type(error).__name__) from None
 

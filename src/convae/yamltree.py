@@ -157,10 +157,8 @@ def refuse_traps(text: str, source: str) -> None:
             nodes += 1
             if nodes > MAX_NODES:
                 raise UserError(f"{place}: more than {MAX_NODES:,} keys and values")
-            if getattr(event, "tag", None) is not None:
-                raise UserError(
-                    f"{place}: YAML tags (!name) are refused. Received: {event.tag!r:.80}"
-                )
+            if tag := getattr(event, "tag", None):
+                raise UserError(f"{place}: YAML tags (!name) are refused. Received: {tag!r:.80}")
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_SCALAR:
             raise UserError(f"{place}: a key or value of more than {MAX_SCALAR:,} characters")
         if isinstance(event, yaml.AliasEvent):

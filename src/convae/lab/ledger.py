@@ -213,7 +213,7 @@ def too_large(input_shape: Shape, rows: Sequence[Row]) -> tuple[int, str] | None
     i = costs.index(max(costs))
     return i, (
         f"{rows[i].name}: too large for this machine: training needs at least "
-        f"{need / 2**30:,.1f} GiB, of which {costs[i] / 2**30:,.1f} GiB are this layer's; there are "
+        f"{need / 2**30:,.1f} GiB, {costs[i] / 2**30:,.1f} GiB of it for this layer; there are "
         f"{there / 2**30:,.1f} GiB. Fewer filters, a smaller kernel or earlier strides need less"
     )
 

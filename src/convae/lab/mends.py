@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int]  # height, width, channels
 Change = tuple[int, dict[str, Any]]  # how far it is from what stands there, and the new setting
-MOST = 200_000  # layers looked at, and combinations put in order: below three seconds
+MOST = 100_000  # layers looked at, and combinations put in order: a few seconds
 
 
 def chain(size: int, layers: Sequence[Layer], axis: int = 0) -> list[int]:
@@ -105,9 +105,9 @@ def _paddings(
     for i in range(decoder_at, len(stack)):
         every = (update for _, update in _changes(stack[i]) if "output_padding" in update)
         updates = list(islice(every, MOST))
+        if len(updates) * prod(len(c) for c in choices) > MOST // len(stack):
+            return None
         choices.append([None, *((i, update) for update in updates)])
-    if prod(len(c) for c in choices) > MOST // len(stack):
-        return None
     groups = ([c for c in group if c] for group in product(*choices))
     return next((g for g in sorted(groups, key=len) if _fits(*shapes, _changed(stack, g))), None)
 
