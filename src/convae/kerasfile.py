@@ -117,7 +117,8 @@ def _check_object(node: dict[str, Any]) -> int:
     if not isinstance(config, dict) or node.get("compile_config"):
         raise ValueError(f"{name} is not described as Keras describes it")
     dtype = config.get("name" if name == "DTypePolicy" else "dtype", "float32")
-    if dtype != "float32" and not isinstance(dtype, dict):  # which is an object by itself
+    policy = isinstance(dtype, dict) and name != "DTypePolicy"  # an object, looked at by itself
+    if dtype != "float32" and not policy:
         raise ValueError(f"{name} is of {dtype!r:.80}; plain layers are float32")
     return _weights(node) if name in KERNELS else 0
 
@@ -135,7 +136,7 @@ def _weights(node: dict[str, Any]) -> int:
     whole = all(type(number) is int and number > 0 for number in numbers)
     if not whole or len(numbers) != 4 or config.get("data_format") != "channels_last":
         raise ValueError(f"{node['class_name']} says no sizes. Received: {numbers!r:.80}")
-    return math.prod(numbers) + int(filters)
+    return int(math.prod(numbers)) + int(filters)
 
 
 def _check_weights(data: bytes) -> None:
