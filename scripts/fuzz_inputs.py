@@ -191,7 +191,9 @@ def zipped(parts: dict[str, bytes], way: int = zipfile.ZIP_STORED) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", way) as archive:
         for name, data in parts.items():
-            archive.writestr(name, data)
+            info = zipfile.ZipInfo(name)  # of no date: the same seed gives the same bytes
+            info.compress_type = way
+            archive.writestr(info, data)
     return file.getvalue()
 
 
@@ -239,9 +241,11 @@ def packed_zeros(mebibytes: int) -> bytes:
     shape = (mebibytes * 2**20 // 784, 28, 28)
     head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}\n".encode()
     left = shape[0] * 784
+    packed = zipfile.ZipInfo("x_train.npy")
+    packed.compress_type = zipfile.ZIP_DEFLATED
     with (
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-        archive.open("x_train.npy", "w", force_zip64=True) as member,
+        archive.open(packed, "w", force_zip64=True) as member,
     ):
         member.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head)
         while left:
@@ -272,7 +276,7 @@ def idx(rng: Rng) -> bytes:
     if rng.random() < 0.5:
         file = damaged(rng, file)
     if rng.random() < 0.4:
-        file = gzip.compress(file, 1)
+        file = gzip.compress(file, 1, mtime=0)
         if rng.random() < 0.5:
             file = damaged(rng, file)
     return bytes([which]) + file
