@@ -30,6 +30,7 @@ from typing import Any
 
 import fuzz_inputs as inputs
 import fuzz_models as models
+import numpy as np
 
 ROOT = Path(__file__).parents[1]
 CHUNK = 50  # inputs from one seed
@@ -65,11 +66,11 @@ def try_override(data: bytes, folder: Path) -> None:
     ledger.describe(config.model)
 
 
-def _load(path: Path) -> None:
+def _load(path: Path, **more: Any) -> None:
     from convae import config
     from convae.data import load_test, load_training
 
-    settings = config.Data(path=str(path))
+    settings = config.Data(path=str(path), **more)
     load_training(settings, (28, 28, 1))
     load_test(settings, (28, 28, 1))
 
@@ -91,11 +92,21 @@ def try_idx(data: bytes, folder: Path) -> None:
 
 def try_image(data: bytes, folder: Path) -> None:
     """A folder of images, one of which is damaged."""
-    ending = "png" if data[:1] == b"p" else "jpg"
+    (folder / "images").mkdir()
     for i in range(3):
-        (folder / f"{i}.png").write_bytes(GOOD_PICTURE)
-    (folder / f"damaged.{ending}").write_bytes(data[1:])
-    _load(folder)
+        (folder / f"images/{i}.png").write_bytes(inputs.pictures()[0])
+    (folder / "images/damaged.tiff").write_bytes(data)
+    _load(folder / "images", cache=str(folder / "cache"))
+
+
+def try_npy(data: bytes, folder: Path) -> None:
+    """An .npy of images with one of labels beside it, one of which is damaged."""
+    shapes = (20, 28, 28), (20,)
+    for i, name in enumerate(("data.npy", "data_labels.npy")):
+        np.save(folder / name, np.zeros(shapes[i], np.uint8))
+        if i == data[0]:
+            (folder / name).write_bytes(data[1:])
+    _load(folder / "data.npy")
 
 
 def try_run(data: bytes, folder: Path) -> None:
@@ -194,15 +205,15 @@ TARGETS = (
     Target("YAML, hypothesis", 0.09, _hypothesis("yaml, hypothesis"), try_yaml),
     Target("overrides", 0.1, _each(inputs.overrides), try_override),
     Target("overrides, hypothesis", 0.09, _hypothesis("override, hypothesis"), try_override),
-    Target("npz", 0.15, _each(inputs.npz), try_npz),
+    Target("npz", 0.1, _each(inputs.npz), try_npz),
+    Target("npy", 0.05, _each(inputs.npy_files), try_npy),
     Target("IDX", 0.12, _each(inputs.idx), try_idx),
-    Target("PNG and JPEG", 0.13, _each(inputs.images), try_image),
+    Target("images", 0.13, _each(inputs.images), try_image),
     Target("run folders", 0.08, _each(models.run_files), try_run),
     Target(".keras, looked at", 0.063, _each(models.keras_files), try_keras),
     Target(".keras, loaded", 0.015, _each(models.keras_files), try_load, heavy=True),
     Target("command line", 0.002, _each(commands), try_command, heavy=True),
 )
-GOOD_PICTURE = inputs.pictures()[0]
 
 
 @dataclass

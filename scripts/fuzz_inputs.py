@@ -260,6 +260,14 @@ IDX_FILES = (
 )  # fmt: skip
 
 
+def npy_files(rng: Rng) -> bytes:
+    """Whether it is the labels, and an .npy file with a crafted header or damaged bytes."""
+    labels = bool(rng.random() < 0.4)
+    images = rng.integers(0, 10, (20,) if labels else (20, 28, 28), np.uint8)
+    data = npy(rng, images, 0.5)
+    return bytes([labels]) + (damaged(rng, data) if rng.random() < 0.5 else data)
+
+
 def idx_file(ndim: int, shape: tuple[int, ...], data: bytes) -> bytes:
     """An IDX file of bytes, whatever its header says."""
     return struct.pack(f">I{ndim}I", 0x0800 + ndim, *(n % 2**32 for n in shape)) + data
@@ -284,7 +292,7 @@ def idx(rng: Rng) -> bytes:
 
 @cache
 def pictures() -> list[bytes]:
-    """Small valid PNG and JPEG files of every kind that Pillow writes."""
+    """Small valid files of every format that is read, in the kinds that Pillow writes."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -305,6 +313,17 @@ def pictures() -> list[bytes]:
     for mode, options in (("L", {}), ("RGB", {"progressive": True}), ("CMYK", {"exif": exif})):
         file = io.BytesIO()
         grey.convert(mode).save(file, "JPEG", **options)
+        made.append(file.getvalue())
+    for kind, options in (
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True}),
+        ("BMP", {}),
+        ("GIF", {"save_all": True, "append_images": [grey.rotate(90)]}),
+        ("TIFF", {}),
+        *(("TIFF", {"compression": way}) for way in ("tiff_lzw", "tiff_adobe_deflate", "packbits")),
+    ):
+        file = io.BytesIO()
+        grey.save(file, kind, **options)
         made.append(file.getvalue())
     return made
 
@@ -341,11 +360,10 @@ def crafted_png(rng: Rng) -> bytes:
 
 
 def images(rng: Rng) -> bytes:
-    """A letter for the file's ending, and a damaged or crafted PNG or JPEG."""
-    ending = pick(rng, (b"p", b"j"))
-    if rng.random() < 0.2:
-        return bytes(ending + crafted_png(rng))
-    return bytes(ending) + damaged(rng, pick(rng, pictures()), pick(rng, pictures()))
+    """A damaged picture, or a crafted PNG. What a file is is told by its bytes, not by its name."""
+    if rng.random() < 0.15:
+        return crafted_png(rng)
+    return damaged(rng, pick(rng, pictures()), pick(rng, pictures()))
 
 
 def each(maker: Callable[[Rng], bytes], number: int, count: int) -> Iterator[bytes]:
