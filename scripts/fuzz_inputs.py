@@ -314,16 +314,17 @@ def pictures() -> list[bytes]:
         file = io.BytesIO()
         grey.convert(mode).save(file, "JPEG", **options)
         made.append(file.getvalue())
-    for kind, options in (
+    others: list[tuple[str, dict[str, Any]]] = [
         ("WEBP", {}),
         ("WEBP", {"lossless": True}),
         ("BMP", {}),
         ("GIF", {"save_all": True, "append_images": [grey.rotate(90)]}),
         ("TIFF", {}),
         *(("TIFF", {"compression": way}) for way in ("tiff_lzw", "tiff_adobe_deflate", "packbits")),
-    ):
+    ]
+    for kind, told in others:
         file = io.BytesIO()
-        grey.save(file, kind, **options)
+        grey.save(file, kind, **told)
         made.append(file.getvalue())
     return made
 
