@@ -136,11 +136,11 @@ def try_keras(data: bytes, folder: Path) -> None:
 
 def try_load(data: bytes, folder: Path) -> None:
     """A `.keras` file, loaded."""
-    from convae.model import load_plain
+    from convae.model import read_model
 
     path = folder / "model.keras"
     path.write_bytes(data)
-    load_plain(path)
+    read_model(path)
 
 
 def try_command(data: bytes, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -196,6 +197,12 @@ def keras_files(rng: Rng) -> bytes:
     return zipped(parts, pick(rng, (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)))
 
 
+def with_hash(data: bytes) -> bytes:
+    """A zip file as a checkpoint, with its hash as its comment."""
+    body = data[:-2] + (64).to_bytes(2, "little")
+    return body + hashlib.sha256(body).hexdigest().encode()
+
+
 RUN_FILES = ("config.yaml", "manifest.json", "history.csv", "checkpoint/latest.npz")
 _HISTORY = (
     b"epoch,loss,val_loss,val_excess,learning_rate,seconds,images_per_second\n"
@@ -225,5 +232,6 @@ def run_files(rng: Rng) -> bytes:
         )
         parts = {f"arr_{i}.npy": npy(rng, a, 0.7) for i, a in enumerate(arrays)}
         data = zipped(parts, pick(rng, (zipfile.ZIP_STORED,) * 4 + (zipfile.ZIP_DEFLATED,)))
-        data = damaged(rng, data) if rng.random() < 0.5 else data
+        data = with_hash(damaged(rng, data) if rng.random() < 0.5 else data)
+        data = damaged(rng, data) if rng.random() < 0.1 else data
     return bytes([which]) + data

@@ -213,10 +213,12 @@ def test_checkpoints_whose_headers_lie(tmp_path: Path, member: bytes) -> None:
     (tmp_path / "checkpoint").mkdir()
     path = tmp_path / "checkpoint/latest.npz"
     state = npy("(2,)", "|u1", b"{}")
-    path.write_bytes(fuzz_inputs.zipped({"arr_0.npy": state, "arr_1.npy": member}))
+    parts = {"arr_0.npy": state, "arr_1.npy": member}
+    path.write_bytes(fuzz_models.with_hash(fuzz_inputs.zipped(parts)))
     with pytest.raises(UserError, match="is damaged"):
         Run(tmp_path).load_checkpoint()
-    path.write_bytes(fuzz_inputs.zipped({"arr_0.npy": state}, zipfile.ZIP_DEFLATED))
+    packed = fuzz_inputs.zipped({"arr_0.npy": state}, zipfile.ZIP_DEFLATED)
+    path.write_bytes(fuzz_models.with_hash(packed))
     with pytest.raises(UserError, match="stored, not compressed"):
         Run(tmp_path).load_checkpoint()
 
@@ -304,11 +306,9 @@ def test_a_keras_file_of_another_project_is_told_what_it_lacks(tmp_path: Path) -
         kerasfile.check(tmp_path / "nothing.keras")
 
 
-def test_archives_are_unpacked_and_whole(tmp_path: Path) -> None:
-    path = tmp_path / "x.zip"
-    path.write_bytes(fuzz_inputs.zipped({"a": bytes(1000)}, zipfile.ZIP_DEFLATED))
+def test_archives_are_unpacked_and_short() -> None:
     with pytest.raises(ValueError, match="stored"):
-        archive.members(path)
+        archive.members(fuzz_inputs.zipped({"a": bytes(1000)}, zipfile.ZIP_DEFLATED))
     with pytest.raises(ValueError, match="longer"):
         archive.mapping(b" " * (archive.MAX_JSON + 1))
 
@@ -322,14 +322,14 @@ def test_messages_cannot_steer_a_terminal(convae: Command) -> None:
 
 @pytest.mark.slow
 def test_plain_files_load_and_huge_layers_do_not(tmp_path: Path) -> None:
-    from convae.model import load_plain
+    from convae.model import read_model
 
     path = tmp_path / "model.keras"
     path.write_bytes(fuzz_models.keras_file())
-    assert load_plain(path).output_shape == (None, 8, 8, 1)
+    assert read_model(path).output_shape == (None, 8, 8, 1)
     tree = fuzz_models.architecture()
     for layer in (tree["config"]["layers"][0], tree["config"]["layers"][1]["config"]["layers"][0]):
         layer["config"]["batch_shape"] = [None, 10**5, 10**5, 1]
     path.write_bytes(fuzz_models.keras_file(tree))
     with pytest.raises(UserError, match="cannot be loaded"):
-        load_plain(path)
+        read_model(path)
