@@ -287,6 +287,7 @@ def run(target: Target, number: int, count: int, seconds: float) -> Result:
         worker.start()
         there.close()
         first = follow(here, result, first, count, worker)
+        worker.join(5 if first == count else 0)
         worker.kill()
         worker.join()
     return result
