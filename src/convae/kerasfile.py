@@ -20,8 +20,8 @@ MAX_DEPTH = 40
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 KERNELS = {"Conv2D", "Conv2DTranspose"}
 LAYERS = KERNELS | {
-    "Activation", "Add", "Concatenate", "Cropping2D", "InputLayer", "LeakyReLU", "Permute", "ReLU", "Rescaling",
-    "Reshape", "Softmax", "UpSampling2D", "ZeroPadding2D",
+    "Activation", "Add", "Concatenate", "Cropping2D", "InputLayer", "LeakyReLU", "Permute", "ReLU",
+    "Rescaling", "Reshape", "Softmax", "UpSampling2D", "ZeroPadding2D",
 }  # fmt: skip
 INITIALIZERS = {
     "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "LecunNormal", "LecunUniform", "Ones",
