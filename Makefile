@@ -16,7 +16,7 @@ DATA_OVERRIDE := $(if $(DATA),data.path=$(DATA))
 RESUME ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train eval inspect doctor smoke test test-all lint format figures verify torture bench tensorboard explain lab-figures sample clean
+.PHONY: help setup train eval inspect doctor smoke test test-all lint format figures verify torture bench pretrained anomaly tensorboard explain lab-figures sample clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,12 @@ torture: $(BASE) ## kill, starve and cheat trainings: is anything lost? ARGS=--q
 bench: $(DEV) ## measure the speed of convae and its peers; ARGS="--quality" or "--scaling" for more
 	@$(PIP) -e '.[bench]'
 	@$(BIN)/python scripts/benchmark.py $(ARGS)
+
+pretrained: $(DEV) ## train, measure and ship the weights that come with the package; ARGS=NAME for one
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python scripts/pretrained.py $(ARGS)
+
+anomaly: $(BASE) ## each digit in turn is the normal one: a table of AUROCs
+	@$(BIN)/python scripts/anomaly.py $(DATA_OVERRIDE) $(ARGS)
 
 tensorboard: $(BASE) ## show on 127.0.0.1 what runs with output.tensorboard: true have logged
 	@$(PIP) -e '.[tensorboard]'

@@ -284,7 +284,7 @@ def result(run: Path) -> dict[str, Any]:
 
 def weights(path: Path) -> str:
     """The hash of a `.keras` file's weights: the file itself holds the time of day."""
-    import h5py  # type: ignore[import-untyped]
+    import h5py
 
     digest = hashlib.sha256()
 
