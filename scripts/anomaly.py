@@ -2,7 +2,7 @@
 
 python scripts/anomaly.py [key=value ...]      # make anomaly
 
-Runs are kept in outputs/anomaly-0 to outputs/anomaly-9; those that are there and finished are taken.
+Runs are kept in outputs/anomaly-0 to anomaly-9; those that are there and finished are taken.
 """
 
 from __future__ import annotations
