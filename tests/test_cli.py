@@ -10,7 +10,7 @@ from conftest import ROOT, Command, tiny
 
 MNIST = str(ROOT / "configs/mnist.yaml")
 COMMANDS = [
-    "train", "eval", "export", "report", "runs", "compare", "config", "pack", "inspect", "size",
+    "train", "eval", "predict", "export", "report", "runs", "compare", "config", "pack", "inspect", "size",
     "explain", "sweep", "launch", "doctor",
 ]  # fmt: skip
 
