@@ -121,11 +121,11 @@ def verdict(task: Task, result: dict[str, Any]) -> str:
     rival = better(others, key=lambda key: others[key])
     value, theirs = result["test"][name], others[rival]
     ahead = better(value, theirs) == value and value != theirs
-    return (
-        f"The model {task.verdict_words()}: {name.upper()} {value:.4g}, "
-        f"{'better than' if ahead else 'no better than'} {theirs:.4g} of "
-        f"{result['baseline_words'][rival]}."
-    )
+    done = f"The model {task.verdict_words()}: {name.upper()} {value:.4g}"
+    words = result["baseline_words"][rival]
+    if ahead:
+        return f"{done}, where {words}, has {theirs:.4g}."
+    return f"{done}. That is no better than the {theirs:.4g} of {words}."
 
 
 LOWER_IS_BETTER = {"bce", "excess", "mse"}
