@@ -10,8 +10,8 @@ from conftest import ROOT, Command, tiny
 
 MNIST = str(ROOT / "configs/mnist.yaml")
 COMMANDS = [
-    "train", "eval", "predict", "export", "report", "runs", "compare", "config", "pack", "inspect", "size",
-    "explain", "sweep", "launch", "doctor",
+    "train", "eval", "predict", "export", "report", "runs", "compare", "config", "pack",
+    "inspect", "size", "explain", "sweep", "launch", "doctor",
 ]  # fmt: skip
 
 
