@@ -196,6 +196,7 @@ class Segment(Section):
     classes: Annotated[int, Field(ge=2, le=254)] = 10  # of the digits; the background is one more
     digits: tuple[Size, Size] = (2, 6)  # in a scene: the fewest and the most
     scenes: Size = 2000  # held out, for validation and for the test
+    digit_weight: Annotated[float, Field(ge=1, le=100)] = 1.0  # of digits' pixels in the loss
 
     @model_validator(mode="after")
     def _fewest_to_most(self) -> Segment:

@@ -8,6 +8,7 @@ same inputs give the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,8 @@ class Engine:
         self._layers = list(zip(names, config.model.layers, stack(model), strict=True))
         self._centred = config.model.centred
         self._loss = LOSSES[loss]
+        if config.task.type == "segment":
+            self._loss = partial(self._loss, weight=config.task.digit_weight)
         self._plan = plan
         self._dtype = tf.bfloat16 if plan.precision == "mixed_bfloat16" else tf.float32
         self._variables = model.trainable_variables
@@ -231,9 +234,13 @@ def _mean_squared_error(target: Any, logits: Any, activation: Activation) -> Any
     return tf.reduce_mean(tf.square(activation(logits) - _scaled(target)), axis=(1, 2, 3))
 
 
-def _sparse_categorical_crossentropy(target: Any, logits: Any, _: Activation) -> Any:
+def _sparse_categorical_crossentropy(
+    target: Any, logits: Any, _: Activation, weight: float = 1.0
+) -> Any:
     labels = tf.cast(target[..., 0], tf.int32)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    if weight != 1.0:  # the last class is the background, of which there is most
+        losses *= tf.where(labels < logits.shape[-1] - 1, weight, 1.0)
     return tf.reduce_mean(losses, axis=(1, 2))
 
 

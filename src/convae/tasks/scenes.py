@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
+CANDIDATES = 6  # places of which a digit takes the one farthest from those before it
 INK = 128  # grey values from here on are the digit's, below is its soft edge
-GRAIN = 0.07  # the most that single values are off
-CONTRAST = 0.35  # least distance between the colours of a digit and of what lies below it
+GRAIN = 0.05  # the most that single values are off
+CONTRAST = 0.5  # least distance between the colours of a digit and of what lies below it
 
 
 def draw_scenes(
@@ -26,7 +27,9 @@ def draw_scenes(
 
     Scene i holds digit `first[i]` of `images` (M, h, w, 1), and above it as many drawn at random
     as make `counts` (fewest, most) digits in all. Later ones cover earlier ones; each lies wholly
-    inside the scene of `size` (height, width), its grey values mixing its colour in.
+    inside the scene of `size` (height, width), its grey values mixing its colour in. Of some random
+    places a digit takes the one farthest from the digits before it, so that most overlap in part
+    and few are covered whole (Mitchell, "Spectrally optimal sampling", SIGGRAPH 1991).
     """
     number, (height, width) = len(first), size
     high, wide = images.shape[1:3]
@@ -37,8 +40,7 @@ def draw_scenes(
     drawn = generator.integers(counts[0], most + 1, number)
     digits = generator.integers(0, len(images), (number, most))
     digits[:, 0] = first
-    tops = generator.integers(0, height - high + 1, (number, most))
-    lefts = generator.integers(0, width - wide + 1, (number, most))
+    tops, lefts = _places(number, most, (height - high, width - wide), generator)
     colours = generator.random((number, most, 3), np.float32)
     for scene in range(number):
         for layer in range(drawn[scene]):
@@ -52,6 +54,21 @@ def draw_scenes(
     return (scenes * 255).round().astype(np.uint8), classes[..., None]
 
 
+def _places(
+    number: int, most: int, room: tuple[int, int], generator: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tops and lefts (number, most) within `room`: Mitchell's best candidates."""
+    places = np.empty((number, most, 2), np.int64)
+    scenes = np.arange(number)
+    for layer in range(most):
+        drawn = generator.random((number, CANDIDATES, 2), np.float32)
+        candidates = (drawn * (np.array(room) + 1)).astype(np.int64)
+        apart = candidates[:, :, None, :] - places[:, None, :layer, :]
+        nearest = (apart**2).sum(axis=-1).min(axis=-1, initial=2**30)
+        places[:, layer] = candidates[scenes, nearest.argmax(axis=1)]
+    return places[..., 0], places[..., 1]
+
+
 def _set_off(colour: Floats, below: Floats) -> Floats:
     """The colour, moved away from what lies below it where the two are hard to tell apart."""
     difference = colour - below
@@ -59,7 +76,7 @@ def _set_off(colour: Floats, below: Floats) -> Floats:
     if distance >= CONTRAST:
         return colour
     # towards the corner of the colour cube that lies farthest from what is below
-    return np.asarray(np.where(below < 0.5, below + 0.3, below - 0.3), np.float32)
+    return np.asarray(np.where(below < 0.5, below + 0.4, below - 0.4), np.float32)
 
 
 def textures(number: int, size: tuple[int, int], generator: np.random.Generator) -> Floats:
@@ -67,7 +84,7 @@ def textures(number: int, size: tuple[int, int], generator: np.random.Generator)
     height, width = size
     colour = generator.uniform(0.15, 0.85, (number, 1, 1, 3)).astype(np.float32)
     picture = np.broadcast_to(colour, (number, height, width, 3)).copy()
-    for cells, strength in ((3, 0.25), (9, 0.15)):
+    for cells, strength in ((3, 0.2), (9, 0.1)):
         coarse = generator.uniform(-1, 1, (number, cells, cells, 3)).astype(np.float32)
         rows, columns = _stretch(cells, height), _stretch(cells, width)
         clouds = rows @ coarse.transpose(0, 3, 1, 2) @ columns.T
@@ -79,7 +96,7 @@ def textures(number: int, size: tuple[int, int], generator: np.random.Generator)
     y = np.linspace(0, 1, height, dtype=np.float32)[None, :, None]
     x = np.linspace(0, 1, width, dtype=np.float32)[None, None, :]
     stripes = np.sin(2 * np.pi * waves * (np.cos(angle) * x + np.sin(angle) * y) + phase)
-    tint = generator.uniform(-0.15, 0.15, (number, 1, 1, 3)).astype(np.float32)
+    tint = generator.uniform(-0.1, 0.1, (number, 1, 1, 3)).astype(np.float32)
     picture += tint * stripes[..., None]
     grain = generator.integers(0, 256, picture.shape, np.uint8)
     picture += (GRAIN * np.linspace(-1, 1, 256, dtype=np.float32))[grain]
