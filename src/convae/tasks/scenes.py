@@ -9,7 +9,8 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 CANDIDATES = 6  # places of which a digit takes the one farthest from those before it
-INK = 128  # grey values from here on are the digit's, below is its soft edge
+INK = 128  # grey values from here on are the digit's,
+EDGE = 64  # and so far to both sides of it, its colour mixes with what lies below
 GRAIN = 0.05  # the most that single values are off
 CONTRAST = 0.5  # least distance between the colours of a digit and of what lies below it
 
@@ -27,7 +28,7 @@ def draw_scenes(
 
     Scene i holds digit `first[i]` of `images` (M, h, w, 1), and above it as many drawn at random
     as make `counts` (fewest, most) digits in all. Later ones cover earlier ones; each lies wholly
-    inside the scene of `size` (height, width), its grey values mixing its colour in. Of some random
+    inside the scene of `size` (height, width), with soft edges. Of some random
     places a digit takes the one farthest from the digits before it, so that most overlap in part
     and few are covered whole (Mitchell, "Spectrally optimal sampling", SIGGRAPH 1991).
     """
@@ -49,9 +50,13 @@ def draw_scenes(
             below = scenes[place]
             grey = images[digit]
             colour = _set_off(colours[scene, layer], below.mean(axis=(0, 1)))
-            scenes[place] += (grey * np.float32(1 / 255)) * (colour - below)
+            scenes[place] += _COVER[grey] * (colour - below)
             classes[place][grey[:, :, 0] >= INK] = labels[digit]
     return (scenes * 255).round().astype(np.uint8), classes[..., None]
+
+
+# How much of what lies below a digit's grey value covers.
+_COVER = ((np.arange(256, dtype=np.float32) - INK + EDGE) / (2 * EDGE)).clip(0, 1)
 
 
 def _places(
