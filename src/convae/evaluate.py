@@ -124,7 +124,7 @@ def verdict(task: Task, result: dict[str, Any]) -> str:
     done = f"The model {task.verdict_words()}: {name.upper()} {value:.4g}"
     words = result["baseline_words"][rival]
     if ahead:
-        return f"{done}, where {words}, has {theirs:.4g}."
+        return f"{done}, where {words} has {theirs:.4g}."
     return f"{done}. That is no better than the {theirs:.4g} of {words}."
 
 

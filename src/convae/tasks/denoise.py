@@ -59,7 +59,8 @@ class Denoise(Task):
                 scored.append((scores["psnr"].mean(), strength, outputs))
             _, strength, outputs = max(scored, key=lambda entry: entry[0])
             found[name] = Baseline(
-                f"{words} {strength:g}, the best of {len(strengths)} on validation images", outputs
+                f"a {words} {strength:g} (the best of {len(strengths)} on validation images)",
+                outputs,
             )
         return found
 
@@ -98,7 +99,7 @@ def filters() -> dict[str, tuple[str, list[float], Callable[[float], Filter]]]:
         "median": ("median filter of size", [3, 5, 7], median),
         "gaussian": ("Gaussian filter of sigma", [0.6, 0.8, 1, 1.2, 1.5, 2], gaussian),
         "total_variation": (
-            "total variation (Chambolle 2004) of weight",
+            "total variation filter (Chambolle 2004) of weight",
             [0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8],
             total_variation,
         ),

@@ -146,7 +146,7 @@ class Task:
         mean = metrics.mean_image(train.images)
         found = {
             "mean_image": Baseline(
-                "the mean of the training images, whatever goes in",
+                "the mean of the training images",
                 lambda inputs: np.broadcast_to(mean, (len(inputs), *mean.shape)),
             )
         }
@@ -186,7 +186,7 @@ def principal_components(images: Images, components: int) -> Baseline:
         flat = inputs.reshape(len(inputs), pixels) / np.float32(255) - mean
         return ((flat @ vectors) @ vectors.T + mean).clip(0, 1).reshape(inputs.shape)
 
-    return Baseline(f"PCA with {components} components, fitted on the training images", outputs)
+    return Baseline(f"PCA with {components} components (fitted on the training images)", outputs)
 
 
 def as_bytes(values: NDArray[Any]) -> Images:
