@@ -68,14 +68,14 @@ def _after_steps(action: Callable[[], None]) -> None:
     from convae.engine import Engine
 
     engine: Any = Engine
-    step = engine.train_step
+    original = engine.step
 
-    def train_step(*arguments: Any) -> Any:
-        loss = step(*arguments)
+    def step(*arguments: Any, **options: Any) -> Any:
+        result = original(*arguments, **options)
         action()
-        return loss
+        return result
 
-    engine.train_step = train_step
+    engine.step = step
 
 
 def hold() -> None:

@@ -129,6 +129,7 @@ def train(
     else:
         kept = [f"output.folder={json.dumps(outputs)}"] if outputs else []
         run, settings = None, load_config(config, [*(overrides or []), *kept])
+    from convae.together import PeerLost
     from convae.train import Interrupted
     from convae.train import train as start
 
@@ -138,7 +139,10 @@ def train(
         terminal.say(str(stopped))
         suggest(shlex.join(["convae", "train", "--resume", str(stopped.run.path)]))
         raise SystemExit(1) from None
-    if as_json:
+    except PeerLost as lost:
+        terminal.fail(str(lost))
+        raise SystemExit(1) from None
+    if as_json and run.is_mine:
         print(json.dumps({"run": str(run.path), **run.history[-1]}))
     terminal.say(f"done: {run.path}")
     suggest(shlex.join(["convae", "eval", str(run.path)]), silent=as_json)

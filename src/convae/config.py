@@ -300,6 +300,8 @@ class Runtime(Section):
     jit_compile: bool | Literal["auto"] = "auto"
     strands: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     micro_batch: Size | Literal["auto"] = "auto"
+    strategy: Literal["auto", "none", "mirrored", "multi_worker"] = "auto"  # of several devices
+    deadline: Annotated[float, Field(gt=0)] = 300.0  # seconds until all workers have met
 
 
 class Output(Section):

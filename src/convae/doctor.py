@@ -43,7 +43,7 @@ def report(config: str | None, overrides: Sequence[str]) -> str:
         return "\n".join([*lines, "", "more with a config: convae doctor CONFIG"])
     lines += ["", f"decided for {config}"]
     try:
-        plan = runtime.start(settings)
+        plan = runtime.start(settings, distributed=True)
         lines.append(f"  {'device_name':<12}{plan.device_name}")
         for key, reason in plan.reasons.items():
             lines.append(f"  {key:<12}{getattr(plan, key)}  ({reason})")

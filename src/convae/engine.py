@@ -2,7 +2,8 @@
 
 A step over a batch of B images is the mathematics of one whole-batch step: the gradients of all
 micro-batches are summed and applied once. The slices and the order of the sums are fixed, so the
-same inputs give the same bits.
+same inputs give the same bits. With several replicas each takes its part of the batch in this way,
+and the gradients of all are summed before they are applied.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from convae.backend import keras, tf
 from convae.lab.ledger import layer_names
 from convae.model import stack
+from convae.replicas import ALONE, Replicas
 
 if TYPE_CHECKING:
     from convae.config import Config, Layer
@@ -33,7 +35,14 @@ class Engine:
     the class of each pixel, uint8 (N, H, W, 1).
     """
 
-    def __init__(self, model: Any, config: Config, plan: Plan, optimizer: Any = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        config: Config,
+        plan: Plan,
+        optimizer: Any = None,
+        replicas: Replicas = ALONE,
+    ) -> None:
         loss = config.training.loss
         names = layer_names(config.model.layers)
         self._layers = list(zip(names, config.model.layers, stack(model), strict=True))
@@ -45,8 +54,10 @@ class Engine:
         self._dtype = tf.bfloat16 if plan.precision == "mixed_bfloat16" else tf.float32
         self._variables = model.trainable_variables
         self._optimizer = optimizer
+        self._replicas = replicas
         if optimizer is not None:
-            optimizer.build(self._variables)
+            with replicas.scope():
+                optimizer.build(self._variables)
         self._shape = tuple(model.output_shape[1:])
         classes = loss == "sparse_categorical_crossentropy"
         inputs = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
@@ -60,20 +71,34 @@ class Engine:
                 function, input_signature=specs, jit_compile=plan.jit_compile, autograph=False
             )
 
-        self._train = compiled(self._train_step, inputs, targets)
+        # Nor must workers trace apart, whatever parts they have: that would count as a collective.
+        self._train = compiled(self._train_step, inputs, targets, tf.TensorSpec((2,), tf.float32))
         self._evaluate = compiled(self._loss_sum, inputs, targets)
         self._predict = compiled(self._outputs, inputs)
 
     def train_step(self, inputs: Images, targets: Images) -> float:
         """One optimizer step on a batch; returns its mean loss, from before the step."""
-        return float(self._train(inputs, targets))
+        return self.step(inputs, targets, len(inputs))[0]
+
+    def step(
+        self, inputs: Images, targets: Images, count: int, *, stop: bool = False
+    ) -> tuple[float, bool]:
+        """One optimizer step on a batch of `count` examples, of which these are this worker's part.
+
+        Returns the mean loss over the whole batch, from before the step, and whether any worker
+        wishes to `stop`. A collective: see replicas.py.
+        """
+        loss, wishes = self._train(inputs, targets, np.array([count, stop], np.float32)).numpy()
+        return float(loss), bool(wishes)
 
     def evaluate(self, inputs: Images, targets: Images, batch_size: int = 1000) -> float:
-        """The mean loss over all inputs."""
-        starts = range(0, len(inputs), batch_size)
-        batches = (slice(start, start + batch_size) for start in starts)
+        """The mean loss over all inputs, of which each worker takes its part. A collective."""
+        mine = self._replicas.part(len(inputs))
+        starts = range(mine.start, mine.stop, batch_size)
+        batches = (slice(start, min(start + batch_size, mine.stop)) for start in starts)
         total = sum(float(self._evaluate(inputs[batch], targets[batch])) for batch in batches)
-        return total / len(inputs)
+        total, count = self._replicas.sum([total, mine.stop - mine.start])
+        return total / count
 
     def predict(self, inputs: Images, batch_size: int = 1000) -> NDArray[np.float32]:
         """What the model makes of the inputs, clipped to [0, 1], float32 (N, H, W, C)."""
@@ -82,25 +107,35 @@ class Engine:
             result[start : start + batch_size] = self._predict(inputs[start : start + batch_size])
         return result
 
-    def _train_step(self, inputs: Any, targets: Any) -> Any:
-        variables = [variable.value for variable in self._variables]
+    def _train_step(self, inputs: Any, targets: Any, asked: Any) -> Any:
+        count, stop = asked[0], asked[1]
 
-        def gradients(batch: Any, target: Any) -> list[Any]:
-            with tf.GradientTape() as tape:
-                loss = tf.reduce_sum(self._loss(target, *self._forward(batch)))
-            return [loss, *tape.gradient(loss, variables)]
+        def replica() -> Any:
+            variables = [variable.value for variable in self._variables]
 
-        zeros = [tf.zeros(()), *(tf.zeros(v.shape) for v in variables)]
-        count = tf.cast(tf.shape(inputs)[0], tf.float32)
-        loss, *summed = self._sum(gradients, (inputs, targets), zeros)
-        self._optimizer.apply([gradient / count for gradient in summed], self._variables)
-        return loss / count
+            def gradients(batch: Any, target: Any) -> list[Any]:
+                with tf.GradientTape() as tape:
+                    loss = tf.reduce_sum(self._loss(target, *self._forward(batch)))
+                return [loss, *tape.gradient(loss, variables)]
+
+            zeros = [tf.zeros(()), *(tf.zeros(v.shape) for v in variables)]
+            share = self._replicas.share((inputs, targets))
+            loss, *summed = self._sum(gradients, share, zeros)
+            # By the count of all replicas: the optimizer adds up what each of them hands in.
+            self._optimizer.apply([gradient / count for gradient in summed], self._variables)
+            return tf.stack([loss / count, stop])
+
+        return self._replicas.total(replica)
 
     def _loss_sum(self, inputs: Any, targets: Any) -> Any:
         def loss(batch: Any, target: Any) -> list[Any]:
             return [tf.reduce_sum(self._loss(target, *self._forward(batch)))]
 
-        return self._sum(loss, (inputs, targets), [tf.zeros(())])[0]
+        def replica() -> Any:
+            share = self._replicas.share((inputs, targets))
+            return self._sum(loss, share, [tf.zeros(())])[0]
+
+        return self._replicas.total_here(replica)
 
     def _outputs(self, inputs: Any) -> Any:
         def strand(start: Any, stop: Any) -> Any:

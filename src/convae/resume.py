@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from convae.errors import UserError
 from convae.manifest import command_line, versions
 from convae.run import Run
 from convae.runtime import Plan
+from convae.terminal import say
 
 # The keys that may change from one part of a training to the next; a section stands for its keys.
 MAY_CHANGE = (
@@ -26,7 +26,10 @@ MAY_CHANGE = (
     "data.download",
     "data.allow_sample",
 )
-ARITHMETIC = ("device", "device_name", "precision", "jit_compile", "strands", "micro_batch")
+ARITHMETIC = (
+    "device", "device_name", "precision", "jit_compile", "strands", "micro_batch", "strategy",
+    "replicas", "workers",
+)  # fmt: skip
 
 Changes = dict[str, tuple[Any, Any]]  # key -> what it was, what it is now
 
@@ -127,7 +130,8 @@ def why_not_identical(manifest: Mapping[str, Any], plan: Plan) -> list[str]:
     """What is not as it was when the run was last written, and may change the last bits."""
     now = plan.record()
     before = manifest.get("runtime", now)
-    pairs = [(key, before[key], now[key]) for key in ARITHMETIC]
+    # What a run of an earlier version does not name was not there to be decided.
+    pairs = [(key, before[key], now[key]) for key in ARITHMETIC if key in before]
     current = versions()
     pairs += [(f"{p} version", v, current[p]) for p, v in manifest["versions"].items()]
     return [f"{what}: {old} -> {new}" for what, old, new in pairs if old != new]
@@ -149,8 +153,3 @@ def differences(before: Config, now: Config) -> Changes:
 
     compare(before.model_dump(mode="json"), now.model_dump(mode="json"), ())
     return found
-
-
-def say(text: str) -> None:
-    """A line for the user, on stderr."""
-    print(text, file=sys.stderr, flush=True)

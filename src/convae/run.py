@@ -57,6 +57,7 @@ class Run:
     """One training: its folder, and the ways to read and write what is in it."""
 
     path: Path
+    is_mine = True  # whether this process writes it
 
     @classmethod
     def create(cls, config: Config) -> Run:
@@ -290,6 +291,32 @@ class Run:
             raise UserError(
                 f"{self.path}: {what} cannot be written: {error}. What was saved before stays whole"
             ) from error
+
+
+class OthersRun(Run):
+    """The chief's run, as the other workers have it: they read it, and write nothing."""
+
+    is_mine = False
+
+    def write_config(self, config: Config) -> None:
+        """Nothing."""
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Nothing."""
+
+    def save_model(self, name: str, save: Callable[[str], None]) -> None:
+        """Nothing."""
+
+    def save_checkpoint(self, state: Mapping[str, Any], arrays: Sequence[NDArray[Any]]) -> None:
+        """Nothing."""
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """No lock: the chief has it."""
+        yield
 
 
 def make_folder(parent: Path) -> Path:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from convae import cluster
+from convae.cluster import Cluster
 from convae.config import Config, Layer, Model
 from convae.errors import UserError
 from convae.lab.ledger import Shape, layer_rows
@@ -22,7 +24,10 @@ MICRO_BATCH_BYTES = 7 * 2**20
 
 GROWING = {"resize_conv", "depth_to_space"}  # their strides are no convolution's
 
+LOGICAL_CPUS = "CONVAE_LOGICAL_CPUS"  # for tests: so many devices of the processor, as if GPUs
+
 Precision = Literal["float32", "mixed_bfloat16"]
+Strategy = Literal["none", "mirrored", "multi_worker"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class Plan:
     jit_compile: bool
     strands: int  # loops over micro-batches that run side by side, one per core
     micro_batch: int  # images that pass the network at once, at most
+    strategy: Strategy = "none"  # of tf.distribute; "none": this process and one device
+    replicas: int = 1  # copies of the model, on all workers together
+    workers: int = 1  # processes that train together
+    worker: int = 0  # which of them this is; 0 is the chief, who prints and writes
     reasons: Mapping[str, str] = field(default_factory=dict)  # by the name of the decision
     warnings: tuple[str, ...] = ()
 
@@ -52,9 +61,10 @@ class Plan:
 
     def __str__(self) -> str:
         strands = "1 strand" if self.strands == 1 else f"{self.strands} strands"
+        replicas = f", in each of {self.replicas} replicas ({self.strategy})"
         return (
             f"{self.device_name}, {self.precision}, {strands} of micro-batches of "
-            f"{self.micro_batch} images"
+            f"{self.micro_batch} images{replicas if self.strategy != 'none' else ''}"
         )
 
 
@@ -82,11 +92,17 @@ def plan(
     why_no_gpu: str = "",
     cpu: str = "",
     features: Set[str] = frozenset(),
+    *,
+    together: Cluster | None = None,
+    cpus: int = 1,
+    distributed: bool = True,
 ) -> Plan:
     """Decide from the config, the GPUs that were found, the processor and its features.
 
-    Touches no device and measures nothing: the same inputs always give the same plan.
-    Raises UserError where the config asks for what is not there.
+    `together` are the workers that TF_CONFIG names, `cpus` the devices that the processor counts
+    as; without `distributed` both are ignored, and so is runtime.strategy. Touches no device and
+    measures nothing: the same inputs always give the same plan. Raises UserError where the config
+    asks for what is not there.
     """
     runtime, batch = config.runtime, config.training.batch_size
     if runtime.device == "gpu" and not gpus:
@@ -110,6 +126,27 @@ def plan(
     if runtime.device != "auto":
         reasons["device"] = f"runtime.device: {runtime.device}"
 
+    strategy: Strategy = "none"
+    workers, local, reasons["strategy"] = 1, 1, "what does not train takes one device"
+    if distributed:
+        devices = len(gpus) if gpu else cpus
+        strategy, reasons["strategy"] = spread(config, devices, together)
+        local = devices if strategy != "none" else 1
+        if together and strategy == "multi_worker":
+            workers = together.count
+        elif together and together.count > 1:
+            warnings.append(
+                f"{cluster.VARIABLE} names {together.count} workers, but with runtime.strategy: "
+                "none each of them trains alone"
+            )
+    replicas = workers * local
+    if batch % replicas:
+        raise UserError(
+            f"training.batch_size: must be a multiple of the {replicas} replicas, such as "
+            f"{-(-batch // replicas) * replicas}. Received: {batch}"
+        )
+    share = batch // replicas
+
     native = has_bfloat16(gpu, features)
     precision: Precision
     if runtime.precision != "auto":
@@ -130,15 +167,16 @@ def plan(
     elif gpu:
         strands, reasons["strands"] = 1, "a GPU takes one stream of work"
     else:
-        strands, reasons["strands"] = min(cores(), batch), "one a core"
+        strands = max(1, min(cores() // local, share))
+        reasons["strands"] = "one a core"
 
     if runtime.micro_batch != "auto":
         micro_batch, reasons["micro_batch"] = runtime.micro_batch, "as runtime.micro_batch says"
     elif gpu:
-        micro_batch, reasons["micro_batch"] = batch, "the whole batch: a GPU has no small cache"
+        micro_batch, reasons["micro_batch"] = share, "all at once: a GPU has no small cache"
     else:
         micro_batch = fitting_micro_batch(
-            config.model.input_shape, config.model.layers, batch, strands, precision
+            config.model.input_shape, config.model.layers, share, strands, precision
         )
         reasons["micro_batch"] = (
             f"the largest layer's activations fit {MICRO_BATCH_BYTES // 2**20} MiB of cache"
@@ -150,6 +188,11 @@ def plan(
         jit_compile, reasons["jit_compile"] = False, "XLA on a CPU is slower than oneDNN"
         if gpu:
             reasons["jit_compile"] = "cuDNN's convolutions are quick without XLA"
+    elif jit_compile and strategy != "none":
+        raise UserError(
+            f"runtime.jit_compile: true does not go with {replicas} replicas; false, auto or "
+            "runtime.strategy: none would"
+        )
     return Plan(
         device="gpu" if gpu else "cpu",
         device_name=gpu.name if gpu else f"{cpu or 'CPU'} ({cores()} cores)",
@@ -157,9 +200,43 @@ def plan(
         jit_compile=jit_compile,
         strands=strands,
         micro_batch=micro_batch,
+        strategy=strategy,
+        replicas=replicas,
+        workers=workers,
+        worker=together.rank if together and strategy == "multi_worker" else 0,
         reasons=reasons,
         warnings=tuple(warnings),
     )
+
+
+def spread(config: Config, devices: int, together: Cluster | None) -> tuple[Strategy, str]:
+    """How a training spreads over `devices` here and the workers of TF_CONFIG, and why so.
+
+    Raises UserError if runtime.strategy asks for what is not there.
+    """
+    asked, workers = config.runtime.strategy, together.count if together else 1
+    if asked == "multi_worker" and together is None:
+        raise UserError(
+            f"runtime.strategy: multi_worker, but {cluster.VARIABLE}, which names the workers, is "
+            f"not set; it would be {cluster.EXAMPLE}. On one machine, convae launch sets it"
+        )
+    if asked == "mirrored" and workers > 1:
+        raise UserError(
+            f"runtime.strategy: mirrored is for one process, but {cluster.VARIABLE} names "
+            f"{workers} workers; multi_worker or auto would let them train together"
+        )
+    if asked == "mirrored" and devices < 2:
+        raise UserError(
+            "runtime.strategy: mirrored needs several devices, and here is one; auto or none would "
+            "train on it"
+        )
+    if asked != "auto":
+        return asked, "as runtime.strategy says"
+    if workers > 1:
+        return "multi_worker", f"{cluster.VARIABLE} names {workers} workers"
+    if devices > 1:
+        return "mirrored", f"{devices} devices are here"
+    return "none", "one device, and no other workers"
 
 
 def has_bfloat16(gpu: Gpu | None, features: Set[str]) -> bool:
@@ -205,11 +282,12 @@ def why_no_gpu(import_log: str, environment: Mapping[str, str] = os.environ) -> 
     return "an NVIDIA driver is there, but TensorFlow found no GPU: does nvidia-smi list one?"
 
 
-def start(config: Config) -> Plan:
+def start(config: Config, *, distributed: bool = False) -> Plan:
     """Import TensorFlow, decide, and set devices, threads and seeds accordingly.
 
-    Threads can be set only before TensorFlow's first operation; in a process that has already run
-    one, they stay as they are.
+    With `distributed` several devices and the workers of TF_CONFIG are taken into account: what
+    only evaluates or predicts runs on one device. Threads can be set only before TensorFlow's first
+    operation; in a process that has already run one, they stay as they are.
     """
     from convae.backend import GPUS, IMPORT_LOG, keras, tf
 
@@ -218,7 +296,12 @@ def start(config: Config) -> Plan:
         details = tf.config.experimental.get_device_details(device)
         name = details.get("device_name", device.name)
         gpus.append(Gpu(name, details.get("compute_capability", (0, 0))))
-    decided = plan(config, gpus, why_no_gpu(IMPORT_LOG), *cpu_info())
+    cpus = int(os.environ.get(LOGICAL_CPUS, "1")) if distributed else 1
+    together = cluster.find() if distributed else None
+    decided = plan(
+        config, gpus, why_no_gpu(IMPORT_LOG), *cpu_info(),
+        together=together, cpus=cpus, distributed=distributed,
+    )  # fmt: skip
     try:
         if decided.device == "gpu":
             for gpu in GPUS:
@@ -229,7 +312,13 @@ def start(config: Config) -> Plan:
             # One thread an operation and one strand a core: whole strands side by side beat
             # operations that are split over the cores, and their order stays fixed.
             tf.config.threading.set_intra_op_parallelism_threads(1)
-            tf.config.threading.set_inter_op_parallelism_threads(decided.strands)
+            local = decided.replicas // decided.workers
+            tf.config.threading.set_inter_op_parallelism_threads(decided.strands * local)
+            if cpus > 1:
+                tf.config.set_logical_device_configuration(
+                    tf.config.list_physical_devices("CPU")[0],
+                    [tf.config.LogicalDeviceConfiguration()] * cpus,
+                )
     except RuntimeError:
         pass  # already initialized by an earlier run in this process
     keras.utils.set_random_seed(config.seed)

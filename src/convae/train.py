@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convae import cluster, loggers, runtime
+from convae import cluster, loggers, runtime, terminal
 from convae.backend import keras
 from convae.config import Config, Every
 from convae.data import TrainingData, load_training
@@ -29,11 +29,13 @@ from convae.lab import ledger
 from convae.manifest import describe, peak_memory_mib
 from convae.model import build_model, save_plain, weights_sha256
 from convae.progress import Progress
+from convae.replicas import Replicas
 from convae.resume import reopen
 from convae.run import Run
 from convae.tasks import Task, build_task
-from convae.tasks.task import example_generator
+from convae.tasks.task import batch_examples
 from convae.terminal import detail, say
+from convae.together import facts, fingerprint, peers_watched, share_run
 
 STUCK_EPOCHS, STUCK_STEPS = 3, 100  # by then any healthy training is below the mean image
 
@@ -67,19 +69,33 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
     """Train `config`'s model and return its run; with `resume`, go on where that run stopped.
 
     Of a run's config some keys may change when it goes on: see `resume.MAY_CHANGE`. `callbacks` are
-    Keras callbacks. Progress goes to stderr.
-    Raises UserError for what the user can mend, Interrupted after Ctrl-C (the run is saved).
+    Keras callbacks, called on every worker. Progress goes to stderr.
+    Raises UserError for what the user can mend, Interrupted after Ctrl-C (the run is saved),
+    PeerLost if another worker has ended.
     """
     # Everything that can be refused is refused before a folder is made.
     loggers.check(config)
     task = build_task(config)
     data = find_data(config, task)
+    plan = runtime.start(config, distributed=True)
+    if plan.worker:
+        say(f"worker {plan.worker} of {plan.workers}; worker 0 tells and writes")
+        terminal.set_level("quiet")
     tell_model(config)
     tell_data(data)
-    plan = decide(config)
-    run = resume or Run.create(config)
-    with run.locked():
-        fit(run, config, task, data, plan, callbacks, resumed=resume is not None)
+    tell_plan(config, plan)
+    # Before anything of TensorFlow, and before there is a folder.
+    with peers_watched(plan):
+        replicas = Replicas(plan, config.runtime.deadline)
+        replicas.agree(facts(config, data, plan))
+        run = share_run(config, replicas, resume)
+        with run.locked():
+            try:
+                fit(run, config, task, data, plan, replicas, callbacks, resumed=resume is not None)
+            except Interrupted:
+                replicas.wait()
+                raise
+            replicas.wait()  # nobody ends before the chief has written
     return run
 
 
@@ -89,6 +105,7 @@ def fit(
     task: Task,
     data: TrainingData,
     plan: runtime.Plan,
+    replicas: Replicas,
     callbacks: Sequence[Any],
     resumed: bool,
 ) -> None:
@@ -96,14 +113,18 @@ def fit(
     validation = task.held_out(data.validation)
     epochs, size = config.training.epochs, config.training.batch_size
     steps = -(-data.images_per_epoch // size)
-    model = build_model(config)
-    optimizer = build_optimizer(config, steps * epochs)
-    model.compile(optimizer=optimizer)  # so that callbacks find the optimizer
-    engine = Engine(model, config, plan, optimizer)
-    floor, baseline = task.landmarks(data.train, validation)
+    with replicas.scope():
+        model = build_model(config)
+        optimizer = build_optimizer(config, steps * epochs)
+        model.compile(optimizer=optimizer)  # so that callbacks find the optimizer
+    engine = Engine(model, config, plan, optimizer, replicas)
+    # By the chief for all: whoever makes them reads all of the data.
+    known = task.landmarks(data.train, validation) if replicas.is_chief else (0.0, 0.0)
+    floor, baseline = replicas.sum(known)
 
     saved, arrays = reopen(run, config, data, plan) if resumed else ({}, [])
     state = State(**saved)
+    replicas.agree({"checkpoint": [saved, fingerprint(arrays)]})
     if state.history:  # a kill may have come between the checkpoint and this file
         run.write_history(state.history)
     described = describe(config, data, plan, model.count_params(), run.manifest)
@@ -111,7 +132,7 @@ def fit(
     say(f"run: {run.path}")
 
     rules = plateau_rules(config)
-    told = loggers.build(config, run, validation, engine.predict)
+    told = loggers.build(config, run, validation, engine.predict) if replicas.is_chief else []
     progress = Progress(epochs, state.epoch, data.images_per_epoch, state.step * size, floor)
     hooks = keras.callbacks.CallbackList(
         [*rules, *told, *callbacks, progress], model=model, epochs=epochs, steps=steps
@@ -144,18 +165,21 @@ def fit(
             for step in range(state.step, steps):
                 hooks.on_train_batch_begin(step)
                 chosen = order[step * size : (step + 1) * size]
-                generator = example_generator(config.seed, epoch, step)
-                batch = task.examples(data.train, chosen, generator)
-                loss = engine.train_step(batch.inputs, batch.targets)
-                losses.append(loss * len(batch))
+                mine = replicas.part(len(chosen))
+                batch = batch_examples(task, data.train, chosen, mine, epoch, step)
+                wish = bool(interrupted)
+                loss, stop = engine.step(batch.inputs, batch.targets, len(chosen), stop=wish)
+                if replicas.workers == 1:  # nobody else needs to know: no step later
+                    stop = bool(interrupted)
+                losses.append(loss * len(chosen))
                 if not math.isfinite(loss):
                     raise UserError(diverged(config, epoch, step))
-                hooks.on_train_batch_end(step, {"loss": loss, "size": len(batch)})
+                hooks.on_train_batch_end(step, {"loss": loss, "size": len(chosen)})
                 unsaved = time.perf_counter() - began - state.seconds
-                if interrupted or due(config.training.checkpoint_every, step + 1, unsaved):
+                if stop or due(config.training.checkpoint_every, step + 1, unsaved):
                     passed = time.perf_counter() - epoch_began
                     save(epoch=epoch, step=step + 1, losses=losses, epoch_seconds=passed)
-                if interrupted:
+                if stop:
                     raise Interrupted(run, f"in epoch {epoch + 1} after step {step + 1}")
             train_seconds = time.perf_counter() - epoch_began
             val_loss = engine.evaluate(validation.inputs, validation.targets)
@@ -166,7 +190,7 @@ def fit(
                 "loss": math.fsum(losses) / data.images_per_epoch,
                 "val_loss": val_loss,
                 "val_excess": val_loss - floor,
-                "learning_rate": float(optimizer.learning_rate),
+                "learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
                 "seconds": time.perf_counter() - epoch_began,
                 "images_per_second": data.images_per_epoch / train_seconds,
             }
@@ -180,7 +204,7 @@ def fit(
             run.write_history(history)
             if stuck(history, steps, baseline):
                 raise UserError(stuck_message(config, val_loss, baseline))
-            if interrupted and epoch + 1 < epochs:
+            if replicas.any(bool(interrupted)) and epoch + 1 < epochs:
                 raise Interrupted(run, f"after epoch {epoch + 1}")
         run.save_model("model.keras", lambda path: save_plain(model, path))
         hooks.on_train_end()
@@ -222,16 +246,14 @@ def tell_data(data: TrainingData) -> None:
     say(f"{data.name}: {count}")
 
 
-def decide(config: Config) -> runtime.Plan:
-    """Start the runtime, and say what it decided."""
-    plan = runtime.start(config)
+def tell_plan(config: Config, plan: runtime.Plan) -> None:
+    """Say what the runtime decided."""
     if plan.device == "cpu" and config.runtime.device == "auto":
         say(f"running on the CPU: {plan.reasons['device']}")
     for line in (*plan.warnings, f"runtime: {plan}"):
         say(line)
     for decision, reason in plan.reasons.items():
         detail(f"  {decision}: {getattr(plan, decision)} ({reason})")
-    return plan
 
 
 def due(every: Every | None, step: int, seconds: float) -> bool:

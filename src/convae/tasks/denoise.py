@@ -14,7 +14,7 @@ from convae.tasks.task import Baseline, Images, Outputs, Task, as_bytes
 
 if TYPE_CHECKING:
     from convae.config import Config
-    from convae.data import TrainingData
+    from convae.data import Part, TrainingData
 
 TUNED_ON = 500  # validation images that choose a filter's strength
 
@@ -27,6 +27,10 @@ class Denoise(Task):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.settings = cast("Settings", config.task)
+
+    def draws(self, part: Part) -> bool:
+        """Always: the noise."""
+        return True
 
     def damaged(self, images: Images, generator: np.random.Generator) -> Images:
         """Images with the noise of the config."""

@@ -64,6 +64,10 @@ class Segment(Task):
             )
         return part
 
+    def draws(self, part: Part) -> bool:
+        """Always: the scenes."""
+        return True
+
     def examples(self, part: Part, chosen: Chosen, generator: np.random.Generator) -> Examples:
         """A scene for each chosen digit, which is the first that is laid down in it."""
         first = np.arange(len(part))[chosen]

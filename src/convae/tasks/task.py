@@ -2,7 +2,7 @@
 
 `Task` itself is the plainest one: the image that went in should come out. The others change what
 differs. Images are uint8 (N, H, W, C), also damaged and small ones: what a file could hold. All
-that is random comes from generators that hang on (seed, epoch, step).
+that is random comes from generators that hang on (seed, epoch, step, place in the batch).
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ Chosen = NDArray[np.int64] | slice
 Shape = tuple[int, int, int]
 
 HELD_OUT = 2**32 - 1  # in the place of the epoch, for damage that is the same in every evaluation
+BLOCK = 50  # positions of a batch whose randomness is drawn together
+UNUSED = np.random.default_rng(0)  # for examples that draw nothing
 PCA_PIXELS = 4096  # values an image may have for its covariance matrix to stay below 128 MiB
 
 
@@ -78,6 +80,10 @@ class Task:
     def select(self, part: Part) -> Part:
         """What of `part` training may see."""
         return part
+
+    def draws(self, part: Part) -> bool:
+        """Whether the examples of `part` hang on a generator."""
+        return part.images.shape[1:] != self.image_shape
 
     def examples(self, part: Part, chosen: Chosen, generator: np.random.Generator) -> Examples:
         """The examples that the `chosen` images of `part` make."""
@@ -156,10 +162,36 @@ class Task:
         return found
 
 
-def example_generator(seed: int, epoch: int, step: int) -> np.random.Generator:
-    """The source of all that is random in the examples of a step."""
+def batch_examples(
+    task: Task, part: Part, chosen: NDArray[np.int64], mine: slice, epoch: int, step: int
+) -> Examples:
+    """Of the batch that the `chosen` images make in a step, the examples at the places `mine`.
+
+    They are the same whoever makes them: what is random is drawn for blocks of BLOCK places, each
+    from a generator of its own, and whole blocks are made of which then a part is taken.
+    """
+    if not task.draws(part):
+        return task.examples(part, chosen[mine], UNUSED)
+    first = mine.start // BLOCK * BLOCK
+    blocks = [
+        task.examples(
+            part,
+            chosen[start : start + BLOCK],
+            example_generator(task.config.seed, epoch, step, start // BLOCK),
+        )
+        for start in range(first, max(mine.stop, first + 1), BLOCK)
+    ]
+    whole = Examples(
+        np.concatenate([block.inputs for block in blocks]),
+        np.concatenate([block.targets for block in blocks]),
+    )
+    return whole[slice(mine.start - first, mine.stop - first)]
+
+
+def example_generator(seed: int, epoch: int, step: int, block: int = 0) -> np.random.Generator:
+    """The source of all that is random in a block of the examples of a step."""
     # 1 + step: NumPy pads seeds with zeros, and (seed, epoch) alone is the order of the epoch.
-    return np.random.default_rng([seed, epoch, 1 + step])
+    return np.random.default_rng([seed, epoch, 1 + step, block])
 
 
 def code_size(config: Config) -> int:
