@@ -1,7 +1,10 @@
+from typing import Any
+
 import pytest
 from conftest import ROOT
 
 from convae import runtime
+from convae.cluster import Cluster
 from convae.config import load_config
 from convae.errors import UserError
 from convae.runtime import Gpu, Plan, fitting_micro_batch, why_no_gpu
@@ -10,10 +13,15 @@ CARD = Gpu("Card", (8, 0))
 
 
 def plan(
-    *overrides: str, gpus: tuple[Gpu, ...] = (), features: frozenset[str] = frozenset()
+    *overrides: str,
+    gpus: tuple[Gpu, ...] = (),
+    features: frozenset[str] = frozenset(),
+    **distributed: Any,
 ) -> Plan:
     config = load_config(ROOT / "configs/mnist.yaml", overrides)
-    return runtime.plan(config, gpus, "no NVIDIA driver is installed here", "Chip", features)
+    return runtime.plan(
+        config, gpus, "no NVIDIA driver is installed here", "Chip", features, **distributed
+    )
 
 
 def test_without_a_gpu_auto_says_why_it_runs_on_the_cpu() -> None:
@@ -79,7 +87,9 @@ def test_bfloat16_where_the_processor_has_it_and_the_layers_gain() -> None:
 
 def test_every_decision_has_its_reason() -> None:
     decided = plan("runtime.jit_compile=false")
-    assert set(decided.reasons) == {"device", "precision", "strands", "micro_batch", "jit_compile"}
+    assert set(decided.reasons) == {
+        "device", "strategy", "precision", "strands", "micro_batch", "jit_compile",
+    }  # fmt: skip
     assert all(decided.reasons.values())
     assert decided.record()["strands"] == decided.strands
 
@@ -102,3 +112,63 @@ def test_jit_compile_is_a_plain_bool() -> None:
 )
 def test_the_cause_of_a_missing_gpu(log: str, environment: dict[str, str], cause: str) -> None:
     assert cause in why_no_gpu(log, environment)
+
+
+TWO = Cluster(("a:1", "b:1"), 1)
+
+
+def spread(*overrides: str, **found: Any) -> tuple[str, int, int, int]:
+    decided = plan(*overrides, **found)
+    return decided.strategy, decided.replicas, decided.workers, decided.worker
+
+
+def test_a_training_spreads_over_what_is_there() -> None:
+    assert spread() == ("none", 1, 1, 0)
+    assert spread(gpus=(CARD,)) == ("none", 1, 1, 0)
+    assert spread(gpus=(CARD, CARD)) == ("mirrored", 2, 1, 0)
+    assert spread(cpus=4) == ("mirrored", 4, 1, 0)
+    assert spread("runtime.device=cpu", gpus=(CARD, CARD)) == ("none", 1, 1, 0)
+    assert spread("runtime.strategy=none", gpus=(CARD, CARD)) == ("none", 1, 1, 0)
+    assert spread(together=TWO) == ("multi_worker", 2, 2, 1)
+    assert spread(together=TWO, gpus=(CARD, CARD)) == ("multi_worker", 4, 2, 1)
+    assert spread(together=Cluster(("a:1",), 0)) == ("none", 1, 1, 0)
+    one = Cluster(("a:1",), 0)
+    assert spread("runtime.strategy=multi_worker", together=one) == ("multi_worker", 1, 1, 0)
+    assert spread(together=TWO, cpus=2, distributed=False) == ("none", 1, 1, 0)
+
+
+def test_each_replica_has_its_share_of_batch_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "cores", lambda: 4)
+    decided = plan(gpus=(CARD, CARD))
+    assert (decided.strands, decided.micro_batch) == (1, 500)
+    assert plan(cpus=2).strands == 2
+    assert plan(together=TWO).strands == 4
+    assert plan("training.batch_size=2", together=TWO).strands == 1
+    assert "in each of 2 replicas (mirrored)" in str(plan(cpus=2))
+
+
+def test_workers_that_would_train_apart_are_warned_of() -> None:
+    decided = plan("runtime.strategy=none", together=TWO)
+    assert decided.strategy == "none"
+    assert any("each of them trains alone" in warning for warning in decided.warnings)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found", "part"),
+    [
+        (["runtime.strategy=mirrored"], {}, "needs several devices"),
+        (["runtime.strategy=mirrored"], {"together": TWO, "cpus": 2}, "names 2 workers"),
+        (["runtime.strategy=multi_worker"], {}, "TF_CONFIG, which names the workers, is not set"),
+        (
+            ["training.batch_size=999"],
+            {"together": TWO},
+            "of the 2 replicas, such as 1000",
+        ),
+        (["runtime.jit_compile=true"], {"cpus": 2}, "does not go with 2 replicas"),
+    ],
+)
+def test_a_strategy_that_cannot_be_is_refused(
+    overrides: list[str], found: dict[str, Any], part: str
+) -> None:
+    with pytest.raises(UserError, match=part):
+        plan(*overrides, **found)

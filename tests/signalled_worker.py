@@ -1,0 +1,24 @@
+"""convae, with a signal before one of its steps: signalled_worker.py SIGKILL 3 train ..."""
+
+import os
+import signal
+import sys
+from typing import Any
+
+from convae import cli
+from convae.engine import Engine
+
+number, last = signal.Signals[sys.argv[1]], int(sys.argv[2])
+del sys.argv[1:3]
+steps = iter(range(1, 1_000_000))
+original = Engine.step
+
+
+def step(self: Engine, *words: Any, **named: Any) -> tuple[float, bool]:
+    if next(steps) == last:
+        os.kill(os.getpid(), number)
+    return original(self, *words, **named)
+
+
+Engine.step = step  # type: ignore[method-assign]
+cli.main()
