@@ -346,7 +346,7 @@ def test_without_optuna_the_install_line_is_told(
 
 def test_the_shipped_sweep_fits_the_shipped_config() -> None:
     from convae import yamltree
-    from convae.config import validated
+    from convae.sections import validated
     from convae.sweep import check_parameter
 
     path = ROOT / "configs/sweep.yaml"

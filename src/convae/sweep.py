@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from convae import processes, yamltree
-from convae.config import Config, Section, Size, load_config, validated
+from convae.config import Config, Size, load_config
 from convae.errors import UserError
+from convae.sections import Section, validated
 from convae.sweep_results import Results, collect
 from convae.sweeper import Sweeper
 
