@@ -56,9 +56,11 @@ class Work:
     batch: int  # over all workers
 
 
-def exchange(workers: NDArray[Any], size: float, latency: float, rate: float) -> NDArray[Any]:
+def exchange(
+    workers: NDArray[Any], size: float | NDArray[Any], latency: float, rate: float
+) -> NDArray[Any]:
     """Seconds of an all-reduce of `size` bytes in a ring of `workers`."""
-    return 2 * (workers - 1) * latency + 2 * (workers - 1) / workers * size / rate
+    return np.asarray(2 * (workers - 1) * latency + 2 * (workers - 1) / workers * size / rate)
 
 
 def measured(count: int, *, quick: bool) -> dict[str, Any]:
