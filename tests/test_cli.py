@@ -11,7 +11,7 @@ from conftest import ROOT, Command, tiny
 MNIST = str(ROOT / "configs/mnist.yaml")
 COMMANDS = [
     "train", "eval", "predict", "export", "report", "runs", "compare", "config", "pack",
-    "inspect", "size", "explain", "sweep", "launch", "doctor",
+    "inspect", "size", "explain", "sweep", "launch", "demo", "doctor",
 ]  # fmt: skip
 
 

@@ -284,6 +284,29 @@ def export(
 
 
 @app.command()
+def demo(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN ...]",
+            help="Runs' folders, ids or names, pretrained:NAME; all of them.",
+            autocompletion=_runs,
+        ),
+    ] = None,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="If it is in use, the next free one.")
+    ] = 7860,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    outputs: Folder = "outputs",
+) -> None:
+    """Serve a page to draw on, for this machine alone: what a model makes of a digit, live."""
+    from convae import demo as page
+    from convae import viewer
+
+    page.serve(page.listen(viewer.choices(runs or [], outputs), port), show=show)
+
+
+@app.command()
 def config(config: ConfigPath, overrides: Overrides = None) -> None:
     """Print a config as it is understood: `base:` and overrides applied, defaults written out."""
     from convae.config import load_config

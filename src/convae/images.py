@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -134,7 +134,7 @@ def no_images(root: Path, bad: Sequence[str], good: int, reason: str) -> str:
 
 
 def decode(
-    path: Path, channels: int, resize: tuple[int, int] | None, fit: Fit
+    path: Path | BinaryIO, channels: int, resize: tuple[int, int] | None, fit: Fit
 ) -> NDArray[np.uint8]:
     """One image file as (H, W, C), upright, of the size `resize` (height, width) if that is set.
 
