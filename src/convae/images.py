@@ -145,7 +145,8 @@ def decode(
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
         if image.format == "JPEG":
-            scans = path.read_bytes().count(b"\xff\xda")  # never inside the coded pixels
+            whole = path.read_bytes() if isinstance(path, Path) else _whole(path)
+            scans = whole.count(b"\xff\xda")  # never inside the coded pixels
             if scans * image.width * image.height > MAX_WORK:
                 raise ValueError(f"{scans:,} scans of {image.width} x {image.height} pixels")
         if resize:  # a JPEG can be decoded at half, a quarter or an eighth of its size
@@ -160,6 +161,15 @@ def decode(
         if resize:
             picture = _fitted(picture, resize, fit)
         return np.asarray(picture).reshape(picture.height, picture.width, channels)
+
+
+def _whole(file: BinaryIO) -> bytes:
+    """All bytes of an open file, which stays where it was."""
+    place = file.tell()
+    file.seek(0)
+    content = file.read()
+    file.seek(place)
+    return content
 
 
 def check_sizes(
