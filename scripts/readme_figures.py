@@ -1,6 +1,7 @@
 """Copy the newest evaluated run's pictures to docs/images, where the README shows them.
 
 python scripts/readme_figures.py [RUN]      # make figures
+python scripts/readme_figures.py --tasks    # those of docs/tasks.md, of the newest run of each task
 
 With playwright and a browser at /usr/bin/chromium, the top of its report.html as well.
 """
@@ -14,6 +15,14 @@ from convae.run import Run
 
 TARGET = Path(__file__).parents[1] / "docs/images"
 CHROMIUM = "/usr/bin/chromium"
+OF_TASKS = {  # (run, its figure) -> the picture's name in docs/images
+    ("bottleneck", "code_map"): "code_map",
+    ("bottleneck", "interpolation"): "interpolation",
+    ("denoise", "reconstructions"): "denoise",
+    ("upscale", "reconstructions"): "upscale-task",
+    ("segment", "segmentations"): "segment",
+    ("anomaly-3", "anomaly_scores"): "anomaly_scores",
+}
 
 
 def photograph(page: Path, picture: Path) -> None:
@@ -33,9 +42,14 @@ def photograph(page: Path, picture: Path) -> None:
 
 
 if __name__ == "__main__":
+    if "--tasks" in sys.argv:
+        for (name, figure), picture in OF_TASKS.items():
+            path = Run.find(name).path / "figures" / f"{figure}.png"
+            print(shutil.copy(path, TARGET / f"{picture}.png"))
+        raise SystemExit
     run = Run.find(sys.argv[1] if len(sys.argv) > 1 else None)
-    for figure in sorted((run.path / "figures").glob("*.png")):
-        print(shutil.copy(figure, TARGET / figure.name))
+    for path in sorted((run.path / "figures").glob("*.png")):
+        print(shutil.copy(path, TARGET / path.name))
     if Path(CHROMIUM).exists():
         photograph(report.write(run), TARGET / "report.png")
         print(TARGET / "report.png")
