@@ -144,8 +144,8 @@ def test_stopped_killed_and_resumed_is_as_never_stopped(
     two: Path, digits: Path, tmp_path: Path
 ) -> None:
     file = written(digits, tmp_path)
-    # SIGTERM reaches one worker: all save and stop, after the same step.
-    commands = [convae("train", file), convae("train", file, signalled=("SIGTERM", "2"))]
+    # SIGTERM reaches one worker in its first step: with the next one all know of it, and stop.
+    commands = [convae("train", file), convae("train", file, signalled=("SIGTERM", "1"))]
     codes, errors, _ = side_by_side(commands, tmp_path)
     assert codes == [1, 1]
     assert "stopped in epoch 1 after step 2" in errors[0]
@@ -154,16 +154,17 @@ def test_stopped_killed_and_resumed_is_as_never_stopped(
     again = ("train", "--resume", str(run.path))
 
     # SIGKILL takes one: the other ends by itself, with words.
-    commands = [convae(*again), convae(*again, signalled=("SIGKILL", "2"))]
+    commands = [convae(*again), convae(*again, signalled=("SIGKILL", "3"))]
     codes, errors, ends = side_by_side(commands, tmp_path)
     assert ends[0] - ends[1] < 60
     assert codes == [1, -9]
     assert "worker 0 of 2 has lost another worker" in errors[0]
     assert "Traceback" not in errors[0]
     assert run.manifest["status"] == "failed"
-    assert run.load_checkpoint()[0]["step"] == 0  # the first epoch's end, and no step further
+    state = run.load_checkpoint()[0]
+    assert (state["epoch"], state["step"]) == (1, 1)  # in the middle of the second
 
-    assert launch([convae(*again)] * 2, PATIENCE) == 0
+    assert side_by_side([convae(*again)] * 2, tmp_path)[0] == [0, 0]
     assert run.manifest["status"] == "finished"
     assert [entry["bit_identical"] for entry in run.manifest["resumptions"]] == [True, True]
     for a, b in zip(result(tmp_path)[0], result(two)[0], strict=True):
