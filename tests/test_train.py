@@ -244,3 +244,19 @@ def test_every_epoch_sees_every_image_in_an_order_of_its_own() -> None:
     assert len(repeated) == 120
     assert max(np.bincount(repeated)) == math.ceil(120 / 50)
     assert min(np.bincount(repeated)) == 120 // 50
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["runtime.precision=mixed_bfloat16"],
+        ["task.type=denoise"],
+        ["task={type: anomaly, normal: 1}", "training.batch_size=10"],
+    ],
+    ids=["bfloat16", "denoise", "anomaly"],
+)
+def test_two_trainings_give_the_same_bits(more: list[str], digits: Path, tmp_path: Path) -> None:
+    from convae.train import train
+
+    first, second = (train(config(digits, tmp_path / name, *more)) for name in ("a", "b"))
+    assert weights(first) == weights(second)
