@@ -185,8 +185,8 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="no.keras: no such file"):
         convae.load(tmp_path / "no.keras")
-    with pytest.raises(UserError, match="there is no run"):
-        convae.load("mnist", outputs=str(tmp_path))
+    with pytest.raises(UserError, match="no run called 'nothing'"):
+        convae.load("nothing", outputs=str(tmp_path))
     damaged = tmp_path / "damaged.keras"
     damaged.write_bytes(b"no model")
     with pytest.raises(UserError, match="cannot be loaded"):

@@ -1,5 +1,6 @@
 """Every shipped YAML trains, shrunk: examples cannot rot."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,13 @@ def test_a_shipped_config_trains_and_evaluates(path: Path, digits: Path, tmp_pat
              "training.batch_size=12", f"output.folder={tmp_path}"]  # fmt: skip
     if path.stem == "images":
         small += ["data.resize=[72,72]", "data.crop=random"]
+    if path.stem == "anomaly":  # one digit of ten is left
+        small += ["data.subset=250"]
+    if path.stem == "segment":  # scenes are drawn, as many as are asked for
+        small += ["training.images_per_epoch=24", "task.scenes=12"]
     run = train(load_config(path, small))
     assert run.config.name == path.stem
-    assert evaluate(run)["test"]["mse"] > 0
+    assert all(math.isfinite(value) for value in evaluate(run)["test"].values())
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -72,7 +72,7 @@ def test_an_example_with_another_stride(run: Run) -> None:
 def test_pictures(run: Run, tmp_path: Path) -> None:
     names = [str(tmp_path / f"a{suffix}") for suffix in (".png", ".svg", ".gif")]
     code, _, err = run("explain", *(word for name in names for word in ("--out", name)))
-    assert (code, err.split()) == (0, names)
+    assert (code, err.split()[: len(names)]) == (0, names)  # then what one would do next
     for command in ("inverse", "checkerboard", "upscale"):
         assert run("explain", command, "--out", str(tmp_path / f"{command}.png"))[0] == 0
     assert run("explain", "overlap", MNIST, "--out", str(tmp_path / "overlap.png"))[0] == 0

@@ -175,12 +175,9 @@ def open_study(
                 raise UserError(f"{folder}: the study's folder cannot be made: {error}") from None
             patient = {"connect_args": {"timeout": 60}}  # while others write to the file
             url = f"sqlite:///{folder.resolve() / 'sweep.db'}"
-            kept: Any = optuna.storages.RDBStorage(url, engine_kwargs=patient)
         else:
-            kept = storage
-        study = optuna.create_study(
-            study_name=name, storage=kept, direction="minimize", load_if_exists=True
-        )
+            url, patient = storage, {}
+        study = _created(name, url, patient)
     # The same config, but for what each machine has of its own.
     tree = config.model_dump(mode="json", exclude={"output": True, "data": {"path"}})
     wanted = settings.model_dump(mode="json", include={"parameters", "metric"})
@@ -195,6 +192,24 @@ def open_study(
             "compared: take another --name, or go back to those settings"
         )
     return study
+
+
+def _created(name: str, url: str, engine: dict[str, Any]) -> optuna.Study:
+    """The study in the storage at `url`; of two that make its tables at once, one tries again."""
+    import optuna
+    from sqlalchemy.exc import IntegrityError, OperationalError
+
+    for left in range(4, -1, -1):
+        try:
+            storage = optuna.storages.RDBStorage(url, engine_kwargs=engine)
+            return optuna.create_study(
+                study_name=name, storage=storage, direction="minimize", load_if_exists=True
+            )
+        except (IntegrityError, OperationalError, optuna.exceptions.StorageInternalError):
+            if not left:
+                raise
+            time.sleep(0.5)
+    raise AssertionError  # the last try has returned or raised
 
 
 @contextmanager
