@@ -193,7 +193,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
         convae.load(damaged)
     other = tmp_path / "other.keras"
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="dense")]).save(other)
-    with pytest.raises(UserError, match="lacks encoder and decoder; its layers: dense"):
+    with pytest.raises(UserError, match="lacks the sub-model encoder and the sub-model decoder"):
         convae.load(other)
 
 

@@ -21,7 +21,7 @@ def test_a_card_holds_on_the_sample(name: str, tmp_path: Path) -> None:
     card = pretrained.card(name)
     assert result["test"] == pytest.approx(card["sample"], rel=1e-3)
     assert result["weights"]["epoch"] is None
-    assert (run.path / "figures" / "reconstructions.png").exists()
+    assert (run.path / "figures" / "scores.png").exists()
 
 
 @pytest.mark.parametrize("name", pretrained.names())
