@@ -98,7 +98,7 @@ def signals(arena: Arena, seed: int, count: int) -> Row:
         run = arena.newest("signals")
         assert run is not None
         # Before the first step there is nothing to save, and after the last nothing to go on with.
-        if code == 1 and "go on with: convae train --resume" not in child.log:
+        if code == 1 and "convae train --resume" not in child.log:
             if "Aborted" not in child.log:
                 raise Lost(f"no hint after a signal: {child.tail}")
         elif code not in {0, 1, -SIGTERM}:
