@@ -165,6 +165,13 @@ class Arena:
         runs = sorted((disk or self.folder / "outputs").glob(f"{name}/*-*/config.yaml"))
         return runs[-1].parent if runs else None
 
+    def begun(self, name: str, disk: Path | None = None) -> Path:
+        """The run that was begun last, which must be there."""
+        run = self.newest(name, disk)
+        if run is None:
+            raise Lost(f"no run called {name} was begun")
+        return run
+
     def start(self, *words: str, command: str = "train", before: Fault | None = None) -> Child:
         """`convae COMMAND WORDS` in a forked process, with a fault."""
 

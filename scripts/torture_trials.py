@@ -95,8 +95,7 @@ def signals(arena: Arena, seed: int, count: int) -> Row:
         time.sleep(chance.uniform(0.1, 0.8) * arena.seconds)
         child.signal((SIGINT, SIGTERM)[i % 2])
         code = child.wait()
-        run = arena.newest("signals")
-        assert run is not None
+        run = arena.begun("signals")
         # Before the first step there is nothing to save, and after the last nothing to go on with.
         if code == 1 and "convae train --resume" not in child.log:
             if "Aborted" not in child.log:
@@ -127,8 +126,7 @@ def second_signal(arena: Arena, seed: int, count: int) -> Row:
         child.wait()
         if time.monotonic() - began > 5:
             raise Lost("the second signal was not heeded at once")
-        run = arena.newest("twice")
-        assert run is not None
+        run = arena.begun("twice")
         arena.resume(run)
         row.times += 1
     return row
@@ -177,8 +175,7 @@ def file_size_limit(arena: Arena, seed: int, count: int) -> Row:
         child.limit_file_size(2_000)
         if child.wait() not in {0, 2} or "Traceback" in child.log:
             raise Lost(f"no clear message: {child.tail}")
-        run = arena.newest("limit")
-        assert run is not None
+        run = arena.begun("limit")
         arena.check_whole(run)
         arena.resume(run)
         row.times += 1
@@ -202,8 +199,7 @@ def mounted(arena: Arena, seed: int, count: int) -> Row:
                 faults.fill(disk)
                 arena.let_go(child, 2)
                 (disk / "filler").unlink()
-            run = arena.newest("mounted", disk)
-            assert run is not None
+            run = arena.begun("mounted", disk)
             arena.check_whole(run)
             arena.resume(run)
         row.times += 1
@@ -224,14 +220,12 @@ def data_changed(arena: Arena, seed: int, count: int) -> Row:
             child.wait_for("holding")
             data.write_bytes(damage(whole, chance))
             arena.let_go(child, 0)
-            run = arena.newest("data")
-            assert run is not None
+            run = arena.begun("data")
             arena.check_same(run)
         else:
             killed = kill_at("step", 70)
             arena.start(*arena.new("data"), f"data.path={data}", before=killed).wait()
-            run = arena.newest("data")
-            assert run is not None
+            run = arena.begun("data")
             data.write_bytes(damage(whole, chance))
             arena.expect(arena.start("--resume", str(run)), 2)
             arena.check_whole(run)
@@ -246,8 +240,7 @@ def damaged_checkpoint(arena: Arena, seed: int, count: int) -> Row:
     row = Row("a flipped bit in the newest checkpoint")
     chance = random.Random(seed)
     arena.start(*arena.new("flip"), before=kill_at("step", 100)).wait()
-    run = arena.newest("flip")
-    assert run is not None
+    run = arena.begun("flip")
     latest = run / "checkpoint/latest.npz"
     whole = latest.read_bytes()
     for _ in range(count):
@@ -295,8 +288,7 @@ def clock_back(arena: Arena, seed: int, count: int) -> Row:
     for _ in range(count):
         child = arena.start(*arena.new("clock"), before=faults.clock_back)
         arena.expect(child, 0)
-        run = arena.newest("clock")
-        assert run is not None
+        run = arena.begun("clock")
         ids.append(run.name)
         link = (run.parent / "latest").resolve().name
         if str(run) not in child.log or link != run.name:
@@ -314,8 +306,7 @@ def two_trainings(arena: Arena, seed: int, count: int) -> Row:
     for i in range(count):
         child = arena.start(*arena.new("two"), before=faults.hold)
         child.wait_for("holding")
-        run = arena.newest("two")
-        assert run is not None
+        run = arena.begun("two")
         second = arena.start("--resume", str(run))
         arena.expect(second, 2)
         if f"({child.pid} on " not in second.log:
@@ -334,8 +325,7 @@ def other_arithmetic(arena: Arena, seed: int, count: int) -> Row:
     for i in range(count):
         change = ("runtime.precision=mixed_bfloat16", "runtime.strands=3")[i % 2]
         arena.start(*arena.new("other"), before=kill_at("step", 90)).wait()
-        run = arena.newest("other")
-        assert run is not None
+        run = arena.begun("other")
         child = arena.start("--resume", str(run), change)
         arena.expect(child, 0)
         last = Run(run).manifest["resumptions"][-1]
