@@ -23,13 +23,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from convae import __version__, viewer
 from convae.errors import UserError
-from convae.lab.page import build_page
+from convae.lab.page import build_page, template
 from convae.terminal import say
 
 HOST = "127.0.0.1"
@@ -55,7 +54,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(address, Handler)
         self.choices = choices
         self.busy = threading.Lock()
-        page = files("convae").joinpath("assets/demo.html").read_text(encoding="utf-8")
+        page = template("demo.html")
         self.pages = {
             "/": page.replace("__LARGEST__", str(LARGEST_FILE)).encode(),
             "/explorer": build_page().encode(),

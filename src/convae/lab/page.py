@@ -34,8 +34,16 @@ def build_page() -> str:
         for title, case in [("Stride 2, kernel 3, padding same", start), *EXAMPLES.values()]
         if case.operation == "conv_transpose"
     ]
-    template = files("convae").joinpath("assets/explorer.html").read_text(encoding="utf-8")
-    return template.replace("__PRESETS__", json.dumps(presets))
+    return template("explorer.html").replace("__PRESETS__", json.dumps(presets))
+
+
+def template(name: str) -> str:
+    """A page of assets/ with the colours that all pages share."""
+    assets = files("convae").joinpath("assets")
+    page, palette = (
+        assets.joinpath(file).read_text(encoding="utf-8") for file in (name, "palette.css")
+    )
+    return page.replace("__PALETTE__", palette)
 
 
 def write_page(path: str | Path) -> Path:
