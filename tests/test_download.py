@@ -6,10 +6,11 @@ import contextlib
 import hashlib
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import served
 
 from convae import config, data
 from convae.download import download
@@ -58,14 +59,9 @@ def server() -> Iterator[str]:
 
         def log_message(self, *_: object) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        http.daemon_threads = True
-        thread = threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{http.server_port}"
+    with served(Handler) as url:
+        yield url
         done.set()
-        http.shutdown()
-        thread.join()
 
 
 def test_good_download_replaces_what_was_there(server: str, tmp_path: Path) -> None:

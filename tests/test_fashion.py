@@ -6,13 +6,13 @@ import gzip
 import hashlib
 import shutil
 import struct
-import threading
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from conftest import served
 
 from convae import config, data, fashion
 from convae.errors import UserError
@@ -58,13 +58,8 @@ def server(files: Path) -> Iterator[str]:
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(files))) as http:
-        http.daemon_threads = True
-        thread = threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{http.server_port}"
-        http.shutdown()
-        thread.join()
+    with served(partial(Handler, directory=str(files))) as url:
+        yield url
 
 
 def test_it_is_downloaded_into_the_cache_of_keras(
