@@ -18,6 +18,19 @@ from convae import __version__, terminal
 from convae.errors import UserError
 from convae.lab import commands as laboratory
 from convae.terminal import suggest
+from convae.words import (
+    ConfigPath,
+    Folder,
+    Json,
+    Overrides,
+    RunName,
+    complete_config,
+    complete_run,
+    global_first,
+    named,
+    split,
+    with_run,
+)
 
 app = typer.Typer(
     name="convae",
@@ -26,40 +39,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-GLOBAL = ("--quiet", "-q", "--verbose", "-v")  # understood anywhere on the line
-
-
-def _configs(incomplete: str) -> list[str]:
-    """For the shell: YAML files, and the folders on the way to them."""
-    found = sorted(Path().glob(f"{incomplete}*")) if not incomplete.startswith("/") else []
-    return [f"{p}/" if p.is_dir() else str(p) for p in found if p.is_dir() or p.suffix == ".yaml"]
-
-
-def _runs(incomplete: str) -> list[str]:
-    """For the shell: names and ids of runs in outputs/, the newest first."""
-    # As Run.all does, without the half second that its imports take: a shell waits for this.
-    paths = sorted(Path("outputs").glob("*/*/config.yaml"), key=lambda p: p.parent.name)
-    parts = [(path.parts[1], path.parts[2]) for path in reversed(paths)]
-    names = dict.fromkeys(name for pair in parts for name in pair if name != "latest")
-    return [name for name in ("latest", *names) if name.startswith(incomplete)]
-
-
-ConfigPath = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A YAML file.", autocompletion=_configs)
-]
-RunName = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[RUN]", help="A run's folder, id or name; the newest.", autocompletion=_runs
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE ...]", help="Overrides, such as training.epochs=5."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Folder = Annotated[str, typer.Option("--outputs", metavar="FOLDER", help="Where runs are kept.")]
 
 
 def _version(wanted: bool) -> None:
@@ -94,7 +73,7 @@ def train(
     config: Annotated[
         str | None,
         typer.Argument(
-            metavar="CONFIG", help="A YAML file; not with --resume.", autocompletion=_configs
+            metavar="CONFIG", help="A YAML file; not with --resume.", autocompletion=complete_config
         ),
     ] = None,
     overrides: Overrides = None,
@@ -105,7 +84,7 @@ def train(
             help="Go on with this run (the newest): its folder, id or name. KEY=VALUE may change "
             "training.epochs (not with one_cycle), training.checkpoint_every, runtime, output, "
             "data.path, data.download and data.allow_sample.",
-            autocompletion=_runs,
+            autocompletion=complete_run,
         ),
     ] = None,
     outputs: Annotated[
@@ -119,7 +98,7 @@ def train(
     from convae.run import Run
 
     if resume is not None:
-        config, words = _split(config, overrides)
+        config, words = split(config, overrides)
         if config is not None:
             raise UserError(f"--resume takes the run's own config. Received: CONFIG {config}")
         run = Run.find(resume, outputs or "outputs")
@@ -161,7 +140,7 @@ def evaluate(
     """Measure a run on the test part, draw its pictures, and write its report."""
     from convae.run import Run
 
-    run, words = _split(run, overrides)
+    run, words = split(run, overrides)
     found = Run.find(run, outputs)
     from convae.evaluate import evaluate as measure
     from convae.evaluate import summary
@@ -197,7 +176,9 @@ def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN", help="Two or more runs' folders, ids or names.", autocompletion=_runs
+            metavar="RUN",
+            help="Two or more runs' folders, ids or names.",
+            autocompletion=complete_run,
         ),
     ],
     output: Annotated[
@@ -221,7 +202,9 @@ def compare(
 def predict(
     run: Annotated[
         str,
-        typer.Argument(metavar="RUN", help="A run, or pretrained:NAME.", autocompletion=_runs),
+        typer.Argument(
+            metavar="RUN", help="A run, or pretrained:NAME.", autocompletion=complete_run
+        ),
     ],
     files: Annotated[
         list[str],
@@ -240,23 +223,15 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Send image files through a model: reconstructed, denoised, upscaled, segmented or scored."""
-    from pathlib import Path
-
     from convae.run import Run
 
-    names = [
-        name for word in files for name in (sys.stdin.read().split("\n") if word == "-" else [word])
-    ]
     found = Run.find(run, outputs)
     from convae import predict as prediction
 
     folder = Path(output) if output else found.path / "predictions"
-    made = prediction.predict(found, [n for n in names if n], folder, as_digit=as_digit)
-    print(
-        json.dumps([vars(one) for one in made], indent=2)
-        if as_json
-        else prediction.told(made, folder)
-    )
+    made = prediction.predict(found, named(files), folder, as_digit=as_digit)
+    rows = [vars(one) for one in made]
+    print(json.dumps(rows, indent=2) if as_json else prediction.told(made, folder))
     suggest(f"look at {folder / 'overview.png'}", silent=as_json)
 
 
@@ -290,7 +265,7 @@ def demo(
         typer.Argument(
             metavar="[RUN ...]",
             help="Runs' folders, ids or names, pretrained:NAME; all of them.",
-            autocompletion=_runs,
+            autocompletion=complete_run,
         ),
     ] = None,
     port: Annotated[
@@ -335,7 +310,7 @@ def pack(
     """Decode a folder of images once, into the cache that training reads from."""
     from convae import pack as packs
 
-    source, words = _split(source, overrides)
+    source, words = split(source, overrides)
     rows = packs.command(source, words, config, verify=verify, listing=listing, clear=clear)
     if clear:
         terminal.say(f"removed {len(rows):,} packs")
@@ -353,7 +328,9 @@ def sweep(
     config: ConfigPath,
     ranges: Annotated[
         str,
-        typer.Argument(metavar="SWEEP", help="A YAML file of ranges.", autocompletion=_configs),
+        typer.Argument(
+            metavar="SWEEP", help="A YAML file of ranges.", autocompletion=complete_config
+        ),
     ],
     overrides: Overrides = None,
     trials: Annotated[int | None, typer.Option(help="Of the study, old ones included.")] = None,
@@ -413,37 +390,15 @@ def doctor(
     """Print versions, devices, processor features, data found, and what to do about the rest."""
     from convae.doctor import report
 
-    config, words = _split(config, overrides)
+    config, words = split(config, overrides)
     print(report(config, words))
     suggest(shlex.join(["convae", "train", config or "configs/mnist.yaml", *words]))
-
-
-def _split(first: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:
-    """RUN or CONFIG may be left away: then the first word is an override like the others."""
-    words = list(overrides or [])
-    return (None, [first, *words]) if first is not None and "=" in first else (first, words)
-
-
-def _with_run(words: list[str]) -> list[str]:
-    """`--resume` without a run means the newest."""
-    if "--resume" in words:
-        after = words.index("--resume") + 1
-        if after == len(words) or words[after].startswith("-") or "=" in words[after]:
-            return [*words[:after], "latest", *words[after:]]
-    return words
-
-
-def _global_first(words: list[str]) -> list[str]:
-    """The words with --quiet and --verbose before the command, wherever they were written."""
-    end = words.index("--") if "--" in words else len(words)
-    first = [word for word in words[:end] if word in GLOBAL]
-    return [*first, *(word for word in words[:end] if word not in GLOBAL), *words[end:]]
 
 
 def main() -> None:
     """Run the command line; the only place that turns errors into exit codes."""
     try:
-        app(args=_with_run(_global_first(sys.argv[1:])))
+        app(args=with_run(global_first(sys.argv[1:])))
     except UserError as error:
         terminal.fail(str(error))
         raise SystemExit(2) from None

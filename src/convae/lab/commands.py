@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from convae.errors import UserError
-from convae.lab.explain import Json, Overrides, explain_app
+from convae.lab.explain import Overrides, explain_app
 from convae.terminal import suggest
+from convae.words import Json
 
 __all__ = ["explain_app", "inspect", "size"]
 

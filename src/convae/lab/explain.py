@@ -14,6 +14,7 @@ import typer
 
 from convae.errors import UserError
 from convae.terminal import suggest
+from convae.words import Json
 
 if TYPE_CHECKING:
     from convae.lab.cases import Case
@@ -27,7 +28,6 @@ explain_app = typer.Typer(
 )
 
 STEPS = "convae explain --example 2 --out steps.gif"
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Out = Annotated[
     list[str] | None, typer.Option("--out", metavar="FILE", help="Write a picture: .png or .svg.")
 ]
