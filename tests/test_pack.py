@@ -17,6 +17,7 @@ from PIL import Image
 
 from convae import config, data, formats, images, pack
 from convae.errors import UserError
+from convae.mapped import Mapped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -255,7 +256,7 @@ def test_arrays_are_mapped(tmp_path: Path) -> None:
     np.save(tmp_path / "x_labels.npy", np.arange(20) % 3)
     settings = config.Data(path=str(tmp_path / "x.npy"))
     training = data.load_training(settings, SHAPE)
-    assert isinstance(training.train.images, formats.Mapped)
+    assert isinstance(training.train.images, Mapped)
     np.testing.assert_array_equal(training.train.images, x[:14])
     np.testing.assert_array_equal(data.load_test(settings, SHAPE).part.images, x[18:])
     assert training.classes == ("0", "1", "2")
@@ -285,7 +286,7 @@ def test_a_choice_of_mapped_images_is_that_of_an_array(tmp_path: Path) -> None:
 def test_what_is_computed_from_mapped_images_is_no_map(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", make_images(20))
     mapped = formats.map_npy(tmp_path / "x.npy")
-    assert isinstance(mapped[3:], formats.Mapped)
+    assert isinstance(mapped[3:], Mapped)
     for copied in (mapped[[3, 1]], mapped[mapped[:, 0, 0, 0] > 9], mapped / np.float32(255)):
         assert type(copied) is np.ndarray
     assert isinstance(mapped[0, 0, 0, 0], np.uint8)

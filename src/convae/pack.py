@@ -15,7 +15,6 @@ import json
 import math
 import os
 import shutil
-import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -30,9 +29,10 @@ from tqdm import tqdm
 
 from convae import atomic, images
 from convae.errors import UserError
-from convae.formats import Arrays, Mapped, Side, is_idx_folder, map_npy, sha256
+from convae.formats import Arrays, Side, is_idx_folder, map_npy, sha256
+from convae.mapped import Mapped
 from convae.runtime import cores
-from convae.terminal import no_bar
+from convae.terminal import no_bar, say
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,7 +138,7 @@ def pack(folder: Path, side: Side, shape: images.Shape, data: Data) -> tuple[Pac
             packed = _read(cache / f"{key}.json")  # by another process, or from another place
             if packed is None or not packed.is_whole(cache):
                 if packed is not None or (cache / f"{key}.npy").exists():
-                    _say(f"{cache / key}.npy: damaged, or not finished; packing {root} again")
+                    say(f"{cache / key}.npy: damaged, or not finished; packing {root} again")
                 packed = _build(listing, key, settings, data, cache)
             packed = replace(packed, folder=root, stamp=listing.stamp)
             text = json.dumps({"version": VERSION, **asdict(packed)})
@@ -207,7 +207,7 @@ def command(
     for side in get_args(Side):
         packed, _ = pack(folder, side, shape, data)
         if verify and not packed.verify(cache):
-            _say(f"{packed.path(cache)}: damaged; packing again")
+            say(f"{packed.path(cache)}: damaged; packing again")
             remove(packed, cache)
             packed, _ = pack(folder, side, shape, data)
         rows[packed.key] = _row(packed, cache)
@@ -295,7 +295,7 @@ def _build(
             f"data.cache: {cache}: {needed / 2**30:.2f} GiB of images do not fit on the disk, "
             f"where {free / 2**30:.2f} GiB are free; data.cache can name another folder"
         )
-    _say(f"packing {count:,} images of {listing.root} into {path} ({needed / 2**30:.2f} GiB)")
+    say(f"packing {count:,} images of {listing.root} into {path} ({needed / 2**30:.2f} GiB)")
     digest = hashlib.sha256()
     temporary = atomic.aside(path)
     try:
@@ -375,10 +375,6 @@ def _locked(path: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                _say(f"{path.parent}: another process packs the same images; waiting for it")
+                say(f"{path.parent}: another process packs the same images; waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
