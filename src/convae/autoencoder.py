@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +218,7 @@ def pixels_of(images: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[n
 def plan_of(config: Config) -> runtime.Plan:
     """The runtime of `config`, but in float32; the caller's random numbers stay as they were."""
     with _own_randomness():
-        return replace(runtime.start(config), precision="float32")
+        return runtime.start_in_float32(config)
 
 
 @contextmanager

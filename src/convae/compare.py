@@ -16,8 +16,9 @@ from convae import style
 from convae.atomic import write_atomic
 from convae.errors import UserError
 from convae.lab.ledger import columns
+from convae.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from convae.pages import duration, number, picture, render, words
-from convae.plots import log_scale
+from convae.plots import drawable, log_scale
 from convae.report import flat
 from convae.run import Run
 from convae.style import MARGIN, applied
@@ -37,8 +38,6 @@ COLOURS = (
     style.SKY,
     style.INK,
 )
-LOWER_IS_BETTER = {"bce", "excess", "mse", "mae"}
-HIGHER_IS_BETTER = {"psnr", "ssim", "iou", "dice", "auroc", "accuracy"}
 SHOWN = 10  # test images
 TILE, GAP, LEFT = 56.0, 4.0, 190.0  # points
 
@@ -313,15 +312,10 @@ def side_by_side(
             continue
         for column, image in enumerate(images):
             x = LEFT + column * (TILE + GAP)
-            paper.image(_drawable(image), x, top, TILE)
+            paper.image(drawable(image), x, top, TILE)
             if label not in known:
                 difference = image - wanted[column]
                 score = np.mean(difference != 0 if segments else difference**2)
                 look: dict[str, Any] = {"ha": "center", "size": style.SMALL, "color": style.GREY}
                 paper.text(x + TILE / 2, top + TILE + 9, f"{score:.2g}", **look)
     return paper.figure
-
-
-def _drawable(image: Any) -> Any:
-    """(H, W) of a grey image, (H, W, 3) of a colour one, within [0, 1]."""
-    return (image[..., 0] if image.shape[-1] == 1 else image).clip(0, 1)

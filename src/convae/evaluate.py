@@ -7,7 +7,6 @@ lowest validation loss.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,15 +43,11 @@ def evaluate(run: Run, overrides: Sequence[str] = (), umap: bool = False) -> dic
     if umap:
         latent.check_umap(config)
     task = build_task(config)
-    found = load_training(config.data, task.image_shape)
-    training = replace(
-        found, train=task.select(found.train), validation=task.select(found.validation)
-    )
+    training = task.seen(load_training(config.data, task.image_shape))
     test = load_test(config.data, task.image_shape)
     examples = task.held_out(test.part)
     labels, classes = test.part.labels, test.classes or ()
-    # In float32 whatever the training ran in: these are the numbers of the saved file.
-    plan = replace(runtime.start(config), precision="float32")
+    plan = runtime.start_in_float32(config)
     model = load_model(run)
     engine = Engine(model, config, plan)
 
@@ -117,7 +112,7 @@ def verdict(task: Task, result: dict[str, Any]) -> str:
     """In a sentence: what was asked, how well it is done, and beside what."""
     name = task.headline
     others = {key: table[name] for key, table in result["baselines"].items()}
-    better = min if name in LOWER_IS_BETTER else max
+    better = max if name in metrics.HIGHER_IS_BETTER else min
     rival = better(others, key=lambda key: others[key])
     value, theirs = result["test"][name], others[rival]
     ahead = better(value, theirs) == value and value != theirs
@@ -126,9 +121,6 @@ def verdict(task: Task, result: dict[str, Any]) -> str:
     if ahead:
         return f"{done}, where {words} has {theirs:.4g}."
     return f"{done}. That is no better than the {theirs:.4g} of {words}."
-
-
-LOWER_IS_BETTER = {"bce", "excess", "mse"}
 
 
 def load_model(run: Run) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -161,6 +162,14 @@ def decode(
         if resize:
             picture = _fitted(picture, resize, fit)
         return np.asarray(picture).reshape(picture.height, picture.width, channels)
+
+
+def png(picture: NDArray[np.uint8], compress_level: int = 6) -> bytes:
+    """A picture (H, W, C), C 1 to 4, as a PNG file; a second or fourth channel is opacity."""
+    data = io.BytesIO()
+    image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
+    image.save(data, "PNG", compress_level=compress_level)
+    return data.getvalue()
 
 
 def _whole(file: BinaryIO) -> bytes:

@@ -19,6 +19,8 @@ Images = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 Scores = dict[str, Floats]
 
+HIGHER_IS_BETTER = {"psnr", "ssim", "iou", "accuracy", "auroc"}
+LOWER_IS_BETTER = {"bce", "excess", "mse"}
 SCORES = ("bce", "floor", "excess", "mse", "psnr", "ssim")
 EPSILON = 1e-7  # Keras' clip of probabilities; it is applied in float32, as Keras does
 PSNR_CAP = 100.0  # dB: an RMS error of 1e-5, far below half a grey level (0.002); JSON has no inf

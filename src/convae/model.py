@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convae import config as schema
 from convae import kerasfile
@@ -105,9 +106,14 @@ def _output_sizes(model: Any) -> Iterator[int]:
 
 def weights_sha256(model: Any) -> str:
     """A fingerprint of all weights, in their order: equal means equal to the last bit."""
+    return arrays_sha256(model.get_weights())
+
+
+def arrays_sha256(arrays: Sequence[NDArray[Any]]) -> str:
+    """The SHA-256 of the arrays' bytes, in their order."""
     digest = hashlib.sha256()
-    for weights in model.get_weights():
-        digest.update(np.ascontiguousarray(weights).tobytes())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from convae import style
+from convae.metrics import HIGHER_IS_BETTER
 from convae.style import MARGIN, Sheet, applied, save, sheet
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ NARROWEST = 520.0
 COLUMNS = 10
 ERRORS = "magma"  # black is no error; its lightness rises evenly, so it also reads in grey
 CODES = "viridis"
-HIGHER_IS_BETTER = {"psnr", "ssim", "iou", "accuracy", "auroc"}
 UNITS = {
     "bce": "binary cross-entropy (nats per pixel)",
     "floor": "entropy floor (nats per pixel)",

@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from convae import style
-from convae.plots import HIGHER_IS_BETTER, UNITS, number_word, short
+from convae.metrics import HIGHER_IS_BETTER
+from convae.plots import UNITS, number_word, short
 from convae.style import MARGIN, applied, sheet
 
 if TYPE_CHECKING:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import csv
 import glob
 import io
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,12 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from convae import atomic, plots, plots_tasks, runtime, style
+from convae import atomic, plots, plots_tasks, pretrained, runtime, style
 from convae.engine import Engine
 from convae.errors import UserError
-from convae.images import SUFFIXES, decode
-from convae.model import read_model
+from convae.evaluate import load_model
+from convae.images import SUFFIXES, decode, png
 from convae.tasks import build_task
+from convae.tasks.task import as_bytes
 from convae.terminal import no_bar
 
 if TYPE_CHECKING:
@@ -72,10 +72,9 @@ def predict(
     shape = config.model.input_shape
     if as_digit and shape[2] != 1:
         raise UserError(f"--as-digit is for grey images; this model takes {list(shape)}")
-    plan = replace(runtime.start(config), precision="float32")
-    engine = Engine(read_model(run.best), config, plan)
+    engine = Engine(load_model(run), config, runtime.start_in_float32(config))
     folder = output or run.path / "predictions"
-    threshold = _threshold(run)
+    threshold = pretrained.metrics_of(run).get("threshold", {}).get("score")
     task = build_task(config)
     found: list[Prediction] = []
     shown: list[tuple[Images, Images]] = []
@@ -105,9 +104,10 @@ def predict(
 def find_files(names: Sequence[str]) -> Iterator[tuple[Path, str]]:
     """Each file with the name of its result: below a folder, its path from there.
 
-    Raises UserError for a name that leads to nothing, and for two results of one name.
+    Of several with one name all but the first get a number. Raises UserError for a name that leads
+    to nothing.
     """
-    taken: dict[str, Path] = {}
+    taken: set[str] = set()
     for name in names:
         path = Path(name).expanduser()
         pairs: list[tuple[Path, str]]
@@ -125,7 +125,7 @@ def find_files(names: Sequence[str]) -> Iterator[tuple[Path, str]]:
             unique, number = result, 2
             while unique in taken:
                 unique, number = f"{result}-{number}", number + 1
-            taken[unique] = file
+            taken.add(unique)
             yield file, unique
 
 
@@ -178,9 +178,8 @@ def digit(grey: Images, size: tuple[int, int]) -> Images:
 def as_pictures(outputs: NDArray[np.float32]) -> Images:
     """Outputs as uint8 images; of a segmentation, each pixel in its class's colour."""
     if outputs.shape[-1] in {1, 3}:
-        return np.asarray((outputs.clip(0, 1) * 255).round(), np.uint8)
-    colours = plots_tasks.coloured(outputs.argmax(axis=-1), outputs.shape[-1])
-    return np.asarray((colours * 255).round(), np.uint8)
+        return as_bytes(outputs)
+    return as_bytes(plots_tasks.coloured(outputs.argmax(axis=-1), outputs.shape[-1]))
 
 
 @style.applied()
@@ -222,21 +221,9 @@ def scores_csv(predictions: Sequence[Prediction]) -> str:
     return text.getvalue()
 
 
-def _threshold(run: Run) -> float | None:
-    """The anomaly score that `convae eval` chose, if it did."""
-    try:
-        told = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
-        return float(told["threshold"]["score"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def _write(path: Path, picture: Images) -> None:
-    image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
-    data = io.BytesIO()
-    image.save(data, "PNG")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_atomic(path, data.getvalue())
+        atomic.write_atomic(path, png(picture))
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error}") from None

@@ -9,13 +9,17 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convae import atomic
 from convae.errors import UserError
 
+if TYPE_CHECKING:
+    from convae.run import Run
+
 FOLDER = Path(__file__).parent / "assets" / "pretrained"
 PREFIX = "pretrained:"
+UNPACKED = "pretrained"  # the folder of a run of them, below their name's
 
 
 def names() -> list[str]:
@@ -31,13 +35,21 @@ def card(name: str) -> dict[str, Any]:
     return dict(json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")))
 
 
+def metrics_of(run: Run) -> dict[str, Any]:
+    """What eval has measured of `run`; of shipped weights not measured here, what their card says.
+
+    Empty if nothing is known.
+    """
+    return run.metrics or (card(run.path.parent.name) if run.path.name == UNPACKED else {})
+
+
 def unpack(name: str, outputs: str = "outputs") -> Path:
     """The folder of a run of the shipped weights, outputs/NAME/pretrained, made anew.
 
     Raises UserError if nothing is called `name`, or the folder cannot be written.
     """
     told = card(name)
-    folder = Path(outputs) / name / "pretrained"
+    folder = Path(outputs) / name / UNPACKED
     files = {
         "config.yaml": told["config"].encode(),
         "manifest.json": json.dumps(told["manifest"], indent=2).encode(),

@@ -89,7 +89,7 @@ class Run:
         return [
             cls(p)
             for p in sorted(paths, key=lambda p: p.name)
-            if p.name not in {"latest", "pretrained"}
+            if p.name not in {"latest", pretrained.UNPACKED}
         ]
 
     @classmethod

@@ -282,6 +282,11 @@ def why_no_gpu(import_log: str, environment: Mapping[str, str] = os.environ) -> 
     return "an NVIDIA driver is there, but TensorFlow found no GPU: does nvidia-smi list one?"
 
 
+def start_in_float32(config: Config) -> Plan:
+    """`start`, but in float32 whatever the training ran in: the numbers of the saved file."""
+    return dataclasses.replace(start(config), precision="float32")
+
+
 def start(config: Config, *, distributed: bool = False) -> Plan:
     """Import TensorFlow, decide, and set devices, threads and seeds accordingly.
 

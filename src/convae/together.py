@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from convae.backend import tf
 from convae.config import Config
@@ -76,11 +72,3 @@ def share_run(config: Config, replicas: Replicas, resume: Run | None) -> Run:
     run = resume or Run.create(config)
     replicas.texts(str(run.path.absolute()))
     return run
-
-
-def fingerprint(arrays: Sequence[NDArray[Any]]) -> str:
-    """The SHA-256 of the arrays, in their order."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

@@ -27,7 +27,7 @@ from convae.engine import Engine
 from convae.errors import UserError
 from convae.lab import ledger
 from convae.manifest import describe, peak_memory_mib
-from convae.model import build_model, save_plain, weights_sha256
+from convae.model import arrays_sha256, build_model, save_plain, weights_sha256
 from convae.progress import Progress
 from convae.replicas import Replicas
 from convae.resume import reopen
@@ -35,7 +35,7 @@ from convae.run import Run
 from convae.tasks import Task, build_task
 from convae.tasks.task import batch_examples
 from convae.terminal import detail, say
-from convae.together import facts, fingerprint, peers_watched, share_run
+from convae.together import facts, peers_watched, share_run
 
 STUCK_EPOCHS, STUCK_STEPS = 3, 100  # by then any healthy training is below the mean image
 
@@ -124,7 +124,7 @@ def fit(
 
     saved, arrays = reopen(run, config, data, plan) if resumed else ({}, [])
     state = State(**saved)
-    replicas.agree({"checkpoint": [saved, fingerprint(arrays)]})
+    replicas.agree({"checkpoint": [saved, arrays_sha256(arrays)]})
     if state.history:  # a kill may have come between the checkpoint and this file
         run.write_history(state.history)
     described = describe(config, data, plan, model.count_params(), run.manifest)
@@ -225,17 +225,17 @@ def find_data(config: Config, task: Task) -> TrainingData:
     `training.images_per_epoch` overrules how many images an epoch takes.
     """
     found = load_training(config.data, task.image_shape)
-    train, validation = task.select(found.train), task.select(found.validation)
+    data = task.seen(found)
     per_epoch = config.training.images_per_epoch or round(
-        found.images_per_epoch * len(train) / len(found.train)
+        found.images_per_epoch * len(data.train) / len(found.train)
     )
-    data = replace(found, train=train, validation=validation, images_per_epoch=per_epoch)
-    if config.training.batch_size > min(per_epoch, len(train)):
+    most = min(per_epoch, len(data.train))
+    if config.training.batch_size > most:
         raise UserError(
-            f"training.batch_size: cannot be larger than the {min(per_epoch, len(train)):,} "
-            f"training images. Received: {config.training.batch_size:,}"
+            f"training.batch_size: cannot be larger than the {most:,} training images. "
+            f"Received: {config.training.batch_size:,}"
         )
-    return data
+    return replace(data, images_per_epoch=per_epoch)
 
 
 def tell_data(data: TrainingData) -> None:

@@ -23,7 +23,7 @@ from convae import images, pretrained
 from convae.errors import UserError
 from convae.run import Run
 from convae.tasks import build_task
-from convae.tasks.task import HELD_OUT, example_generator
+from convae.tasks.task import HELD_OUT, as_bytes, example_generator
 
 if TYPE_CHECKING:
     from convae.autoencoder import Autoencoder
@@ -99,10 +99,7 @@ def viewer(choice: Choice) -> Viewer:
     from convae.autoencoder import load
 
     run = Run.find(choice.name, choice.outputs)
-    metrics: Any = run.metrics
-    if not metrics and choice.name.startswith(pretrained.PREFIX):
-        metrics = pretrained.card(choice.name.removeprefix(pretrained.PREFIX))
-    threshold = (metrics.get("threshold") or {}).get("score")
+    threshold = pretrained.metrics_of(run).get("threshold", {}).get("score")
     made = Viewer(load(run.path), run.config, threshold)
     made.see(np.zeros(made.shape, np.uint8))  # traces, so that the first stroke does not wait
     return made
@@ -174,7 +171,7 @@ class Viewer:
         outputs = (
             self.autoencoder.reconstruct(inputs) if code is None else self.autoencoder.decode(code)
         )
-        made = np.asarray((outputs[0].clip(0, 1) * 255).round(), np.uint8)
+        made = as_bytes(outputs[0])
         titles = {"denoise": "noise taken off", "upscale": "made larger"}
         pictures = [Picture("what goes in", png(inputs[0]), _by(inputs.shape[1:]))]
         pictures.append(
@@ -234,11 +231,7 @@ class Viewer:
 
 def png(pixels: Pixels) -> str:
     """A picture (H, W, C), C 1 to 4, as a data URI; its second or fourth channel is opacity."""
-    data = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(
-        data, "PNG", compress_level=1
-    )
-    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(images.png(pixels, 1)).decode()}"
 
 
 def mosaic(code: NDArray[np.float32]) -> Pixels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from convae.tasks.task import Examples, Task
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from convae.config import Config
     from convae.data import TrainingData
 
 
@@ -39,10 +38,7 @@ class Anomaly(Task):
         "anomaly_score": "mean score of the others",
     }
     headline = "auroc"
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.settings = cast("Settings", config.task)
+    settings: Settings
 
     def select(self, part: Part) -> Part:
         """The images of the normal class. Raises UserError if there are none, or no labels."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from convae.config import ErasedBlocks, GaussianNoise
 from convae.tasks.task import Baseline, Images, Outputs, Task, as_bytes
 
 if TYPE_CHECKING:
-    from convae.config import Config
     from convae.data import Part, TrainingData
 
 TUNED_ON = 500  # validation images that choose a filter's strength
@@ -23,10 +22,7 @@ class Denoise(Task):
     """Damage that is drawn anew in every epoch, and the same in every evaluation."""
 
     headline = "psnr"
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.settings = cast("Settings", config.task)
+    settings: Settings
 
     def draws(self, part: Part) -> bool:
         """Always: the noise."""
@@ -52,8 +48,7 @@ class Denoise(Task):
     def baselines(self, data: TrainingData) -> dict[str, Baseline]:
         """The noisy image itself, and three filters at the strength that suits validation best."""
         found = super().baselines(data)
-        found.pop("pca", None)
-        found["noisy_input"] = Baseline("what goes in, unchanged", _unchanged)
+        found["noisy_input"] = Baseline("what goes in, unchanged", _floats)
         tuning = self.held_out(data.validation)[slice(TUNED_ON)]
         for name, (words, strengths, make) in filters().items():
             scored = []
@@ -112,10 +107,6 @@ def filters() -> dict[str, tuple[str, list[float], Callable[[float], Filter]]]:
 
 def _floats(images: Images) -> Outputs:
     return np.asarray(images / np.float32(255))
-
-
-def _unchanged(images: Images) -> Outputs:
-    return _floats(images)
 
 
 def _erased(images: Images, count: int, size: int, generator: np.random.Generator) -> Images:

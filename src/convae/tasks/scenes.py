@@ -14,6 +14,9 @@ EDGE = 64  # and so far to both sides of it, its colour mixes with what lies bel
 GRAIN = 0.05  # the most that single values are off
 CONTRAST = 0.5  # least distance between the colours of a digit and of what lies below it
 
+# How much of what lies below it a digit's grey value covers.
+_COVER = ((np.arange(256, dtype=np.float32) - INK + EDGE) / (2 * EDGE)).clip(0, 1)
+
 
 def draw_scenes(
     images: Bytes,
@@ -28,9 +31,9 @@ def draw_scenes(
 
     Scene i holds digit `first[i]` of `images` (M, h, w, 1), and above it as many drawn at random
     as make `counts` (fewest, most) digits in all. Later ones cover earlier ones; each lies wholly
-    inside the scene of `size` (height, width), with soft edges. Of some random
-    places a digit takes the one farthest from the digits before it, so that most overlap in part
-    and few are covered whole (Mitchell, "Spectrally optimal sampling", SIGGRAPH 1991).
+    inside the scene of `size` (height, width), with soft edges. Of some random places a digit takes
+    the one farthest from the digits before it, so that most overlap in part and few are covered
+    whole (Mitchell, "Spectrally optimal sampling", SIGGRAPH 1991).
     """
     number, (height, width) = len(first), size
     high, wide = images.shape[1:3]
@@ -53,10 +56,6 @@ def draw_scenes(
             scenes[place] += _COVER[grey] * (colour - below)
             classes[place][grey[:, :, 0] >= INK] = labels[digit]
     return (scenes * 255).round().astype(np.uint8), classes[..., None]
-
-
-# How much of what lies below a digit's grey value covers.
-_COVER = ((np.arange(256, dtype=np.float32) - INK + EDGE) / (2 * EDGE)).clip(0, 1)
 
 
 def _places(

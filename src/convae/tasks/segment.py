@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,6 @@ from convae.tasks.task import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from convae.config import Config
     from convae.data import Part, TrainingData
 
 DIGIT = (28, 28, 1)
@@ -44,10 +43,7 @@ class Segment(Task):
         "accuracy": "share of pixels whose class is right",
     }
     headline = "iou"
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.settings = cast("Settings", config.task)
+    settings: Settings
 
     @property
     def image_shape(self) -> Shape:

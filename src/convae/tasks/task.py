@@ -8,7 +8,7 @@ that is random comes from generators that hang on (seed, epoch, step, place in t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -68,9 +68,11 @@ class Task:
         "ssim": "1 is perfect",
     }
     headline = "mse"  # the metric that the verdict is about
+    settings: Any  # the config's section `task`
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.settings = config.task
 
     @property
     def image_shape(self) -> Shape:
@@ -80,6 +82,11 @@ class Task:
     def select(self, part: Part) -> Part:
         """What of `part` training may see."""
         return part
+
+    def seen(self, data: TrainingData) -> TrainingData:
+        """The data with what is selected of both parts."""
+        train, validation = self.select(data.train), self.select(data.validation)
+        return replace(data, train=train, validation=validation)
 
     def draws(self, part: Part) -> bool:
         """Whether the examples of `part` hang on a generator."""
@@ -157,7 +164,7 @@ class Task:
             )
         }
         size = code_size(self.config)
-        if size < prod(self.image_shape) <= PCA_PIXELS:
+        if self.config.compresses and size < prod(self.image_shape) <= PCA_PIXELS:
             found["pca"] = principal_components(train.images, size)
         return found
 

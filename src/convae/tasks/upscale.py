@@ -39,7 +39,6 @@ class Upscale(Task):
     def baselines(self, data: TrainingData) -> dict[str, Baseline]:
         """Nearest and bicubic interpolation."""
         found = super().baselines(data)
-        found.pop("pca", None)
         height, width = self.config.output_shape[:2]
 
         def interpolated(method: Image.Resampling) -> Baseline:
