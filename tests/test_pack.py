@@ -62,7 +62,7 @@ def test_a_pack_holds_the_images_and_is_made_once(
     assert first.labels is not None
     assert listing.labels is not None
     np.testing.assert_array_equal(first.labels, listing.labels)
-    assert first.digests == data.digests(first)
+    assert first.digests == formats.digests(first)
     (path,) = cache().glob("*.npy")
     np.testing.assert_array_equal(np.load(path, mmap_mode="r"), decoded)  # a plain .npy
     assert "packing 20 images" in capsys.readouterr().err

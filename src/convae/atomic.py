@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds all of it, or what it held before. Raises OSError."""
+    with whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; what is there at the end gets its own. Raises OSError."""
     temporary = aside(path)
     try:
-        temporary.write_bytes(data)
+        yield temporary
         replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -26,11 +35,12 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what processes that no longer live left half written in `folder`."""
     for path in folder.glob(".*.partial*"):
         process = re.search(r"\.(\d+)\.partial", path.name)
-        if process and not _lives(int(process[1])):
+        if process and not lives(int(process[1])):
             path.unlink(missing_ok=True)
 
 
-def _lives(process: int) -> bool:
+def lives(process: int) -> bool:
+    """Whether there is such a process, and it is not this one."""
     if process == os.getpid():  # in containers the same ids come again: it was one before us
         return False
     try:

@@ -30,6 +30,12 @@ EXAMPLE = (
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})")
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """("::1", 80) of "[::1]:80"."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 @dataclass(frozen=True)
 class Cluster:
     """The workers in their order, the chief first, and the place of this process among them."""
@@ -55,7 +61,7 @@ class Cluster:
     @property
     def port(self) -> int:
         """The port on which this worker listens."""
-        return int(self.address.rpartition(":")[2])
+        return host_and_port(self.address)[1]
 
     def __str__(self) -> str:
         role = "the chief" if self.is_chief else f"worker {self.rank}"

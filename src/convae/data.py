@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from convae import fashion
 from convae.download import download
 from convae.errors import UserError
-from convae.formats import Arrays, Side, is_idx_folder, read_idx, read_npy, read_npz, sha256
+from convae.formats import Arrays, Side, digests, is_idx_folder, read_idx, read_npy, read_npz
 
 if TYPE_CHECKING:
     import numpy as np
@@ -216,15 +216,6 @@ def _check_resize(data: config.Data, shape: Shape) -> None:
         )
 
 
-def digests(arrays: Arrays) -> tuple[str, str]:
-    """The SHA-256 of the images, and that of images and labels."""
-    digest = sha256(arrays.images)
-    hashed = digest.hexdigest()
-    if arrays.labels is not None:
-        digest.update(arrays.labels.data)
-    return hashed, digest.hexdigest()
-
-
 def _read(path: Path, side: Side, shape: Shape, data: config.Data) -> Arrays:
     if path.is_file():
         return read_npy(path) if path.suffix == ".npy" else read_npz(path, side)
@@ -235,7 +226,7 @@ def _read(path: Path, side: Side, shape: Shape, data: config.Data) -> Arrays:
         )
     if is_idx_folder(path):
         return read_idx(path, side)
-    from convae.pack import read_folder  # Pillow is needed nowhere else
+    from convae.pack import read_folder  # imported when needed: it brings Pillow
 
     return read_folder(path, side, shape, data)
 
@@ -278,13 +269,14 @@ def _verified(path: Path, side: Side, digest: str) -> Arrays:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     arrays = read_npz(path, side)
-    received = sha256(arrays.images).hexdigest()
+    found = digests(arrays)
+    received = found[0]
     if arrays.whole or received != digest:
         raise UserError(
             f"{path}: damaged, or another file: its {side} images must have the SHA-256 {digest}. "
             f"Received: {received}"
         )
-    return arrays
+    return replace(arrays, digests=found)
 
 
 def _download(data: config.Data) -> None:

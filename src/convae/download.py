@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import queue
@@ -41,12 +40,14 @@ def download(
     if not url.startswith(("https://", "http://")):
         raise UserError(f"{url}: must be an http or https address")
     end = time.monotonic() + deadline
-    temporary = atomic.aside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256()
-        taken = 0
-        with _open(url, timeout) as response, temporary.open("wb") as file:
+        digest, taken = hashlib.sha256(), 0
+        with (
+            atomic.whole(target) as temporary,
+            _open(url, timeout) as response,
+            temporary.open("wb") as file,
+        ):
             promised = int(response.headers.get("Content-Length") or 0)
             with tqdm(
                 desc=target.name,
@@ -65,14 +66,13 @@ def download(
                     digest.update(chunk)
                     file.write(chunk)
                     bar.update(len(chunk))
-        if taken < promised:
-            raise UserError(f"{url}: cut off after {taken:,} of {promised:,} bytes")
-        if digest.hexdigest() != sha256:
-            raise UserError(
-                f"{url}: not the expected file: its SHA-256 must be {sha256}. "
-                f"Received: {digest.hexdigest()}"
-            )
-        atomic.replace(temporary, target)
+            if taken < promised:
+                raise UserError(f"{url}: cut off after {taken:,} of {promised:,} bytes")
+            if digest.hexdigest() != sha256:
+                raise UserError(
+                    f"{url}: not the expected file: its SHA-256 must be {sha256}. "
+                    f"Received: {digest.hexdigest()}"
+                )
     except urllib.error.HTTPError as error:
         error.close()
         raise UserError(f"{url}: the server answered {error.code} {error.reason}") from None
@@ -82,9 +82,6 @@ def download(
         raise UserError(f"{url}: {error.reason}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UserError(f"{url}: {error or type(error).__name__}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _open(url: str, timeout: float) -> Any:

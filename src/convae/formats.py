@@ -62,7 +62,7 @@ class Arrays:
     labels: NDArray[np.int64] | None  # (N,), each an index into `classes`
     classes: tuple[str, ...] | None
     whole: bool  # True: the source has no test part, so these serve both sides
-    # SHA-256 of the images, and of images and labels, where they are known without reading all.
+    # SHA-256 of the images, and of images and labels, where they have been taken already.
     digests: tuple[str, str] | None = None
 
 
@@ -176,6 +176,15 @@ def sha256(images: NDArray[np.uint8]) -> hashlib._Hash:
             digest.update(np.ascontiguousarray(part).data)
             bar.update(len(part))
     return digest
+
+
+def digests(arrays: Arrays) -> tuple[str, str]:
+    """The SHA-256 of the images, and that of images and labels."""
+    digest = sha256(arrays.images)
+    hashed = digest.hexdigest()
+    if arrays.labels is not None:
+        digest.update(arrays.labels.data)
+    return hashed, digest.hexdigest()
 
 
 def _npy_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

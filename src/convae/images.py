@@ -61,7 +61,7 @@ def list_folder(folder: Path, side: Side) -> Listing:
     split = "train" in parts and ("test" in parts or len(parts) == 1)
     whole = "test" not in parts if split else True
     root = folder / ("train" if whole else side) if split else folder
-    names, stamp = _files(root, folder)
+    names, stamp = list_files(root, folder)
     if not all("/" in name for name in names):
         return Listing(folder, root, names, None, None, whole, stamp)
     # Both sides number the classes alike, even if one of them lacks some.
@@ -75,7 +75,7 @@ def list_folder(folder: Path, side: Side) -> Listing:
     return Listing(folder, root, names, labels, tuple(classes), whole, stamp)
 
 
-def _files(root: Path, folder: Path) -> tuple[list[str], str]:
+def list_files(root: Path, folder: Path) -> tuple[list[str], str]:
     """The image files below `root` and their stamp; every other file that matters is an error."""
     found: list[tuple[bytes, str, str]] = []
     others: list[str] = []

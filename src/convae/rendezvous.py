@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from convae.cluster import VARIABLE, Cluster
+from convae.cluster import VARIABLE, Cluster, host_and_port
 from convae.errors import UserError
 
 TRY_SECONDS = 2.0  # for one connection
@@ -36,7 +36,7 @@ def meet(cluster: Cluster, seconds: float) -> None:
         while missing:
             for rank in list(missing):
                 try:
-                    host, port = _parts(cluster.workers[rank])
+                    host, port = host_and_port(cluster.workers[rank])
                     socket.create_connection((host, port), TRY_SECONDS).close()
                     del missing[rank]
                 except OSError as error:
@@ -63,7 +63,7 @@ def deadline(seconds: float, what: str) -> Iterator[None]:
 @contextmanager
 def _listening(cluster: Cluster) -> Iterator[None]:
     """Answer at this worker's address; where that name is not the machine's own, at all of its."""
-    host, port = _parts(cluster.address)
+    host, port = host_and_port(cluster.address)
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -73,11 +73,6 @@ def _listening(cluster: Cluster) -> Iterator[None]:
                 listener.bind(("", port))
         listener.listen(max(128, cluster.count))
         yield
-
-
-def _parts(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def _told(cluster: Cluster, missing: dict[int, str], seconds: float) -> str:

@@ -103,10 +103,9 @@ class Run:
         if text and text.startswith(pretrained.PREFIX):
             return cls(pretrained.unpack(text.removeprefix(pretrained.PREFIX), folder))
         runs = [run.path for run in cls.all(folder)]
-        newest = text is None or text == "latest"
-        if newest and runs:
-            return cls(runs[-1])
-        if text is None or newest:
+        if text is None or text == "latest":
+            if runs:
+                return cls(runs[-1])
             raise UserError(
                 f"there is no run in {folder}/ yet; convae train configs/mnist.yaml makes one"
             )
@@ -205,13 +204,8 @@ class Run:
 
     def save_model(self, name: str, save: Callable[[str], None]) -> None:
         """Let `save` write a `.keras` file under a temporary name, then give it its own."""
-        temporary = atomic.aside(self.path / name)
-        with self.writing(name):
-            try:
-                save(str(temporary))
-                atomic.replace(temporary, self.path / name)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with self.writing(name), atomic.whole(self.path / name) as temporary:
+            save(str(temporary))
 
     def save_checkpoint(self, state: Mapping[str, Any], arrays: Sequence[NDArray[Any]]) -> None:
         """Keep `state` (JSON) and `arrays`; the checkpoint before stays until this one is whole."""

@@ -17,6 +17,7 @@ from convae.cluster import Cluster
 from convae.config import Config, Layer, Model
 from convae.errors import UserError
 from convae.lab.ledger import Shape, layer_rows
+from convae.processes import available_cores
 
 # Activations that one micro-batch may hold in its largest layer, input and output together. Twice
 # as much no longer stays in the caches of common processors; half as much pays more for each call.
@@ -70,9 +71,7 @@ class Plan:
 
 def cores() -> int:
     """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(available_cores()) or os.cpu_count() or 1
 
 
 def cpu_info() -> tuple[str, frozenset[str]]:

@@ -181,7 +181,7 @@ def open_study(
     # The same config, but for what each machine has of its own.
     tree = config.model_dump(mode="json", exclude={"output": True, "data": {"path"}})
     wanted = settings.model_dump(mode="json", include={"parameters", "metric"})
-    now = json.loads(json.dumps({"config": tree, **wanted}))
+    now = {"config": tree, **wanted}
     before = study.user_attrs.get("settings")
     if before is None:
         study.set_user_attr("settings", now)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convae import processes, runtime
+from convae import atomic, processes, runtime
 from convae.run import Run
 from convae.sweep_results import folder_of
 from convae.terminal import say
@@ -230,28 +230,17 @@ class Sweeper:
 def is_stale(trial: optuna.trial.FrozenTrial) -> bool:
     """Whether the sweep that ran `trial` is dead."""
     about = trial.user_attrs
-    if about.get("host") == socket.gethostname() and "pid" in about:
-        pid = int(about["pid"])
-        if pid == os.getpid() or not _is_alive(pid):
-            return True
+    here = about.get("host") == socket.gethostname() and "pid" in about
+    if here and not atomic.lives(int(about["pid"])):
+        return True
     began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
     return bool(time.time() - float(about.get("seen", began)) > STALE_SECONDS)
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
-
-
 def find_run(folder: Path) -> Run | None:
     """The run that a trial has made in its folder, once there is one."""
-    found = [p.parent for p in folder.glob("*/*/config.yaml") if p.parent.name != "latest"]
-    return Run(max(found)) if found else None
+    runs = Run.all(str(folder))
+    return runs[-1] if runs else None
 
 
 def as_json(value: Any) -> str:
