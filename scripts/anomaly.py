@@ -29,7 +29,7 @@ def main(overrides: list[str]) -> None:
         words = [f"name=anomaly-{digit}", f"task.normal={digit}", *overrides]
         config = load_config(CONFIG, words)
         known = [
-            run for run in Run.all(config.output.folder) if run.path.parent.name == words[0][5:]
+            run for run in Run.all(config.output.folder) if run.path.parent.name == config.name
         ]
         done = [r for r in known if r.manifest.get("status") == "finished" and r.config == config]
         run = done[-1] if done else train(config)

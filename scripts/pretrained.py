@@ -42,11 +42,11 @@ def main(words: list[str]) -> None:
 def finished(name: str) -> Run | None:
     """The newest finished run that trained what the config asks for, on the whole MNIST."""
     wanted = comparable(load_config(ROOT / f"configs/{name}.yaml"))
-    runs = [Run(p.parent) for p in (ROOT / "outputs" / name).glob("2*/config.yaml")]
     fitting = [
         run
-        for run in sorted(runs, key=lambda run: run.path.name)
-        if run.manifest.get("status") == "finished"
+        for run in Run.all(str(ROOT / "outputs"))
+        if run.path.parent.name == name
+        and run.manifest.get("status") == "finished"
         and run.manifest["data"]["name"] == "MNIST"
         and comparable(run.config) == wanted
     ]

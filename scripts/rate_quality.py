@@ -9,7 +9,7 @@ draws a chart.
 from __future__ import annotations
 
 import argparse
-import json
+from math import prod
 from pathlib import Path
 
 from convae import plots_charts, style
@@ -23,16 +23,14 @@ def measured(run: Run) -> tuple[int, float, float, int, str]:
 
     Raises UserError if it was not evaluated, or not beside PCA.
     """
-    path, config = run.path / "metrics.json", run.config
-    if not path.exists():
+    result, config = run.metrics, run.config
+    if not result:
         raise UserError(f"{run.path}: has no metrics.json; convae eval {run.path} makes it")
-    result = json.loads(path.read_text(encoding="utf-8"))
     try:
         errors = result["test"]["mse"], result["baselines"]["pca"]["mse"]
     except KeyError:
-        raise UserError(f"{path}: has no MSE beside PCA's: its code is no bottleneck") from None
-    height, width, channels = config.model.input_shape
-    return code_size(config), *errors, height * width * channels, result["data"]["name"]
+        raise UserError(f"{run.path}: has no MSE beside PCA's: its code is no bottleneck") from None
+    return code_size(config), *errors, prod(config.model.input_shape), result["data"]["name"]
 
 
 def main() -> int:

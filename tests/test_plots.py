@@ -75,7 +75,7 @@ def figures(note: str | None = None) -> dict[str, Figure]:
 
 def assert_readable(name: str, figure: Figure, folder: Path) -> None:
     """Nothing is cut off at the edge, and no text lies on another."""
-    with Image.open(plots.save(figure, folder / "figure.png")) as image:
+    with Image.open(style.save(figure, folder / "figure.png")) as image:
         pixels = np.asarray(image.convert("L")).copy()
     pixels[12:-12, 12:-12] = 255
     assert np.all(pixels == 255), name
@@ -266,8 +266,8 @@ def test_feature_maps_state_the_size_of_the_code() -> None:
 
 def test_files_are_whole_small_and_the_same_twice(noted: dict[str, Figure], tmp_path: Path) -> None:
     for name, figure in figures(NOTE).items():
-        path = plots.save(figure, tmp_path / f"{name}.png")
-        again = plots.save(noted[name], tmp_path / "again.png")
+        path = style.save(figure, tmp_path / f"{name}.png")
+        again = style.save(noted[name], tmp_path / "again.png")
         assert path.read_bytes() == again.read_bytes(), name
         assert path.stat().st_size < 400_000  # noise images: digits take a fourth
         with Image.open(path) as image:
@@ -303,9 +303,9 @@ def test_the_users_own_settings_change_nothing_and_are_kept(tmp_path: Path) -> N
     def draw() -> Figure:
         return plots.feature_maps(images, codes, reconstructions, "5$ and 6$")
 
-    plain = plots.save(draw(), tmp_path / "plain.png").read_bytes()
+    plain = style.save(draw(), tmp_path / "plain.png").read_bytes()
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "text.usetex": True}):
-        styled = plots.save(draw(), tmp_path / "styled.png").read_bytes()
+        styled = style.save(draw(), tmp_path / "styled.png").read_bytes()
         assert mpl.rcParams["font.size"] == 30
     assert styled == plain
 

@@ -18,7 +18,7 @@ from convae.errors import UserError
 from convae.lab.ledger import columns
 from convae.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from convae.pages import duration, number, picture, render, words
-from convae.plots import drawable, log_scale
+from convae.plots import NARROWEST, drawable, log_scale
 from convae.report import flat
 from convae.run import Run
 from convae.style import MARGIN, applied
@@ -137,13 +137,8 @@ def _columns(tables: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> dict
 
 def _differences(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, dict[str, str | None]]:
     """The config's keys whose values are not the same everywhere; where results go is no matter."""
-    trees = []
-    for run in runs:
-        tree = run.config.model_dump(mode="json", exclude={"name", "output"})
-        for part in ("encoder", "decoder"):
-            tree["model"][part] = {str(i): layer for i, layer in enumerate(tree["model"][part])}
-        trees.append(dict(flat(tree)))
-    rows = _columns(trees, labels)
+    dumps = (run.config.model_dump(mode="json", exclude={"name", "output"}) for run in runs)
+    rows = _columns([dict(flat(tree)) for tree in dumps], labels)
     return {key: row for key, row in rows.items() if len(set(row.values())) > 1}
 
 
@@ -269,7 +264,8 @@ def _reconstructions(runs: Sequence[Run], labels: Sequence[str], notes: list[str
         else:
             shape = "×".join(map(str, other.model.input_shape))
             notes.append(f"{label} takes images of {shape}: none of its beside the others.")
-    return side_by_side(examples.inputs, examples.targets, rows, test.name)
+    segments = config.task.type == "segment"
+    return side_by_side(examples.inputs, examples.targets, rows, test.name, segments)
 
 
 @applied()
@@ -278,17 +274,17 @@ def side_by_side(
     targets: NDArray[np.uint8],
     rows: Mapping[str, NDArray[np.float32] | None],
     data: str,
+    segments: bool,
 ) -> Figure:
     """What goes in, what should come out where that is something else, and a row for each label.
 
-    `inputs` and `targets` are (N, H, W, C), the rows (N, H', W', C') in [0, 1]. Outputs of other
-    than 1 or 3 channels are the chances of classes, and `targets` the right ones.
+    `inputs` and `targets` are (N, H, W, C), the rows (N, H', W', C') in [0, 1]. With
+    `segments` the rows are the chances of classes, and `targets` the right ones.
     """
     classes = max((r.shape[-1] for r in rows.values() if r is not None), default=1)
-    segments = classes not in (1, 3)
     wanted = targets / (classes - 1 if segments else 255)
     pictures: dict[str, Any] = {"input": inputs / 255}
-    if targets is not inputs and not np.array_equal(targets, inputs):
+    if not np.array_equal(targets, inputs):
         pictures["target"] = wanted
     known = list(pictures)
     for label, outputs in rows.items():
@@ -298,7 +294,7 @@ def side_by_side(
     step = TILE + 24
     what = "share of wrong pixels" if segments else "mean squared error"
     paper = style.sheet(
-        max(LEFT + len(inputs) * (TILE + GAP) + MARGIN, 520.0),
+        max(LEFT + len(inputs) * (TILE + GAP) + MARGIN, NARROWEST),
         len(pictures) * step + MARGIN,
         "The same images through every run",
         f"{data}; below each output its {what}",

@@ -135,6 +135,11 @@ class Model(Section):
         """All layers in the order in which an image passes them."""
         return self.encoder + self.decoder
 
+    @property
+    def has_skips(self) -> bool:
+        """Whether the decoder sees more of an image than the code."""
+        return any(layer.skip for layer in self.decoder)
+
 
 class Reconstruct(Section):
     """The image itself should come out."""

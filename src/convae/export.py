@@ -42,6 +42,7 @@ from convae.runners import (
     write,
 )
 from convae.tasks import build_task
+from convae.terminal import no_bar
 
 FORMATS = ("onnx", "litert", "saved_model", "weights")
 LIMIT = 1e-4  # the largest difference from Keras that an export in float32 may have
@@ -85,7 +86,7 @@ def export(run: Run, formats: Sequence[str], output: str | None = None) -> dict[
             for part in (parts[:1] if form == "weights" else parts)
             for precision in ("float32", *(INT8 if form == "litert" else ()))
         ]
-        bar = tqdm(todo, desc="export", unit=" files", leave=False, disable=None)
+        bar = tqdm(todo, desc="export", unit=" files", leave=False, disable=no_bar())
         for form, part, precision in bar:
             try:
                 if form == "weights":

@@ -40,9 +40,9 @@ class Latent:
 
 def has_bottleneck(config: Config) -> bool:
     """Whether all that the decoder sees of an image is a code smaller than the image."""
-    skips = any(layer.skip for layer in config.model.decoder)
     small = code_size(config) < prod(config.model.input_shape)
-    return small and not skips and config.task.type != "segment"  # a scene is not of one class
+    one_class = config.task.type != "segment"  # which a scene is not
+    return small and one_class and not config.model.has_skips
 
 
 def look(

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from convae.atomic import write_atomic
 from convae.backend import keras
 from convae.errors import UserError
+from convae.images import png
 from convae.report import flat
 from convae.run import Run
+from convae.tasks.task import as_bytes
 from convae.terminal import say
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class TensorBoard(Logger):
         super().__init__()
         self._run, self._folder = run, run.path / "tensorboard"
         self._watched, self._predict = watched, predict
+        self._segments = run.config.task.type == "segment"
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Write the epoch's file."""
@@ -99,13 +101,15 @@ class TensorBoard(Logger):
         ]
         inputs, targets = self._watched.inputs, self._watched.targets
         outputs = self._predict(inputs)
-        pictures = {"input": inputs, "output": np.rint(outputs * 255).astype(np.uint8)}
-        if outputs.shape[-1] not in (1, 3):  # the chances of classes: show them as grey levels
+        pictures = {"input": inputs}
+        if self._segments:  # the chances of classes: show them as grey levels
             grey = 255 // (outputs.shape[-1] - 1)
             pictures["output"] = outputs.argmax(-1, keepdims=True).astype(np.uint8) * grey
             pictures["target"] = targets * grey
-        elif targets is not inputs:
-            pictures["target"] = targets
+        else:
+            pictures["output"] = as_bytes(outputs)
+            if targets is not inputs:
+                pictures["target"] = targets
         for tag, images in pictures.items():
             data, height, width = _strip(images)
             picture = Summary.Image(
@@ -129,9 +133,7 @@ class TensorBoard(Logger):
 def _strip(images: Images) -> tuple[bytes, int, int]:
     """Images (N, H, W, C) side by side and enlarged, as a PNG, with its height and width."""
     row = np.concatenate(list(images), axis=1).repeat(ENLARGED, 0).repeat(ENLARGED, 1)
-    file = io.BytesIO()
-    Image.fromarray(row[..., 0] if row.shape[-1] == 1 else row).save(file, "PNG")
-    return file.getvalue(), row.shape[0], row.shape[1]
+    return png(row), row.shape[0], row.shape[1]
 
 
 class MLflow(Logger):
@@ -165,10 +167,7 @@ class MLflow(Logger):
     def _log_parameters(self, config: Config, run_id: str) -> None:
         from mlflow.entities import Param
 
-        tree = config.model_dump(mode="json")
-        for part in ("encoder", "decoder"):
-            tree["model"][part] = {str(i): layer for i, layer in enumerate(tree["model"][part])}
-        parameters = [Param(key, value) for key, value in flat(tree)]
+        parameters = [Param(key, value) for key, value in flat(config.model_dump(mode="json"))]
         for start in range(0, len(parameters), AT_ONCE):
             self._client.log_batch(run_id, params=parameters[start : start + AT_ONCE])
 

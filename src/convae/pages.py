@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from PIL import Image
-
 from convae import __version__
 
 DOTS = 2  # pixels a point in the figures' files (style.DOTS, without importing matplotlib)
@@ -33,6 +30,8 @@ class Picture:
 
 def picture(path: Path, title: str, caption: str) -> Picture:
     """The PNG at `path`, at the size for which it was drawn."""
+    from PIL import Image  # here, as jinja2 below: `convae runs` needs neither
+
     with Image.open(path) as image:
         width, height = (side // DOTS for side in image.size)
     uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
@@ -41,6 +40,8 @@ def picture(path: Path, title: str, caption: str) -> Picture:
 
 def render(template: str, **values: Any) -> str:
     """The page `template` with `values` filled in. A name that is missing is an error."""
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("convae", "assets"),
         autoescape=True,

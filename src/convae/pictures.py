@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convae import latent, plots, plots_charts, plots_codes, plots_tasks
+from convae.tasks.segment import class_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,7 +134,7 @@ def _of_images(seen: Seen) -> dict[str, Figure]:
                 baseline=mean_image.get(seen.score),
                 note=note,
             )
-    if not any(layer.skip for layer in seen.config.model.decoder):
+    if not seen.config.model.has_skips:
         few = shown[:3]
         maps = np.asarray(seen.model.get_layer("encoder")(inputs[few] / np.float32(255)))
         found["code"] = plots.feature_maps(inputs[few], maps, rows[output][:3], data, note=note)
@@ -191,8 +192,7 @@ def _of_anomalies(seen: Seen, labels: NDArray[np.int64]) -> dict[str, Figure]:
 def _of_scenes(seen: Seen) -> dict[str, Figure]:
     """Of the segmentation of scenes."""
     note = seen.note
-    number = seen.config.output_shape[2] - 1
-    names = [*map(str, (*seen.classes, *range(len(seen.classes), number))), "background"]
+    names = class_names(seen.classes, seen.config.output_shape[2] - 1)
     data = f"{seen.test.name}, {len(seen.examples):,} scenes of its test images"
 
     def classes_found(places: Any) -> NDArray[np.int64]:

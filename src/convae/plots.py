@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from convae import style
 from convae.metrics import HIGHER_IS_BETTER
-from convae.style import MARGIN, Sheet, applied, save, sheet
+from convae.style import MARGIN, Sheet, applied, sheet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,16 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
-
-__all__ = [
-    "bands_of_images",
-    "best_and_worst",
-    "feature_maps",
-    "log_scale",
-    "reconstruction_grid",
-    "save",
-    "training_curves",
-]
 
 TILE, GAP = 70.0, 4.0  # points: room for 28 pixels enlarged five times, or for 32 four times
 LEFT = 116.0  # where the images begin, right of the words beside them

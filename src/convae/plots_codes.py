@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.patheffects import withStroke
 
 from convae import style
-from convae.plots import GAP, LEFT, drawable, in_floats, short, tile_side
+from convae.plots import GAP, LEFT, NARROWEST, drawable, in_floats, short, tile_side
 from convae.style import MARGIN, applied, sheet
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def nearest_neighbours(
     count = next(iter(neighbours.values())).shape[1]
     block = count * step - GAP
     first = MARGIN + tile + aside
-    width = max(first + len(neighbours) * (block + aside) - aside + MARGIN, 520.0)
+    width = max(first + len(neighbours) * (block + aside) - aside + MARGIN, NARROWEST)
     title = "The nearest neighbours of test images"
     paper = sheet(width, 30 + len(queries) * (step + under) + 6, title, data, note)
     paper.text(MARGIN + tile / 2, 10, "image", ha="center")

@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from convae import style
-from convae.plots import GAP, LEFT, draw_rows, in_floats, short, tile_side
+from convae.plots import GAP, LEFT, NARROWEST, draw_rows, in_floats, short, tile_side
 from convae.style import MARGIN, applied, sheet
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def segmentation_grid(
     }
     tile = tile_side(scenes, SCENE)
     step = tile + GAP
-    width = max(LEFT + len(scenes) * step - GAP + MARGIN, 520.0)
+    width = max(LEFT + len(scenes) * step - GAP + MARGIN, NARROWEST)
     foot = 8 + len(rows) * step
     words = [short(name, 14) for name in classes]
     room = [30.0 + 6.6 * len(word) for word in words]

@@ -46,7 +46,7 @@ class Prediction:
     """What came of one file."""
 
     file: str
-    output: str | None  # the picture that was written
+    output: str  # the picture that was written
     score: float | None = None  # how badly it comes out: the task's score, or the MSE
     anomaly: bool | None = None  # whether the score is above the run's threshold
 
@@ -83,7 +83,7 @@ def predict(
             part = files[start : start + BATCH]
             inputs = np.stack([read(path, shape, as_digit) for path, _ in part])
             outputs = engine.predict(inputs)
-            pictures = as_pictures(outputs)
+            pictures = as_pictures(outputs, config.task.type == "segment")
             scores: Sequence[float | None] = [None] * len(part)
             if config.compresses:  # what comes out should be what went in
                 told = task.scores(inputs, outputs)
@@ -175,9 +175,9 @@ def digit(grey: Images, size: tuple[int, int]) -> Images:
     return result
 
 
-def as_pictures(outputs: NDArray[np.float32]) -> Images:
-    """Outputs as uint8 images; of a segmentation, each pixel in its class's colour."""
-    if outputs.shape[-1] in {1, 3}:
+def as_pictures(outputs: NDArray[np.float32], segments: bool) -> Images:
+    """Outputs as uint8 images; where a model `segments`, each pixel in its class's colour."""
+    if not segments:
         return as_bytes(outputs)
     return as_bytes(plots_tasks.coloured(outputs.argmax(axis=-1), outputs.shape[-1]))
 
@@ -185,14 +185,15 @@ def as_pictures(outputs: NDArray[np.float32]) -> Images:
 @style.applied()
 def overview(pairs: Sequence[tuple[Images, Images]], data: str) -> Figure:
     """What went in above what came out, ten in a row."""
-    bands = [pairs[at : at + 10] for at in range(0, len(pairs), 10)]
-    step, band = 74.0, 166.0
-    width = max(116.0 + len(bands[0]) * step + style.MARGIN, 520.0)
+    row, step = plots.COLUMNS, plots.TILE + plots.GAP
+    bands = [pairs[at : at + row] for at in range(0, len(pairs), row)]
+    band = 2 * step + 18
+    width = max(plots.LEFT + len(bands[0]) * step + style.MARGIN, plots.NARROWEST)
     paper = style.sheet(width, len(bands) * band, "What went in, and what came out", data)
     for number, part in enumerate(bands):
         rows = {word: np.stack([pair[i] for pair in part]) for i, word in enumerate(("in", "out"))}
         shown = {word: images / np.float32(255) for word, images in rows.items()}
-        plots.draw_rows(paper, shown, number * band + 8, 70.0)
+        plots.draw_rows(paper, shown, number * band + 8, plots.TILE)
     return paper.figure
 
 

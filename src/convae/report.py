@@ -65,7 +65,6 @@ def build(run: Run) -> str:
     units = measured.get("units", {})
     data, weights = measured.get("data", {}), measured.get("weights", {})
     model = ledger.summary(config.model, compresses=config.compresses)
-    rows = ledger.layer_rows(config.model.input_shape, config.model.layers)
     pictures = figures(run)
     return render(
         "report.html",
@@ -99,8 +98,8 @@ def build(run: Run) -> str:
         history=history,
         model=describe_model(model),
         input_shape=config.model.input_shape,
-        layers=rows,
-        last_of_encoder=rows[len(config.model.encoder) - 1].name,
+        layers=model["layers"],
+        last_of_encoder=model["layers"][len(config.model.encoder) - 1]["name"],
         warnings=model["warnings"],
         took=took(manifest, history),
         commands=commands(run, manifest),
@@ -238,7 +237,10 @@ def figures(run: Run) -> list[Picture]:
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """The leaves of a tree as (dotted key, text)."""
-    for key, value in tree.items():
+    for key, leaf in tree.items():
+        value = leaf
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):  # layers
+            value = {str(place): part for place, part in enumerate(value)}
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")
         else:

@@ -119,7 +119,7 @@ class Viewer:
         self.task = build_task(config)
         self.segments = config.task.type == "segment"
         self.shape = config.model.input_shape if self.segments else config.output_shape
-        self._skips = any(layer.skip for layer in config.model.decoder)
+        self._skips = config.model.has_skips
 
     def traits(self) -> dict[str, Any]:
         """What the page should offer: `digit`, `damage`, and what the model does."""
@@ -219,7 +219,9 @@ class Viewer:
             [
                 Picture("what goes in", png(scene), _by(scene.shape)),
                 Picture(
-                    "class of each pixel", png(as_pictures(outputs[None])[0]), "dark: background"
+                    "class of each pixel",
+                    png(as_pictures(outputs[None], True)[0]),
+                    "dark: background",
                 ),
                 Picture(
                     "how sure", png((sure * 255).astype(np.uint8)[..., None]), "white: certain"

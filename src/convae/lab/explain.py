@@ -130,7 +130,6 @@ def _case(given: dict[str, str | None], example: str | None, conv: bool) -> tupl
         missing = "--kernel" if given["kernel"] is None else "--input"
         raise UserError(f'{missing} is missing: write it as {missing} "1 2; 3 4"')
     old = start.setting if start else Setting()
-    operation = "conv" if conv or (start and start.operation == "conv") else "conv_transpose"
     strides, extra, dilation = (
         None if (text := given[name]) is None else cases.pair(text, name, least)
         for name, least in (("strides", 1), ("output_padding", 0), ("dilation_rate", 1))
@@ -148,7 +147,7 @@ def _case(given: dict[str, str | None], example: str | None, conv: bool) -> tupl
             extra if extra is not None else old.output_padding,
             dilation or old.dilation_rate,
         ),
-        "conv" if operation == "conv" else "conv_transpose",
+        "conv" if conv or (start and start.operation == "conv") else "conv_transpose",
     )
 
 

@@ -71,7 +71,7 @@ def layer_rows(input_shape: Shape, layers: Sequence[Layer]) -> list[Row]:
         if layer.skip is not None:
             joined = next((row.output_shape[2] for row in rows if row.name == layer.skip), 0)
             shape = (*shape[:2], shape[2] + joined)
-        height, width = (sizes.layer_size(layer, shape[axis], axis) for axis in (0, 1))
+        ends = []
         for axis in (0, 1):
             size = shape[axis]
             for kind, options in sizes.operations(layer, axis):
@@ -79,6 +79,8 @@ def layer_rows(input_shape: Shape, layers: Sequence[Layer]) -> list[Row]:
                 size = (sizes.conv_size if kind == "conv" else sizes.conv_transpose_size)(
                     size, **options
                 )
+            ends.append(size)
+        height, width = ends
         dealt = prod(layer.strides) if layer.type == "depth_to_space" else 1
         weights = prod(layer.kernel_size) * shape[2] * layer.filters * dealt
         transposed = layer.type == "conv_transpose"

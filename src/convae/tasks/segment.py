@@ -107,8 +107,8 @@ class Segment(Task):
     ) -> dict[str, dict[str, float]]:
         """The IoU of each class of pixels, the background last; without those never seen."""
         found = metrics.intersection_over_union(scores["confusion"].sum(axis=0))
-        names = [*(str(name) for name in classes), "background"]
-        return {n: {"iou": float(v)} for n, v in zip(names, found, strict=False) if not np.isnan(v)}
+        names = class_names(classes, self.settings.classes)
+        return {n: {"iou": float(v)} for n, v in zip(names, found, strict=True) if not np.isnan(v)}
 
     def verdict_words(self) -> str:
         """What the model was asked to do, for the verdict."""
@@ -124,6 +124,11 @@ class Segment(Task):
             return result
 
         return {"background": Baseline("background everywhere", outputs)}
+
+
+def class_names(classes: Sequence[str], count: int) -> list[str]:
+    """The names of a segmentation's classes: the data's own, numbers up to `count`, background."""
+    return [*map(str, (*classes, *range(len(classes), count))), "background"]
 
 
 def _labels(part: Part) -> NDArray[np.int64]:

@@ -45,7 +45,8 @@ class Examples:
         return len(self.inputs)
 
     def __getitem__(self, chosen: Chosen) -> Examples:
-        return Examples(self.inputs[chosen], self.targets[chosen])
+        inputs = self.inputs[chosen]
+        return Examples(inputs, inputs if self.targets is self.inputs else self.targets[chosen])
 
 
 @dataclass(frozen=True)

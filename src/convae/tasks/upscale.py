@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from convae.config import Upscale as Settings
 from convae.tasks.task import Baseline, Images, Outputs, Task
 
 if TYPE_CHECKING:
@@ -17,15 +18,11 @@ class Upscale(Task):
     """Small images are means over blocks of the large ones, rounded to bytes."""
 
     headline = "psnr"
-
-    @property
-    def factor(self) -> int:
-        """How many times as high and wide the output is."""
-        return self.config.output_shape[0] // self.config.model.input_shape[0]
+    settings: Settings
 
     def damaged(self, images: Images, generator: np.random.Generator) -> Images:
         """The images at the model's input size."""
-        factor = self.factor
+        factor = self.settings.factor
         number, height, width, channels = images.shape
         blocks = images.reshape(number, height // factor, factor, width // factor, factor, channels)
         sums = blocks.sum(axis=(2, 4), dtype=np.uint32)
@@ -34,7 +31,7 @@ class Upscale(Task):
 
     def verdict_words(self) -> str:
         """What the model was asked to do, for the verdict."""
-        return f"draws images that it has not seen at {self.factor} times their size"
+        return f"draws images that it has not seen at {self.settings.factor} times their size"
 
     def baselines(self, data: TrainingData) -> dict[str, Baseline]:
         """Nearest and bicubic interpolation."""
