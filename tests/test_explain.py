@@ -190,6 +190,18 @@ def test_a_run_s_spectrum(run: Run, digits: Path, tmp_path: Path) -> None:
     assert run("explain", "overlap", "--run", "no-such-run")[0] == 2
 
 
+def test_the_spectrum_of_a_run_whose_images_go_in_otherwise_than_they_come_out(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("explain", "overlap", "--run", "pretrained:upscale", "--json")
+    assert code == 0, err
+    assert 0.5 < json.loads(out)["peak"]["originals"] < 2
+    code, _, err = run("explain", "overlap", "--run", "pretrained:segment")
+    assert code == 2
+    assert "its outputs are classes" in err
+
+
 def test_lab_needs_no_tensorflow_and_inspect_not_even_numpy() -> None:
     code = (
         "import sys; from convae.lab import commands, answers, ledger, page, charts, figures\n"

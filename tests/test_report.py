@@ -28,6 +28,7 @@ METRICS: dict[str, Any] = {
     "baselines": {"mean_image": {"excess": 0.2, "psnr": 11.0, "iou": 0.0}},
     "baseline_words": {"mean_image": "whatever goes in"},
     "threshold": {"score": 0.25},
+    "verdict": "The model does it well.",
 }
 
 
@@ -73,7 +74,8 @@ def test_holds_what_it_promises(tmp_path: Path) -> None:
     html = path.read_text(encoding="utf-8")
     page = Reader(html)
     assert page.open == []
-    for part in ("99.0% of the way from the mean image", "34.50", "0.90000", "whatever goes in",
+    for part in ("The model does it well.", "mean image: excess 0.2", "34.50", "0.90000",
+                 "whatever goes in",
                  "not the whole MNIST", "conv2d_transpose_3", "28×28×32", "4,640", "12,785",
                  "3,872", "1:15 min", "weights_sha256", "threshold.score", "0.25",
                  "pip install numpy==2.4.6", "git checkout 0123", f"{run.path}/config.yaml",
@@ -108,8 +110,6 @@ def test_takes_metrics_of_other_tasks(tmp_path: Path) -> None:
     assert "It is." in text
     assert "auroc" in text
     assert "0.97110" in text
-    run.write_json("metrics.json", {"test": {"recall": 0.5}, "baselines": {"coin": {"recall": 1}}})
-    assert "recall 0.50000, against coin 1." in Reader(report.build(run)).text
 
 
 def test_a_run_without_metrics_or_with_damaged_ones(tmp_path: Path) -> None:

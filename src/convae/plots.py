@@ -84,7 +84,6 @@ def reconstruction_grid(
     return paper.figure
 
 
-@applied()
 def best_and_worst(
     rows: Mapping[str, NDArray[Any]],
     scores: NDArray[np.floating],

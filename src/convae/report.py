@@ -72,7 +72,7 @@ def build(run: Run) -> str:
         id=run.path.name,
         started=manifest.get("started", "").replace("T", " ")[:16],
         data=manifest.get("data", {}).get("name", data.get("name", "")),
-        verdict=measured.get("verdict") or verdict(test, baselines),
+        verdict=measured.get("verdict", ""),
         way=way(test, baselines),
         notes=notes(manifest, measured),
         tiles=tiles(test, units, model, manifest, history),
@@ -109,21 +109,6 @@ def build(run: Run) -> str:
     )
 
 
-def verdict(test: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> str:
-    """A sentence on the metrics, where metrics.json brings none of its own."""
-    if found := way(test, baselines):
-        more = [f"{words(name)} {number(test[name])}" for name in ("psnr", "ssim") if name in test]
-        return (
-            f"{found['share']:.1%} of the way from {found['from']} to the entropy floor: "
-            + ", ".join([f"{number(test['excess'])} nats per pixel are left", *more])
-            + "."
-        )
-    name, value = next(iter(test.items()))
-    against = [f"{words(b)} {number(s[name])}" for b, s in baselines.items() if name in s]
-    said = f"{words(name)} {number(value)}"
-    return f"{said}, against {', '.join(against)}." if against else f"{said}."
-
-
 def way(
     test: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Any] | None:
@@ -134,7 +119,6 @@ def way(
     share = 1 - test["excess"] / scores["excess"]
     return {
         "share": min(max(share, 0.0), 1.0),
-        "from": f"the {words(name)}",
         "begin": f"{words(name)}: excess {number(scores['excess'])}",
         "end": "floor: excess 0",
     }

@@ -1,6 +1,6 @@
 """Runs the trials of a study: asks for values, starts processes, follows them, tells their end.
 
-One thread and no callbacks: a loop that looks at everything that runs, twenty times a second.
+One thread and no callbacks: a loop that looks at everything that runs, a few times a second.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from convae.config import Config
     from convae.sweep import Sweep
 
+LOOK_SECONDS = 0.25  # between two looks; each asks the study and reads the trials' histories
 SAVING = 60.0  # seconds in which a trial that is stopped finishes its step and saves
 SEEN_SECONDS = 30.0  # a machine says so often that its trials are alive,
 STALE_SECONDS = 150.0  # and one that has not said so for so long is taken for dead
@@ -93,7 +94,7 @@ class Sweeper:
                     return ""
                 for job in list(self._jobs):
                     self._follow(job)
-                time.sleep(processes.POLL_SECONDS)
+                time.sleep(LOOK_SECONDS)
         except KeyboardInterrupt:  # the second Ctrl-C
             return "interrupted"
         finally:

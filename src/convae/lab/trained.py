@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from convae.errors import UserError
 from convae.lab.transpose import Array
 
 if TYPE_CHECKING:
@@ -30,20 +31,26 @@ class Seen:
 
 
 def reconstructed(run: str) -> Seen:
-    """Up to 500 validation images through the run's best weights.
+    """Up to 500 validation images through the run's best weights, each beside what it should be.
 
-    Raises UserError for a run that does not exist, has no weights, or whose data are gone.
+    Raises UserError for a run that does not exist, has no weights, gives classes instead of
+    images, or whose data are gone.
     """
     from convae.data import load_training
     from convae.evaluate import load_model
     from convae.run import Run
+    from convae.tasks import build_task
 
     found = Run.find(run)
     config = found.config
-    model = load_model(found)
-    data = load_training(config.data, config.model.input_shape)
-    images = data.validation.images[:MOST].astype(np.float32) / 255
-    batches = [images[at : at + 100] for at in range(0, len(images), 100)]
+    if config.task.type == "segment":
+        raise UserError(f"{found.path}: its outputs are classes, not images to compare with")
+    model, task = load_model(found), build_task(config)
+    data = task.seen(load_training(config.data, task.image_shape))
+    examples = task.held_out(data.validation)[slice(MOST)]
+    inputs = examples.inputs.astype(np.float32) / 255
+    batches = [inputs[at : at + 100] for at in range(0, len(inputs), 100)]
     results = np.concatenate([np.asarray(model.predict_on_batch(batch)) for batch in batches])
-    words = f"{data.name}, {len(images)} validation images"
-    return Seen(config.name, words, config.model, images.mean(axis=3), results.mean(axis=3))
+    originals = examples.targets.astype(np.float32) / 255
+    words = f"{data.name}, {len(inputs)} validation images"
+    return Seen(config.name, words, config.model, originals.mean(axis=3), results.mean(axis=3))
