@@ -10,7 +10,7 @@ Floats = NDArray[np.float32]
 
 CANDIDATES = 6  # places of which a digit takes the one farthest from those before it
 INK = 128  # grey values from here on are the digit's,
-EDGE = 64  # and so far to both sides of it, its colour mixes with what lies below
+EDGE = 16  # and so far to both sides of it, its colour mixes with what lies below
 GRAIN = 0.05  # the most that single values are off
 CONTRAST = 0.5  # least distance between the colours of a digit and of what lies below it
 
@@ -31,9 +31,9 @@ def draw_scenes(
 
     Scene i holds digit `first[i]` of `images` (M, h, w, 1), and above it as many drawn at random
     as make `counts` (fewest, most) digits in all. Later ones cover earlier ones; each lies wholly
-    inside the scene of `size` (height, width), with soft edges. Of some random places a digit takes
-    the one farthest from the digits before it, so that most overlap in part and few are covered
-    whole (Mitchell, "Spectrally optimal sampling", SIGGRAPH 1991).
+    inside the scene of `size` (height, width), its edges a little soft. Of some random places a
+    digit takes the one farthest from the digits before it, so that most overlap in part and few are
+    covered whole (Mitchell, "Spectrally optimal sampling", SIGGRAPH 1991).
     """
     number, (height, width) = len(first), size
     high, wide = images.shape[1:3]
