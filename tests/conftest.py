@@ -14,6 +14,7 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
+from forked import Convae
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "src/convae/assets/mnist_sample.npz"
@@ -51,9 +52,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def convae(tmp_path: Path) -> Command:
-    """Run the command line in a process of its own, in an empty folder."""
+    """Run the command line in an empty folder, in a process of its own; with `env`, a fresh one."""
 
     def run(*words: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+        if not env:
+            return Convae(tmp_path, *words).done(timeout)
         return subprocess.run(
             [sys.executable, "-m", "convae", *words],
             capture_output=True,

@@ -4,39 +4,14 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT, Command, tiny
+from forked import Convae
 
 MNIST = str(ROOT / "configs/mnist.yaml")
-
-
-def start(folder: Path, *words: str, **options: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
-        [sys.executable, "-m", "convae", *words],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ,
-        **options,
-    )
-
-
-def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 60) -> Path:
-    """The path, once it is there."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if path.exists():
-            return path
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.01)
-    raise AssertionError(f"{path} did not appear")
 
 
 def manifest(run: Path) -> dict[str, object]:
@@ -55,16 +30,16 @@ def test_stopped_and_resumed_is_as_if_never_stopped(
     whole = convae("train", MNIST, *tiny(digits, tmp_path / "whole", *long), "--json")
     reference = json.loads(whole.stdout)
 
-    process = start(tmp_path, "train", MNIST, *tiny(digits, tmp_path / "outputs", *long))
-    run = wait_for(tmp_path / "outputs/mnist/latest", process)
-    wait_for(run / "history.csv", process)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    process = Convae(tmp_path, "train", MNIST, *tiny(digits, tmp_path / "outputs", *long))
+    run = process.wait_for(tmp_path / "outputs/mnist/latest")
+    process.wait_for(run / "history.csv")
+    os.kill(process.pid, number)
+    stopped = process.done(60)
     if number is signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
+        assert stopped.returncode == -signal.SIGKILL
     else:
-        assert process.returncode == 1, errors
-        assert "convae train --resume" in errors
+        assert stopped.returncode == 1, stopped.stderr
+        assert "convae train --resume" in stopped.stderr
         assert manifest(run)["status"] == "interrupted"
 
     done = convae("train", "--resume", "latest", "--json")
@@ -100,17 +75,17 @@ def test_a_full_disk_in_mid_run_keeps_the_last_good_checkpoint(
     digits: Path, tmp_path: Path, convae: Command
 ) -> None:
     """A file-size limit stands for the disk: from then on no larger file can be written."""
-    process = start(
+    process = Convae(
         tmp_path, "train", MNIST,
         *tiny(digits, tmp_path / "outputs", "training.epochs=30", "training.batch_size=5"),
     )  # fmt: skip
-    run = wait_for(tmp_path / "outputs/mnist/latest", process)
-    wait_for(run / "history.csv", process)
+    run = process.wait_for(tmp_path / "outputs/mnist/latest")
+    process.wait_for(run / "history.csv")
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (2_000, 2_000))
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2, errors
-    assert "cannot be written" in errors
-    assert "Traceback" not in errors
+    stopped = process.done(60)
+    assert stopped.returncode == 2, stopped.stderr
+    assert "cannot be written" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
     with np.load(run / "checkpoint/latest.npz") as file:
         state = json.loads(file["arr_0"].tobytes())
     assert state["epoch"] >= 1

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,5 +74,9 @@ def git_commit() -> str | None:
 
 def peak_memory_mib() -> float:
     """The most memory that this process has held, in MiB."""
+    with suppress(OSError, StopIteration):  # Linux: getrusage counts the parent's until the exec
+        lines = Path("/proc/self/status").read_text().splitlines()
+        high = next(line for line in lines if line.startswith("VmHWM:"))
+        return round(int(high.split()[1]) / 2**10, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; on macOS bytes
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
