@@ -21,7 +21,11 @@ def manifest(run: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     "number",
-    [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM, signal.SIGKILL],
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        signal.SIGKILL,
+    ],
 )
 def test_stopped_and_resumed_is_as_if_never_stopped(
     number: signal.Signals, digits: Path, tmp_path: Path, convae: Command
@@ -71,6 +75,7 @@ def test_without_data_or_network_the_sample_is_used_and_said_everywhere(
     assert "allow_sample" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_in_mid_run_keeps_the_last_good_checkpoint(
     digits: Path, tmp_path: Path, convae: Command
 ) -> None:

@@ -66,6 +66,7 @@ def test_onnx_gives_what_keras_gives(run: Run) -> None:
     np.testing.assert_allclose(made, autoencoder.decode(codes), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_litert_in_float32_and_in_8_bits(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert")
     result = exporting.export(run, ["litert"], str(tmp_path / "there"))

@@ -162,6 +162,7 @@ def test_a_grid_tries_each_combination_once(stand_in: Path, ranges: Callable[...
     assert schedule.type == found.best.parameters["training.schedule"]["type"]
 
 
+@pytest.mark.slow
 def test_a_poor_trial_is_ended_and_saved(
     stand_in: Path, ranges: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
