@@ -58,10 +58,10 @@ smoke: $(BASE) ## train one epoch on 2,000 images, evaluate, reload: does everyt
 	  print('reloaded without convae:', keras.models.load_model('outputs/smoke/latest/best.keras').count_params(), 'parameters')" 2>/dev/null
 
 test: $(DEV) ## the tests, but for the slow ones
-	@$(BIN)/python -m pytest -q -n 2 -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 test-all: $(DEV) ## all tests
-	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
 lint: $(DEV) ## ruff, formatting, types
 	@$(BIN)/ruff check .

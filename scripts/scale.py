@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from convae import style
@@ -139,25 +141,25 @@ def draw(figures: dict[str, Any]) -> None:
     fit = figures["fit"]
     with style.applied():
         page = style.sheet(
-            900, 690, "Where more workers pay: a cost model, checked with two",
+            900, 650, "Where more workers pay: a cost model, checked with two",
             "Left above: measured. The rest is predicted by compute / R + ring all-reduce, on "
             "typical networks, at this processor's speed a worker, 1,000 images a step in all",
-            "Predictions, not measurements: stragglers, shared links and reading are left out. "
-            "Measured beside other work" if figures["load_average_before"] > 1 else
             "Predictions, not measurements: stragglers, shared links and reading are left out",
         )  # fmt: skip
-        axes = page.panel(70, 30, 340, 220, "An all-reduce of two workers, loopback: seconds")
+        axes = page.panel(90, 26, 340, 220, "An all-reduce of two workers, loopback: milliseconds")
         floats = np.array([row["floats"] for row in figures["reduces"]])
-        seconds = [row["seconds"] for row in figures["reduces"]]
+        milliseconds = [1e3 * row["seconds"] for row in figures["reduces"]]
         line = np.geomspace(floats.min(), floats.max(), 50)
         told = exchange(
             np.array(2.0), line * FLOAT, fit["latency_seconds"], fit["bytes_per_second"]
         )
-        axes.loglog(line, told, color=style.GREY, label="fitted")
-        axes.loglog(floats, seconds, "o", color=style.VERMILION, label="measured")
+        axes.loglog(line, 1e3 * told, color=style.GREY, label="fitted")
+        axes.loglog(floats, milliseconds, "o", color=style.VERMILION, label="measured")
+        axes.set_ylim(1, 1000)
         axes.set_xlabel("parameters")
         axes.legend()
-        places = [(530, 30), (70, 360), (530, 360)]
+        plain_ticks(axes)
+        places = [(530, 26), (90, 352), (530, 352)]
         workers = np.unique(np.geomspace(1, 1000, 100).round())
         for (left, top), work in zip(places, works(figures), strict=True):
             axes = page.panel(left, top, 340, 220, work.name)
@@ -167,11 +169,19 @@ def draw(figures: dict[str, Any]) -> None:
                 step = fit["fixed_seconds"] + work.per_image * work.batch / workers
                 step = step + exchange(workers, work.parameters * FLOAT, latency, rate)
                 axes.loglog(workers, alone / step, label=name)
-            axes.set_ylim(0.5, 1000)
+            axes.set_ylim(1, 1000)
             axes.set_xlabel("workers")
             axes.set_ylabel("times as fast")
+            plain_ticks(axes)
         axes.legend()
         style.save(page.figure, CHART)
+
+
+def plain_ticks(axes: Axes) -> None:
+    """Powers of ten as numbers: 1, 10, 100."""
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axis.set_minor_locator(NullLocator())
 
 
 def main() -> None:
