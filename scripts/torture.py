@@ -1,6 +1,6 @@
 """What is lost when a training is killed, starved, cheated or disturbed? `make torture`
 
-    python scripts/torture.py              # everything: about 15 minutes on two cores
+    python scripts/torture.py              # everything: six minutes on two cores
     python scripts/torture.py --quick      # a little of each, in a minute
 
 Prints a table: what was tried, how often, and what was lost; exits 1 if anything was. Nothing is
