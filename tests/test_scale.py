@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import kubernetes_validate
 import numpy as np
 import pytest
 import yaml
@@ -52,6 +53,16 @@ def test_every_pod_of_the_job_is_a_worker() -> None:
         assert found.port == container["ports"][0]["containerPort"]
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+@pytest.mark.parametrize("version", ["1.27", "1.36"])
+def test_the_manifests_are_what_kubernetes_knows(version: str) -> None:
+    manifests = list(yaml.safe_load_all((ROOT / "docs/kubernetes.yaml").read_text()))
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, version, strict=True)
+    manifests[1]["spec"]["completionsMode"] = "Indexed"
+    with pytest.raises(kubernetes_validate.ValidationError, match="completionsMode"):
+        kubernetes_validate.validate(manifests[1], version, strict=True)
 
 
 def test_every_task_of_slurm_is_a_worker() -> None:
