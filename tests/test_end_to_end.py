@@ -56,6 +56,7 @@ def test_stopped_and_resumed_is_as_if_never_stopped(
     assert [line.split(",")[0] for line in lines] == ["epoch", "1", "2", "3", "4", "5", "6"]
 
 
+@pytest.mark.slow
 def test_without_data_or_network_the_sample_is_used_and_said_everywhere(
     tmp_path: Path, convae: Command
 ) -> None:

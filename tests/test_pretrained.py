@@ -12,7 +12,10 @@ from convae.errors import UserError
 from convae.run import Run
 
 
-@pytest.mark.parametrize("name", pretrained.names())
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "mnist" else pytest.param(n, marks=pytest.mark.slow) for n in pretrained.names()],
+)
 def test_a_card_holds_on_the_sample(name: str, tmp_path: Path) -> None:
     from convae.evaluate import evaluate
 

@@ -231,6 +231,7 @@ def test_out_of_time_is_told_and_resumable(stand_in: Path, ranges: Callable[...,
     assert states(sweep(MNIST, path, ["training.epochs=2"])) == {"complete": 1}
 
 
+@pytest.mark.slow
 def test_two_sweeps_share_a_study(stand_in: Path, ranges: Callable[..., str]) -> None:
     path = ranges(RATES)
     storage = "sqlite:///shared.db"

@@ -84,9 +84,14 @@ class Stop:
 
 @pytest.mark.parametrize(
     ("schedule", "after"),  # an epoch has 5 steps: in the middle of one, and at its end
-    [("constant", 1), ("constant", 5), ("one_cycle", 7), ("reduce_on_plateau", 8),
-     ("reduce_on_plateau", 10)],
-)  # fmt: skip
+    [
+        pytest.param("constant", 1, marks=pytest.mark.slow),
+        ("constant", 5),
+        ("one_cycle", 7),
+        ("reduce_on_plateau", 8),
+        pytest.param("reduce_on_plateau", 10, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     digits: Path, tmp_path: Path, schedule: str, after: int
 ) -> None:
