@@ -151,8 +151,13 @@ def test_sees_what_is_sent(server: demo.Server) -> None:
 
 @pytest.mark.slow
 def test_ends_with_ctrl_c(tmp_path: Path) -> None:
+    # A shell that starts the tests in the background has SIGINT ignored in all below it.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from convae.cli import main; main()"
+    )
     with subprocess.Popen(
-        [sys.executable, "-m", "convae", "demo", SHIPPED[0], "--port", "7990"],
+        [sys.executable, "-c", code, "demo", SHIPPED[0], "--port", "7990"],
         cwd=tmp_path,
         text=True,
         stdout=subprocess.PIPE,

@@ -20,12 +20,7 @@ def manifest(run: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    "number",
-    [
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        signal.SIGKILL,
-    ],
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
 )
 def test_stopped_and_resumed_is_as_if_never_stopped(
     number: signal.Signals, digits: Path, tmp_path: Path, convae: Command

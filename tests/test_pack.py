@@ -377,7 +377,7 @@ def test_training_on_more_than_memory_should_hold(convae: Command, tmp_path: Pat
         f"data.path={path}",
         "data.validation_split=0.02",
         "training.epochs=1",
-        "training.images_per_epoch=6400",
+        "training.images_per_epoch=2400",
         "--outputs",
         str(tmp_path / "outputs"),
         timeout=600,
