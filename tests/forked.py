@@ -27,6 +27,8 @@ class Convae:
         streams.mkdir(exist_ok=True)
         number = len(list(streams.iterdir())) // 2
         self._out, self._err = (streams / f"{number}.{name}" for name in ("out", "err"))
+        for path in (self._out, self._err):
+            path.touch()  # now, so that the next process takes other names
         self._process = FORKED.Process(
             target=_run, args=(words, folder, dict(os.environ), self._out, self._err)
         )
