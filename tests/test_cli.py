@@ -23,7 +23,8 @@ def test_help_names_every_command(convae: Command) -> None:
 
 
 @pytest.mark.parametrize("words", [["--help"], ["config", MNIST], ["inspect", MNIST],
-                                   ["train", "--help"], ["train", MNIST, "seed=x"]])  # fmt: skip
+                                   ["train", "--help"], ["train", MNIST, "seed=x"],
+                                   ["train", MNIST, "data.path=nowhere.npz"]])  # fmt: skip
 def test_what_needs_no_tensorflow_does_not_import_it(convae: Command, words: list[str]) -> None:
     # A module of the name that fails when it is imported stands before the real one.
     folder = Path(os.environ["KERAS_HOME"]) / "blocked"

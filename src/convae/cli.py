@@ -95,6 +95,7 @@ def train(
 ) -> None:
     """Train a model; a run's folder holds all that comes of it."""
     from convae.config import load_config
+    from convae.data import named_path
     from convae.run import Run
 
     if resume is not None:
@@ -108,6 +109,7 @@ def train(
     else:
         kept = [f"output.folder={json.dumps(outputs)}"] if outputs else []
         run, settings = None, load_config(config, [*(overrides or []), *kept])
+    named_path(settings.data)  # told at once, if it is wrong: TensorFlow takes seconds
     from convae.together import PeerLost
     from convae.train import Interrupted
     from convae.train import train as start

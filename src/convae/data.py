@@ -166,19 +166,39 @@ class _Source:
     arrays: Arrays
 
 
+def named_path(data: config.Data) -> tuple[str, Path] | None:
+    """What names the data, data.path or the environment, and the file or folder; None if neither.
+
+    Takes no time, so that a wrong name can be told before anything slow. Raises UserError if there
+    is no such file or folder.
+    """
+    # The variable names MNIST, so that it must not stand in for data that were asked for by name.
+    variable = os.environ.get(ENVIRONMENT) if data.name == "mnist" else None
+    key = "data.path" if data.path else ENVIRONMENT
+    if not (name := data.path or variable):
+        return None
+    try:
+        path = Path(name).expanduser()
+        found = path.is_file() or path.is_dir()
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{key}: {name}: cannot be read: {error}") from None
+    if not found:
+        raise UserError(
+            f"{key}: {path.absolute()}: no such file or folder. It must be an .npz or .npy file, a "
+            "folder of MNIST's IDX files, or a folder of images"
+        )
+    return key, path
+
+
 def _find(data: config.Data, side: Side, shape: Shape) -> _Source:
     """One side of the data, from the first step of the search that leads to any."""
     _check_resize(data, shape)
     notice = None
-    # The variable names MNIST, so that it must not stand in for data that were asked for by name.
-    named = os.environ.get(ENVIRONMENT) if data.name == "mnist" else None
-    key = "data.path" if data.path else ENVIRONMENT
-    if given := data.path or named:
-        path = Path(given)
+    if named := named_path(data):
+        key, path = named
         try:
-            path = path.expanduser()
             arrays = _read(path, side, shape, data)
-        except (OSError, RuntimeError) as error:
+        except OSError as error:
             raise UserError(f"{key}: {path}: cannot be read: {error}") from None
         except UserError as error:
             own = str(error).startswith("data.cache: ")  # which says itself where it is wrong
@@ -219,11 +239,6 @@ def _check_resize(data: config.Data, shape: Shape) -> None:
 def _read(path: Path, side: Side, shape: Shape, data: config.Data) -> Arrays:
     if path.is_file():
         return read_npy(path) if path.suffix == ".npy" else read_npz(path, side)
-    if not path.is_dir():
-        raise UserError(
-            f"{path.absolute()}: no such file or folder. It must be an .npz or .npy file, a folder "
-            "of MNIST's IDX files, or a folder of images"
-        )
     if is_idx_folder(path):
         return read_idx(path, side)
     from convae.pack import read_folder  # imported when needed: it brings Pillow
