@@ -11,9 +11,16 @@ from convae.config import load_config
 
 # All but the ranges of a sweep: test_sweep.py has those.
 CONFIGS = sorted(p for p in (ROOT / "configs").glob("*.yaml") if p.stem != "sweep")
+LIKE_MNIST = ("best", "fast", "fashion", "smoke")  # the same layers and task
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LIKE_MNIST))
+        for path in CONFIGS
+    ],
+)
 def test_a_shipped_config_trains_and_evaluates(path: Path, digits: Path, tmp_path: Path) -> None:
     from convae.evaluate import evaluate
     from convae.train import train

@@ -121,6 +121,7 @@ def test_the_seed_alone_decides_the_weights() -> None:
     assert weights_sha256(build_model(load_config(MNIST, ["seed=1"]))) != weights_sha256(first)
 
 
+@pytest.mark.slow
 def test_a_saved_model_needs_keras_alone(tmp_path: Path) -> None:
     from convae.model import build_model, save_plain
 

@@ -191,7 +191,9 @@ def start_sweep(script: Path, path: str, *words: str) -> subprocess.Popen[bytes]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a trial with its sweep")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_stopped_and_begun_again_a_sweep_goes_on_with_its_trials(
     number: signal.Signals, stand_in: Path, ranges: Callable[..., str]
 ) -> None:

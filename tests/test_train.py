@@ -113,7 +113,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
             assert row[key] == reference[key], key
 
 
-@pytest.mark.parametrize("every", ["steps: 2", "seconds: 0.001"])
+@pytest.mark.parametrize(
+    "every", ["steps: 2", pytest.param("seconds: 0.001", marks=pytest.mark.slow)]
+)
 def test_saving_in_mid_epoch_changes_no_bit(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: str
 ) -> None:
@@ -180,6 +182,7 @@ def test_a_run_does_not_go_on_with_other_data(digits: Path, tmp_path: Path) -> N
         train(run.config, resume=run)
 
 
+@pytest.mark.slow
 def test_early_stopping_also_after_a_resume(digits: Path, tmp_path: Path) -> None:
     from convae.train import Interrupted, train
 
@@ -254,11 +257,10 @@ def test_every_epoch_sees_every_image_in_an_order_of_its_own() -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        ["runtime.precision=mixed_bfloat16"],
-        ["task.type=denoise"],
-        ["task={type: anomaly, normal: 1}", "training.batch_size=10"],
+        pytest.param(["runtime.precision=mixed_bfloat16"], id="bfloat16", marks=pytest.mark.slow),
+        pytest.param(["task.type=denoise"], id="denoise"),
+        pytest.param(["task={type: anomaly, normal: 1}", "training.batch_size=10"], id="anomaly"),
     ],
-    ids=["bfloat16", "denoise", "anomaly"],
 )
 def test_two_trainings_give_the_same_bits(more: list[str], digits: Path, tmp_path: Path) -> None:
     from convae.train import train
