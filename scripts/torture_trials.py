@@ -347,7 +347,7 @@ def reruns(arena: Arena, seed: int, count: int) -> Row:
             arena.expect(start(*arena.new("rerun"), precision), 0)
             hashes.append(arena.weights("rerun"))
         arena.start(*arena.new("rerun"), precision, before=kill_at("step", 100)).wait()
-        run = arena.newest("rerun")
+        run = arena.begun("rerun")
         arena.expect(arena.start("--resume", str(run)), 0)
         hashes.append(arena.weights("rerun"))
         if len(set(hashes)) > 1:
