@@ -126,18 +126,26 @@ def speed(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
 
 
 def quality(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
-    """Seconds of a whole process until its validation loss first is at workers.TARGET or below."""
+    """Seconds of a whole process until its validation loss first is at workers.TARGET or below.
+
+    Loop: the part of convae's training that is neither a step nor validation.
+    """
     result: dict[str, Any] = {"target": workers.TARGET}
-    for variant in ("keras", "convae-float32", "convae"):
-        if variant in arguments.only:
-            row = measure(variant, data, images=0, epochs=25)
-            result[variant] = row
-            reached = row.get("reached_after")
-            print(f"{VARIANTS[variant]:34}{reached or float('nan'):8.1f} s until {workers.TARGET}")
+    cases = {v: (v, {"epochs": 25}) for v in ("keras", "convae-float32", "convae")}
+    cases = {variant: case for variant, case in cases.items() if variant in arguments.only}
     for seed in range(arguments.seeds):
-        row = measure("fast", data, images=0, epochs=0, seed=seed)
-        result[f"fast, seed {seed}"] = row
-        print(f"fast.yaml, seed {seed}: val_loss {row['val_loss']:.5f} in {row['seconds']:.1f} s")
+        cases[f"fast.yaml, seed {seed}"] = ("fast", {"epochs": 0, "seed": seed})
+    reaching = f"s to {workers.TARGET}"
+    print(f"{'':32}{reaching:>12}{'whole s':>9}{'val_loss':>10}{'MiB':>7}{'loop':>8}")
+    for name, (variant, options) in cases.items():
+        row = result[name] = measure(variant, data, images=0, **options)
+        reached, share = row.get("reached_after"), row.get("loop_share")
+        print(
+            f"{VARIANTS.get(name, name):32}{f'{reached:.1f}' if reached else 'not':>12}"
+            f"{row['seconds']:9.1f}{row['val_loss']:10.5f}{row['peak_mib']:7.0f}"
+            f"{'' if share is None else f'{share:8.2%}'}",
+            flush=True,
+        )
     return result
 
 
