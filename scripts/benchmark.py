@@ -3,6 +3,7 @@
     python scripts/benchmark.py                          # make bench: every variant, five rounds
     python scripts/benchmark.py --quality                # seconds until validation loss 0.0610
     python scripts/benchmark.py --scaling                # cost against data, image and batch size
+    python scripts/benchmark.py --precision              # each config's precisions, and the rule
 
 Every measurement is a process of its own. The variants take turns, so that a machine whose speed
 drifts is fair to all, and each figure is the median of the rounds. A ratio is that of the medians.
@@ -26,7 +27,8 @@ from typing import Any
 
 import workers
 
-from convae.runtime import cores, cpu_info
+from convae.config import load_config
+from convae.runtime import cores, cpu_info, plan
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = {
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--quality", action="store_true")
     parser.add_argument("--scaling", action="store_true")
+    parser.add_argument("--precision", action="store_true")
     parser.add_argument("--seeds", type=int, default=5, help="of fast.yaml, with --quality")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmark"))
     arguments = parser.parse_args()
@@ -57,8 +60,9 @@ def main() -> None:
         name = workers.write_data(data)
         machine = f"{cpu_info()[0]}, {cores()} cores, Python {platform.python_version()}"
         print(f"{machine}\n{name}\n")
-        what = "quality" if arguments.quality else "scaling" if arguments.scaling else "speed"
-        result = {"quality": quality, "scaling": scaling, "speed": speed}[what](arguments, data)
+        parts = {"quality": quality, "scaling": scaling, "precision": precision}
+        what = next((part for part in parts if getattr(arguments, part)), "speed")
+        result = parts.get(what, speed)(arguments, data)
         result |= {"machine": machine, "data": name}
     path = arguments.output / f"{what}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
@@ -162,6 +166,39 @@ def scaling(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
         key = f"{title} {next(iter(options.values())):,}"
         result[key] = row
         print(f"{key:24}{row['images_per_second']:10,.0f} images/s{row['peak_mib']:8.0f} MiB")
+    return result
+
+
+def precision(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
+    """Images per second of every shipped config's engine in both precisions, and what auto takes.
+
+    Configs of the same model are measured once; the batch is 100.
+    """
+    batch, (_, features) = 100, cpu_info()
+    models: dict[str, list[str]] = {}
+    for path in sorted(workers.CONFIGS.glob("*.yaml")):
+        if path.name != "sweep.yaml":  # no training's config
+            config = load_config(path)
+            models.setdefault(repr((config.model, config.task)), []).append(path.name)
+    result: dict[str, Any] = {"batch": batch}
+    print(f"{'':36}{'float32':>9}{'bfloat16':>10}{'ratio':>7}  auto")
+    for names in models.values():
+        config = load_config(workers.CONFIGS / names[0])
+        auto = plan(config, features=features, distributed=False).precision
+        row: dict[str, Any] = {}
+        for kind in ("float32", "mixed_bfloat16"):
+            options = {"config": names[0], "precision": kind, "batch": batch}
+            rows = [measure("config", data, **options) for _ in range(arguments.rounds)]
+            row[kind] = statistics.median(r["images_per_second"] for r in rows)
+        ratio = row["mixed_bfloat16"] / row["float32"]
+        name = " ".join(n.removesuffix(".yaml") for n in names)
+        result[name] = row | {"auto": auto}
+        wrong = "" if (ratio > 1) == (auto == "mixed_bfloat16") else "  (the slower)"
+        print(
+            f"{name:36}{row['float32']:9,.0f}{row['mixed_bfloat16']:10,.0f}{ratio:7.2f}"
+            f"  {auto}{wrong}",
+            flush=True,
+        )
     return result
 
 

@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 START = time.perf_counter()
+CONFIGS = Path(__file__).parents[1] / "configs"
 BATCH = 1000
 TARGET = 0.0610
 
@@ -197,8 +198,7 @@ def convae_train(arguments: argparse.Namespace, config: str, *overrides: str) ->
     if arguments.epochs:
         words.append(f"training.epochs={arguments.epochs}")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(__file__).parents[1] / "configs" / config
-        settings = load_config(path, [*words, f"output.folder={folder}"])
+        settings = load_config(CONFIGS / config, [*words, f"output.folder={folder}"])
         watch = Watch(settings.training.batch_size)
 
         class Times(keras.callbacks.Callback):  # type: ignore[misc]
@@ -215,18 +215,9 @@ def convae_train(arguments: argparse.Namespace, config: str, *overrides: str) ->
 
 
 def engine_steps(arguments: argparse.Namespace) -> None:
-    """Twelve steps of the engine over images in memory, resized, or mapped from a file."""
-    from convae import runtime
-    from convae.config import load_config
-    from convae.engine import Engine
-    from convae.model import build_model
-    from convae.train import build_optimizer, epoch_order
-
+    """Steps of the engine over images in memory, resized, or mapped from a file."""
     side, batch = arguments.side, arguments.batch
-    config = load_config(
-        Path(__file__).parents[1] / "configs/mnist.yaml",
-        [f"model.input_shape=[{side}, {side}, 1]", f"training.batch_size={batch}"],
-    )
+    overrides = [f"model.input_shape=[{side}, {side}, 1]", f"training.batch_size={batch}"]
     images: NDArray[np.uint8] = load(arguments.data, arguments.images)
     images = np.resize(images, (len(images), side, side, 1)) if side != 28 else images
     with tempfile.NamedTemporaryFile() as file:
@@ -235,16 +226,49 @@ def engine_steps(arguments: argparse.Namespace) -> None:
                 file.write(images.tobytes())
             shape = (arguments.mapped, *images.shape[1:])
             images = np.memmap(file.name, np.uint8, "r", shape=shape)
-        plan = runtime.start(config)
-        model = build_model(config)
-        engine = Engine(model, config, plan, build_optimizer(config, 1))
-        order = epoch_order(0, 0, len(images), len(images))
-        watch = Watch(batch)
-        for step in range(max(12, min(200, 4000 // batch))):
-            watch.begin()
-            chosen = images[order[step * batch : (step + 1) * batch]]
-            engine.train_step(chosen, chosen)
-            watch.end()
+        run_engine("mnist.yaml", overrides, images, images, max(12, min(200, 4000 // batch)))
+
+
+def config_steps(arguments: argparse.Namespace) -> None:
+    """Steps of any config's engine over noise, in one precision."""
+    from convae.config import load_config
+
+    batch = arguments.batch
+    overrides = [f"training.batch_size={batch}", f"runtime.precision={arguments.precision}"]
+    config = load_config(CONFIGS / arguments.config, overrides)
+    generator = np.random.default_rng(0)
+    inputs = generator.integers(0, 256, (8 * batch, *config.model.input_shape), np.uint8)
+    targets = generator.integers(0, 256, (8 * batch, *config.output_shape), np.uint8)
+    if config.task.type == "segment":  # the class of each pixel
+        targets = targets[..., :1] % config.output_shape[2]
+    run_engine(arguments.config, overrides, inputs, targets, 8)
+
+
+def run_engine(
+    name: str,
+    overrides: Sequence[str],
+    inputs: NDArray[np.uint8],
+    targets: NDArray[np.uint8],
+    steps: int,
+) -> None:
+    """Measure `steps` of the engine of a config, over the images in an epoch's order."""
+    from convae import runtime
+    from convae.config import load_config
+    from convae.engine import Engine
+    from convae.model import build_model
+    from convae.train import build_optimizer, epoch_order
+
+    config = load_config(CONFIGS / name, overrides)
+    batch = config.training.batch_size
+    plan = runtime.start(config)
+    engine = Engine(build_model(config), config, plan, build_optimizer(config, steps))
+    order = epoch_order(0, 0, len(inputs), len(inputs))
+    watch = Watch(batch)
+    for step in range(steps):
+        watch.begin()
+        chosen = order[step * batch : (step + 1) * batch]
+        engine.train_step(inputs[chosen], targets[chosen])
+        watch.end()
     watch.report()
 
 
@@ -256,6 +280,7 @@ WORKERS: dict[str, Callable[[argparse.Namespace], None]] = {
     "convae": lambda a: convae_train(a, "mnist.yaml"),
     "fast": lambda a: convae_train(a, "fast.yaml"),
     "engine": engine_steps,
+    "config": config_steps,
 }
 
 if __name__ == "__main__":
@@ -268,6 +293,8 @@ if __name__ == "__main__":
     parser.add_argument("--mapped", type=int, default=0)
     parser.add_argument("--side", type=int, default=28)
     parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--config", default="mnist.yaml")
+    parser.add_argument("--precision", default="auto")
     parsed = parser.parse_args()
     WORKERS[parsed.variant](parsed)
     sys.stdout.flush()

@@ -1,7 +1,13 @@
+import json
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import ROOT
+from forked import FORKED
 
 from convae import runtime
 from convae.cluster import Cluster
@@ -172,3 +178,37 @@ def test_a_strategy_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=part):
         plan(*overrides, **found)
+
+
+def affinities(strands: int, path: Path) -> None:
+    """In a process of its own: the cores that TensorFlow's threads may use beside an engine."""
+    from convae.engine import Engine
+    from convae.model import build_model
+
+    config = load_config(ROOT / "configs/mnist.yaml", [f"runtime.strands={strands}"])
+    engine = Engine(build_model(config), config, runtime.start(config))
+    engine.predict(np.zeros((8, 28, 28, 1), np.uint8))
+    threads = sorted(
+        int(task.name)
+        for task in Path("/proc/self/task").glob("*")
+        if (task / "comm").read_text() == "tf_Compute\n"
+    )
+    path.write_text(json.dumps([sorted(os.sched_getaffinity(thread)) for thread in threads]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of threads")
+def test_strands_that_take_all_cores_keep_one_each_and_others_are_left_alone(
+    tmp_path: Path,
+) -> None:
+    mine = sorted(os.sched_getaffinity(0))
+    for strands, expected in (
+        (len(mine), [[core] for core in mine]),
+        (len(mine) + 1, [mine]),
+    ):
+        path = tmp_path / f"{strands}.json"
+        process = FORKED.Process(target=affinities, args=(strands, path))
+        process.start()
+        process.join(60)
+        found = json.loads(path.read_text())
+        assert all(cores in expected for cores in found)
+        assert all(cores in found for cores in expected)

@@ -73,14 +73,19 @@ class Engine:
             traced = tf.function(
                 function, input_signature=specs, jit_compile=plan.jit_compile, autograph=False
             )
-            graph = cache(traced.get_concrete_function)
+
+            @cache
+            def graph() -> Any:
+                found = traced.get_concrete_function()
+                runtime.pin_strands(plan)  # by now TensorFlow has started its threads
+                return found
+
             return lambda *arrays: graph()(*map(tf.constant, arrays))
 
         # Nor must workers trace apart, whatever parts they have: that would count as a collective.
         self._train = compiled(self._train_step, inputs, targets, tf.TensorSpec((2,), tf.float32))
         self._evaluate = compiled(self._loss_sum, inputs, targets)
         self._predict = compiled(self._outputs, inputs)
-        runtime.pin_strands(plan)
 
     def train_step(self, inputs: Images, targets: Images) -> float:
         """One optimizer step on a batch; returns its mean loss, from before the step."""
