@@ -82,7 +82,7 @@ torture: $(BASE) ## kill, starve and cheat trainings: is anything lost? ARGS=--q
 	@$(BIN)/python scripts/torture.py $(ARGS)
 	@$(BIN)/python scripts/fuzz.py $(if $(findstring --quick,$(ARGS)),--inputs 1000)
 
-bench: $(DEV) ## measure the speed of convae and its peers; ARGS="--quality" or "--scaling" for more
+bench: $(DEV) ## measure the speed of convae and its peers; ARGS="--quality", "--scaling" or "--precision" for more
 	@$(PIP) -e '.[bench]'
 	@$(BIN)/python scripts/benchmark.py $(ARGS)
 
