@@ -14,12 +14,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from convae.config import Config
 
 START = time.perf_counter()
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -218,8 +221,11 @@ def convae_train(arguments: argparse.Namespace, config: str, *overrides: str) ->
 
 def engine_steps(arguments: argparse.Namespace) -> None:
     """Steps of the engine over images in memory, resized, or mapped from a file."""
+    from convae.config import load_config
+
     side, batch = arguments.side, arguments.batch
     overrides = [f"model.input_shape=[{side}, {side}, 1]", f"training.batch_size={batch}"]
+    config = load_config(CONFIGS / "mnist.yaml", overrides)
     images: NDArray[np.uint8] = load(arguments.data, arguments.images)
     images = np.resize(images, (len(images), side, side, 1)) if side != 28 else images
     with tempfile.NamedTemporaryFile() as file:
@@ -228,7 +234,7 @@ def engine_steps(arguments: argparse.Namespace) -> None:
                 file.write(images.tobytes())
             shape = (arguments.mapped, *images.shape[1:])
             images = np.memmap(file.name, np.uint8, "r", shape=shape)
-        run_engine("mnist.yaml", overrides, images, images, max(12, min(200, 4000 // batch)))
+        run_engine(config, images, images, max(12, min(200, 4000 // batch)))
 
 
 def config_steps(arguments: argparse.Namespace) -> None:
@@ -243,24 +249,18 @@ def config_steps(arguments: argparse.Namespace) -> None:
     targets = generator.integers(0, 256, (8 * batch, *config.output_shape), np.uint8)
     if config.task.type == "segment":  # the class of each pixel
         targets = targets[..., :1] % config.output_shape[2]
-    run_engine(arguments.config, overrides, inputs, targets, 8)
+    run_engine(config, inputs, targets, 8)
 
 
 def run_engine(
-    name: str,
-    overrides: Sequence[str],
-    inputs: NDArray[np.uint8],
-    targets: NDArray[np.uint8],
-    steps: int,
+    config: Config, inputs: NDArray[np.uint8], targets: NDArray[np.uint8], steps: int
 ) -> None:
     """Measure `steps` of the engine of a config, over the images in an epoch's order."""
     from convae import runtime
-    from convae.config import load_config
     from convae.engine import Engine
     from convae.model import build_model
     from convae.train import build_optimizer, epoch_order
 
-    config = load_config(CONFIGS / name, overrides)
     batch = config.training.batch_size
     plan = runtime.start(config)
     engine = Engine(build_model(config), config, plan, build_optimizer(config, steps))
