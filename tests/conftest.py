@@ -14,10 +14,11 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
-from forked import Convae
+
+from tests.forked import Convae
 
 ROOT = Path(__file__).parents[1]
-SAMPLE = ROOT / "src/convae/assets/mnist_sample.npz"
+SAMPLE = ROOT / "src/convae/data/mnist_sample.npz"
 hypothesis.settings.register_profile("machine of any speed", deadline=None)
 hypothesis.settings.load_profile("machine of any speed")
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -15,7 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["convae.cli", "convae.train", "convae.evaluate"])
+FORKED.set_forkserver_preload(
+    ["convae.cli.main", "convae.training.trainer", "convae.evaluation.evaluate"]
+)
 
 
 class Convae:
@@ -68,6 +70,6 @@ def _run(
         with path.open("wb") as file:
             os.dup2(file.fileno(), number)
     sys.argv = ["convae", *words]
-    from convae.cli import main  # there already
+    from convae.cli.main import main  # there already
 
     main()

@@ -5,8 +5,8 @@ import signal
 import sys
 from typing import Any
 
-from convae import cli
-from convae.engine import Engine
+from convae.cli import main as cli
+from convae.training.engine import Engine
 
 number, last = signal.Signals[sys.argv[1]], int(sys.argv[2])
 del sys.argv[1:3]

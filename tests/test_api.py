@@ -9,12 +9,14 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 import convae
+from tests.conftest import ROOT
 
-NAMES = ["Autoencoder", "ConvAutoencoder", "Run", "UserError", "evaluate", "load", "load_config",
-         "train"]  # fmt: skip
+NAMES = [
+    "Autoencoder", "CheckpointError", "ConfigError", "ConvAutoencoder", "ConvaeError", "DataError",
+    "Run", "RunError", "UnsupportedError", "evaluate", "load", "load_config", "train",
+]  # fmt: skip
 PAGE = ROOT / "docs/api.md"
 
 
@@ -41,21 +43,12 @@ def test_import_is_quick_and_brings_no_tensorflow() -> None:
     assert float(done.stdout) < 0.5  # 0.05 s on an idle machine
 
 
-def test_functions_stay_functions_when_the_modules_of_their_names_are_imported() -> None:
-    for name in ("train", "evaluate"):
-        module = import_module(f"convae.{name}")
-        assert getattr(convae, name) is getattr(module, name)
-        namespace: dict[str, object] = {}
-        exec(f"from convae import {name}; import convae.{name}", namespace)
-        assert namespace[name] is getattr(module, name)
-
-
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder like the repository's root, with an untrained run called mnist."""
-    from convae.config import load_config
-    from convae.model import build_model, save_plain
-    from convae.run import Run
+    from convae.config.loader import load_config
+    from convae.models.builder import build_model, save_plain
+    from convae.runs.run import Run
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
@@ -66,11 +59,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("name", ["autoencoder", "estimator"])
+@pytest.mark.parametrize("name", ["autoencoder", "sklearn"])
 def test_examples_of_the_docstrings(name: str) -> None:
-    if name == "estimator":
+    if name == "sklearn":
         pytest.importorskip("sklearn")
-    results = doctest.testmod(import_module(f"convae.{name}"), optionflags=doctest.ELLIPSIS)
+    results = doctest.testmod(
+        import_module(f"convae.inference.{name}"), optionflags=doctest.ELLIPSIS
+    )
     assert results.attempted > 3
     assert results.failed == 0
 

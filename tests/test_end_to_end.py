@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, Command, tiny
-from forked import Convae
+
+from tests.conftest import ROOT, Command, tiny
+from tests.forked import Convae
 
 MNIST = str(ROOT / "configs/mnist.yaml")
 

@@ -10,26 +10,36 @@
 Importing the package imports neither TensorFlow nor Keras: each name is fetched when it is used.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convae.autoencoder import Autoencoder, load
-    from convae.config import load_config
-    from convae.errors import UserError
-    from convae.estimator import ConvAutoencoder
-    from convae.evaluate import evaluate
-    from convae.run import Run
-    from convae.train import train
+    from convae.config.loader import load_config
+    from convae.errors import (
+        CheckpointError,
+        ConfigError,
+        ConvaeError,
+        DataError,
+        RunError,
+        UnsupportedError,
+    )
+    from convae.evaluation.evaluate import evaluate
+    from convae.inference.autoencoder import Autoencoder, load
+    from convae.inference.sklearn import ConvAutoencoder
+    from convae.runs.run import Run
+    from convae.training.trainer import train
 
 __version__ = "0.1.0"
 __all__ = [
     "Autoencoder",
+    "CheckpointError",
+    "ConfigError",
     "ConvAutoencoder",
+    "ConvaeError",
+    "DataError",
     "Run",
-    "UserError",
+    "RunError",
+    "UnsupportedError",
     "evaluate",
     "load",
     "load_config",
@@ -37,14 +47,19 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Autoencoder": "autoencoder",
-    "ConvAutoencoder": "estimator",
-    "Run": "run",
-    "UserError": "errors",
-    "evaluate": "evaluate",
-    "load": "autoencoder",
-    "load_config": "config",
-    "train": "train",
+    "Autoencoder": "inference.autoencoder",
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "ConvAutoencoder": "inference.sklearn",
+    "ConvaeError": "errors",
+    "DataError": "errors",
+    "Run": "runs.run",
+    "RunError": "errors",
+    "UnsupportedError": "errors",
+    "evaluate": "evaluation.evaluate",
+    "load": "inference.autoencoder",
+    "load_config": "config.loader",
+    "train": "training.trainer",
 }
 
 
@@ -56,17 +71,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """A package whose names `train` and `evaluate` are functions, though modules are called so.
-
-    Python's import puts a submodule into its package under its own name, over whatever is there.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _MODULES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

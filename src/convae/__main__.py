@@ -1,6 +1,6 @@
 """`python -m convae` is the command `convae`."""
 
-from convae.cli import main
+from convae.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,8 +1,40 @@
-"""The one exception that means: the user can mend this."""
+"""The errors that a user can fix.
+
+ConvaeError
+    ConfigError (ValueError)       a key, value or layer of a config, or an argument
+    DataError (ValueError)         images or labels that cannot be found, read or used
+    RunError (ValueError)          a run that is not there, damaged, or cannot do what is asked
+        CheckpointError            no checkpoint to resume from
+    UnsupportedError (ValueError)  a package, device, format or option that is missing here
+    FileError (OSError)            a file or folder that cannot be read or written
+
+The command line prints the message of each, without a traceback, and exits with code 2.
+"""
 
 
-class UserError(Exception):
-    """What is wrong, where, what was received and what would be right, in words for the user.
+class ConvaeError(Exception):
+    """What is wrong, where, what was received, and what would be right."""
 
-    The command line prints the message, without a traceback, and exits with code 2.
-    """
+
+class ConfigError(ConvaeError, ValueError):
+    """A key, value or layer of a config, or an argument, is wrong."""
+
+
+class DataError(ConvaeError, ValueError):
+    """Images or labels cannot be found, read or used."""
+
+
+class RunError(ConvaeError, ValueError):
+    """A run is not there, damaged, or cannot do what is asked."""
+
+
+class CheckpointError(RunError):
+    """There is no checkpoint that training can resume from."""
+
+
+class UnsupportedError(ConvaeError, ValueError):
+    """A package, device, format or option is missing here."""
+
+
+class FileError(ConvaeError, OSError):
+    """A file or folder cannot be read or written."""

@@ -11,7 +11,7 @@ from convae.tasks.task import Examples, Task
 from convae.tasks.upscale import Upscale
 
 if TYPE_CHECKING:
-    from convae.config import Config
+    from convae.config.schema import Config
 
 __all__ = ["Examples", "Task", "build_task"]
 

@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convae import metrics
-from convae.config import Anomaly as Settings
-from convae.data import Part
-from convae.errors import UserError
+from convae.config.schema import Anomaly as Settings
+from convae.data.loading import Part
+from convae.errors import DataError
+from convae.tasks import metrics
 from convae.tasks.task import Examples, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from convae.data import TrainingData
+    from convae.data.loading import TrainingData
 
 
-INK = 1 / 255  # mean grey that an image is taken to have at least
+INK = 1 / 255  # mean gray that an image is taken to have at least
 
 
 class Anomaly(Task):
     """The anomaly score of an image is how badly it comes out, for the ink that it has.
 
     That is the mean square of the error, averaged over 3x3 pixels before it is squared, over the
-    image's mean grey value: where single pixels of an edge are off says little, where a stroke is
+    image's mean gray value: where single pixels of an edge are off says little, where a stroke is
     missing says much; and thick digits have more edge to be off at.
     """
 
@@ -41,14 +41,14 @@ class Anomaly(Task):
     settings: Settings
 
     def select(self, part: Part) -> Part:
-        """The images of the normal class. Raises UserError if there are none, or no labels."""
+        """The images of the normal class. Raises DataError if there are none, or no labels."""
         if part.labels is None:
-            raise UserError("task.type: anomaly needs data with labels, to train on one class")
-        normal = part.labels == self.settings.normal
+            raise DataError("task.type: anomaly needs data with labels, to train on one class")
+        normal = part.labels == self.settings.normal_class
         if not normal.any():
-            raise UserError(
-                "task.normal: must be a class of the data, which are 0 to "
-                f"{part.labels.max()}. Received: {self.settings.normal}"
+            raise DataError(
+                "task.normal_class: must be a class of the data, which are 0 to "
+                f"{part.labels.max()}. Received: {self.settings.normal_class}"
             )
         return Part(part.images[normal], part.labels[normal])
 
@@ -70,9 +70,9 @@ class Anomaly(Task):
         self, scores: metrics.Scores, labels: NDArray[np.int64] | None = None
     ) -> dict[str, float]:
         """AUROC over all images, and the mean scores. Needs labels of both kinds."""
-        anomalous = self._labels(labels) != self.settings.normal
+        anomalous = self._labels(labels) != self.settings.normal_class
         if anomalous.all() or not anomalous.any():
-            raise UserError("task.type: anomaly is measured on normal and other test images alike")
+            raise DataError("task.type: anomaly is measured on normal and other test images alike")
         return {
             "auroc": metrics.auroc(scores["score"], anomalous),
             "auroc_mse": metrics.auroc(scores["mse"], anomalous),
@@ -84,11 +84,11 @@ class Anomaly(Task):
         self, scores: metrics.Scores, labels: NDArray[np.int64], classes: Sequence[str]
     ) -> dict[str, dict[str, float]]:
         """For each other class, how well it is told from the normal one."""
-        normal = labels == self.settings.normal
+        normal = labels == self.settings.normal_class
         found = {}
         for index, name in enumerate(classes):
             of_class = labels == index
-            if index == self.settings.normal or not of_class.any():
+            if index == self.settings.normal_class or not of_class.any():
                 continue
             both = normal | of_class
             found[name] = {
@@ -104,31 +104,32 @@ class Anomaly(Task):
         data: TrainingData,
         score: Callable[[Examples], metrics.Scores],
     ) -> dict[str, Any]:
-        """The threshold: the score that `false_alarms` of normal validation images exceed.
+        """The threshold: the score that `target_fpr` of normal validation images exceed.
 
         And what it does on the test part, where it was not chosen.
         """
-        wanted = self.settings.false_alarms
+        wanted = self.settings.target_fpr
         threshold = float(np.quantile(score(self.held_out(data.validation))["score"], 1 - wanted))
-        anomalous = self._labels(labels) != self.settings.normal
+        anomalous = self._labels(labels) != self.settings.normal_class
         alarm = scores["score"] > threshold
         return {
             "threshold": {
                 "score": threshold,
-                "false_alarms_wanted": wanted,
-                "false_alarms": float(alarm[~anomalous].mean()),
-                "detected": float(alarm[anomalous].mean()),
+                "target_fpr": wanted,
+                "fpr": float(alarm[~anomalous].mean()),
+                "recall": float(alarm[anomalous].mean()),
             }
         }
 
     def verdict_words(self) -> str:
         """What the model was asked to do, for the verdict."""
-        return f"tells class {self.settings.normal} from the others by how badly an image comes out"
+        normal = self.settings.normal_class
+        return f"tells class {normal} from the others by how badly an image comes out"
 
     @staticmethod
     def _labels(labels: NDArray[np.int64] | None) -> NDArray[np.int64]:
         if labels is None:
-            raise UserError("task.type: anomaly needs test data with labels")
+            raise DataError("task.type: anomaly needs test data with labels")
         return labels
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convae import metrics
-from convae.config import Denoise as Settings
-from convae.config import ErasedBlocks, GaussianNoise
+from convae.config.schema import Denoise as Settings
+from convae.config.schema import ErasedBlocks, GaussianNoise
+from convae.tasks import metrics
 from convae.tasks.task import Baseline, Images, Outputs, Task, as_bytes
 
 if TYPE_CHECKING:
-    from convae.data import Part, TrainingData
+    from convae.data.loading import Part, TrainingData
 
 TUNED_ON = 500  # validation images that choose a filter's strength
 

@@ -1,4 +1,4 @@
-"""Scenes: digits in random colours, one over the other, on textured backgrounds."""
+"""Scenes: digits in random colors, one over the other, on textured backgrounds."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 CANDIDATES = 6  # places of which a digit takes the one farthest from those before it
-INK = 128  # grey values from here on are the digit's,
-EDGE = 16  # and so far to both sides of it, its colour mixes with what lies below
+INK = 128  # gray values from here on are the digit's,
+EDGE = 16  # and so far to both sides of it, its color mixes with what lies below
 GRAIN = 0.05  # the most that single values are off
-CONTRAST = 0.5  # least distance between the colours of a digit and of what lies below it
+CONTRAST = 0.5  # least distance between the colors of a digit and of what lies below it
 
-# How much of what lies below it a digit's grey value covers.
+# How much of what lies below it a digit's gray value covers.
 _COVER = ((np.arange(256, dtype=np.float32) - INK + EDGE) / (2 * EDGE)).clip(0, 1)
 
 
@@ -45,16 +45,16 @@ def draw_scenes(
     digits = generator.integers(0, len(images), (number, most))
     digits[:, 0] = first
     tops, lefts = _places(number, most, (height - high, width - wide), generator)
-    colours = generator.random((number, most, 3), np.float32)
+    colors = generator.random((number, most, 3), np.float32)
     for scene in range(number):
         for layer in range(drawn[scene]):
             digit, top, left = digits[scene, layer], tops[scene, layer], lefts[scene, layer]
             place = (scene, slice(top, top + high), slice(left, left + wide))
             below = scenes[place]
-            grey = images[digit]
-            colour = _set_off(colours[scene, layer], below.mean(axis=(0, 1)))
-            scenes[place] += _COVER[grey] * (colour - below)
-            classes[place][grey[:, :, 0] >= INK] = labels[digit]
+            gray = images[digit]
+            color = _set_off(colors[scene, layer], below.mean(axis=(0, 1)))
+            scenes[place] += _COVER[gray] * (color - below)
+            classes[place][gray[:, :, 0] >= INK] = labels[digit]
     return (scenes * 255).round().astype(np.uint8), classes[..., None]
 
 
@@ -73,21 +73,21 @@ def _places(
     return places[..., 0], places[..., 1]
 
 
-def _set_off(colour: Floats, below: Floats) -> Floats:
-    """The colour, moved away from what lies below it where the two are hard to tell apart."""
-    difference = colour - below
+def _set_off(color: Floats, below: Floats) -> Floats:
+    """The color, moved away from what lies below it where the two are hard to tell apart."""
+    difference = color - below
     distance = float(np.sqrt((difference * difference).sum()))
     if distance >= CONTRAST:
-        return colour
-    # towards the corner of the colour cube that lies farthest from what is below
+        return color
+    # towards the corner of the color cube that lies farthest from what is below
     return np.asarray(np.where(below < 0.5, below + 0.4, below - 0.4), np.float32)
 
 
 def textures(number: int, size: tuple[int, int], generator: np.random.Generator) -> Floats:
-    """Backgrounds (N, H, W, 3) in [0, 1]: a colour, clouds of two sizes, stripes, and grain."""
+    """Backgrounds (N, H, W, 3) in [0, 1]: a color, clouds of two sizes, stripes, and grain."""
     height, width = size
-    colour = generator.uniform(0.15, 0.85, (number, 1, 1, 3)).astype(np.float32)
-    picture = np.broadcast_to(colour, (number, height, width, 3)).copy()
+    color = generator.uniform(0.15, 0.85, (number, 1, 1, 3)).astype(np.float32)
+    picture = np.broadcast_to(color, (number, height, width, 3)).copy()
     for cells, strength in ((3, 0.2), (9, 0.1)):
         coarse = generator.uniform(-1, 1, (number, cells, cells, 3)).astype(np.float32)
         rows, columns = _stretch(cells, height), _stretch(cells, width)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from convae import metrics
-from convae.config import Segment as Settings
-from convae.errors import UserError
+from convae.config.schema import Segment as Settings
+from convae.errors import DataError
+from convae.tasks import metrics
 from convae.tasks.scenes import draw_scenes
 from convae.tasks.task import (
     HELD_OUT,
@@ -27,7 +27,7 @@ from convae.tasks.task import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from convae.data import Part, TrainingData
+    from convae.data.loading import Part, TrainingData
 
 DIGIT = (28, 28, 1)
 
@@ -51,10 +51,10 @@ class Segment(Task):
         return DIGIT
 
     def select(self, part: Part) -> Part:
-        """All digits. Raises UserError if they have no labels, or too many classes."""
+        """All digits. Raises DataError if they have no labels, or too many classes."""
         highest = _labels(part).max()
         if highest >= self.settings.classes:
-            raise UserError(
+            raise DataError(
                 f"task.classes: the data's labels go up to {highest}, so there must be "
                 f"{highest + 1} or more. Received: {self.settings.classes}"
             )
@@ -82,7 +82,7 @@ class Segment(Task):
     def landmarks(self, train: Part, held_out: Examples) -> tuple[float, float]:
         """0, and the loss of the best answer that is the same for each pixel."""
         counts = np.bincount(held_out.targets.reshape(-1), minlength=self.settings.classes + 1)
-        weights = np.full(len(counts), self.settings.digit_weight)
+        weights = np.full(len(counts), self.settings.foreground_weight)
         weights[-1] = 1
         shares = weights * counts / held_out.targets.size
         shares = shares[shares > 0]
@@ -133,5 +133,5 @@ def class_names(classes: Sequence[str], count: int) -> list[str]:
 
 def _labels(part: Part) -> NDArray[np.int64]:
     if part.labels is None:
-        raise UserError("task.type: segment needs data with labels: the classes of the pixels")
+        raise DataError("task.type: segment needs data with labels: the classes of the pixels")
     return part.labels

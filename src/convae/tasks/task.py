@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convae import metrics
-from convae.data import middle
-from convae.lab.ledger import layer_rows
+from convae.data.loading import middle
+from convae.layers.summary import layer_rows
+from convae.tasks import metrics
 
 if TYPE_CHECKING:
-    from convae.config import Config
-    from convae.data import Part, TrainingData
+    from convae.config.schema import Config
+    from convae.data.loading import Part, TrainingData
 
 Images = NDArray[np.uint8]  # (N, H, W, C)
 Outputs = NDArray[np.float32]  # (N, H, W, C) in [0, 1]
@@ -97,7 +97,7 @@ class Task:
         """The examples that the `chosen` images of `part` make."""
         images = part.images[chosen]
         if images.shape[1:] != self.image_shape:  # data.crop: another part in each epoch
-            from convae.images import crop_random
+            from convae.data.image_folder import crop_random
 
             images = crop_random(images, self.image_shape, generator)
         return Examples(self.damaged(images, generator), images)
@@ -230,5 +230,5 @@ def principal_components(images: Images, components: int) -> Baseline:
 
 
 def as_bytes(values: NDArray[Any]) -> Images:
-    """Grey values in [0, 1], clipped to it, as the bytes that a file would hold."""
+    """Gray values in [0, 1], clipped to it, as the bytes that a file would hold."""
     return (values.clip(0, 1) * 255).round().astype(np.uint8)

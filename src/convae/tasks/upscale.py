@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from convae.config import Upscale as Settings
+from convae.config.schema import Upscale as Settings
 from convae.tasks.task import Baseline, Images, Outputs, Task
 
 if TYPE_CHECKING:
-    from convae.data import TrainingData
+    from convae.data.loading import TrainingData
 
 
 class Upscale(Task):

@@ -1,0 +1,302 @@
+"""The processes that benchmark.py measures: one variant each, one line of JSON on stdout.
+
+    python -m scripts.bench.scaling keras images.npz --images=10000 --epochs=1
+
+`keras`, `torch` and `torch-best` stand alone, as a user would write them. The others are convae.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from convae.config.schema import Config
+
+START = time.perf_counter()
+CONFIGS = Path(__file__).parents[2] / "configs"
+BATCH = 1000
+TARGET = 0.0610
+
+
+class Watch:
+    """Step times, and the moment at which the validation loss first was at TARGET."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+        self.steps: list[tuple[float, float]] = []
+        self.figures: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """A step begins."""
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def end(self) -> None:
+        """A step ends."""
+        self.steps.append((time.perf_counter() - self._wall, time.process_time() - self._cpu))
+
+    def validated(self, loss: float) -> None:
+        """An epoch ends with this validation loss."""
+        self.figures["val_loss"] = loss
+        if loss <= TARGET:
+            self.figures.setdefault("reached_after", time.perf_counter() - START)
+
+    def report(self) -> None:
+        """Print the figures: the first three steps are tracing and warming up."""
+        steady = self.steps[3:] or self.steps
+        wall = statistics.median(step[0] for step in steady)
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        share = sum(s[1] for s in steady) / sum(s[0] for s in steady) / available
+        self.figures |= {"images_per_second": self.images / wall, "step_cpu_share": share}
+        print(json.dumps(self.figures))
+
+
+def write_data(path: Path) -> str:
+    """60,000 training images as an npz, and their name: MNIST, or the sample again and again."""
+    from convae.config.schema import Data
+    from convae.data.loading import load_training
+
+    data = load_training(Data(path=None), (28, 28, 1))
+    images = np.concatenate([data.train.images, data.validation.images])
+    images = np.resize(images, (60_000, 28, 28))
+    # A file with a test part is split as Keras' fit does: both validate on the same images.
+    np.savez(path, x_train=images, x_test=images[:1])
+    return data.name
+
+
+def load(path: str, count: int) -> NDArray[np.uint8]:
+    """The first `count` training images (all: 0), uint8 (N, 28, 28, 1)."""
+    with np.load(path) as file:
+        images: NDArray[np.uint8] = file["x_train"][: count or None, ..., None]
+    return images
+
+
+def keras_fit(arguments: argparse.Namespace) -> None:
+    """The reading's script."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+    from keras.layers import Conv2D, Conv2DTranspose
+
+    keras.utils.set_random_seed(arguments.seed)
+    x = load(arguments.data, arguments.images).astype("float32") / 255
+    relu = {"activation": "relu", "kernel_initializer": "he_normal"}
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            Conv2D(32, 3, **relu),
+            Conv2D(16, 3, **relu),
+            Conv2D(8, 3, **relu),
+            Conv2DTranspose(8, 3, **relu),
+            Conv2DTranspose(16, 3, **relu),
+            Conv2DTranspose(32, 3, **relu),
+            Conv2D(1, 3, activation="sigmoid", padding="same"),
+        ]
+    )
+    model.compile(optimizer="adam", loss="binary_crossentropy")
+    watch = Watch(BATCH)
+
+    class Times(keras.callbacks.Callback):  # type: ignore[misc]
+        on_train_batch_begin = lambda self, batch, logs=None: watch.begin()  # noqa: E731
+        on_train_batch_end = lambda self, batch, logs=None: watch.end()  # noqa: E731
+        on_epoch_end = lambda self, epoch, logs=None: watch.validated(logs["val_loss"])  # noqa: E731
+
+    model.fit(x, x, BATCH, arguments.epochs, verbose=0, validation_split=0.2, callbacks=[Times()])
+    watch.report()
+
+
+def torch_loop(arguments: argparse.Namespace, strongest: bool) -> None:
+    """The same model and training in PyTorch: plainly, or with all that makes it quick."""
+    import torch
+    from torch import nn
+    from torch.nn.functional import binary_cross_entropy_with_logits as bce
+    from torch.nn.functional import conv2d
+
+    torch.manual_seed(arguments.seed)
+
+    class AsConvolution(nn.ConvTranspose2d):  # type: ignore[misc]
+        """Stride 1: the convolution of the padded input with the flipped kernel."""
+
+        def forward(self, x: Any, _: Any = None) -> Any:
+            return conv2d(x, self.weight.flip(2, 3).transpose(0, 1), self.bias, padding=2)
+
+    transposed = AsConvolution if strongest else nn.ConvTranspose2d
+    sizes = [(nn.Conv2d, 1, 32), (nn.Conv2d, 32, 16), (nn.Conv2d, 16, 8)]
+    sizes += [(transposed, 8, 8), (transposed, 8, 16), (transposed, 16, 32)]
+    layers: list[Any] = []
+    for kind, inputs, outputs in sizes:
+        layer = kind(inputs, outputs, 3)
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        layers += [layer, nn.ReLU()]
+    model: Any = nn.Sequential(*layers, nn.Conv2d(32, 1, 3, padding=1))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3, eps=1e-7)
+    images = torch.from_numpy(load(arguments.data, arguments.images).transpose(0, 3, 1, 2).copy())
+    native = strongest and any(
+        flag in Path("/proc/cpuinfo").read_text() for flag in ("amx_bf16", "avx512_bf16")
+    )
+    micro = 50 if strongest else BATCH
+    if strongest:
+        model = torch.compile(model.to(memory_format=torch.channels_last))
+
+    def loss_of(batch: Any) -> Any:
+        x = batch.float() / 255
+        if strongest:
+            x = x.to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bool(native)):
+            logits = model(x)
+        return bce(logits.float(), x)
+
+    split = int(len(images) * 0.8)
+    watch = Watch(BATCH)
+    for _ in range(arguments.epochs):
+        order = torch.randperm(split)
+        for start in range(0, split - BATCH + 1, BATCH):
+            watch.begin()
+            batch = images[order[start : start + BATCH]]
+            optimizer.zero_grad()
+            for part in batch.split(micro):
+                (loss_of(part) * (len(part) / BATCH)).backward()
+            optimizer.step()
+            watch.end()
+        with torch.no_grad():
+            parts = images[split:].split(micro)
+            total = sum(float(loss_of(part)) * len(part) for part in parts)
+        watch.validated(total / (len(images) - split))
+    watch.report()
+
+
+def convae_train(arguments: argparse.Namespace, config: str, *overrides: str) -> None:
+    """`convae train`, with its run folder, checkpoints and all, in a temporary folder."""
+    from convae.config.loader import load_config
+    from convae.runtime.backend import keras
+    from convae.training.engine import Engine
+    from convae.training.trainer import train
+
+    computing = 0.0
+
+    def timed(method: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            nonlocal computing
+            began = time.perf_counter()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                computing += time.perf_counter() - began
+
+        return wrapper
+
+    Engine.step = timed(Engine.step)  # type: ignore[method-assign]
+    Engine.evaluate = timed(Engine.evaluate)  # type: ignore[method-assign]
+    words = [f"data.path={arguments.data}", f"seed={arguments.seed}", *overrides]
+    if arguments.images:
+        words.append(f"data.subset={arguments.images}")
+    if arguments.epochs:
+        words.append(f"training.epochs={arguments.epochs}")
+    with tempfile.TemporaryDirectory() as folder:
+        settings = load_config(CONFIGS / config, [*words, f"output.folder={folder}"])
+        watch = Watch(settings.training.batch_size)
+
+        class Times(keras.callbacks.Callback):  # type: ignore[misc]
+            on_train_batch_begin = lambda self, batch, logs=None: watch.begin()  # noqa: E731
+            on_train_batch_end = lambda self, batch, logs=None: watch.end()  # noqa: E731
+            on_epoch_end = lambda self, epoch, logs=None: watch.validated(  # noqa: E731
+                logs["val_loss"]
+            )
+
+        run = train(settings, callbacks=[Times()])
+        # What training does besides steps and validation: batches, callbacks, history, files.
+        watch.figures["loop_share"] = 1 - computing / run.manifest["seconds"]
+    watch.report()
+
+
+def engine_steps(arguments: argparse.Namespace) -> None:
+    """Steps of the engine over images in memory, resized, or mapped from a file."""
+    from convae.config.loader import load_config
+
+    side, batch = arguments.side, arguments.batch
+    overrides = [f"model.input_shape=[{side}, {side}, 1]", f"training.batch_size={batch}"]
+    config = load_config(CONFIGS / "mnist.yaml", overrides)
+    images: NDArray[np.uint8] = load(arguments.data, arguments.images)
+    images = np.resize(images, (len(images), side, side, 1)) if side != 28 else images
+    with tempfile.NamedTemporaryFile() as file:
+        if arguments.mapped:
+            for _ in range(0, arguments.mapped, len(images)):
+                file.write(images.tobytes())
+            shape = (arguments.mapped, *images.shape[1:])
+            images = np.memmap(file.name, np.uint8, "r", shape=shape)
+        run_engine(config, images, images, max(12, min(200, 4000 // batch)))
+
+
+def config_steps(arguments: argparse.Namespace) -> None:
+    """Steps of any config's engine over noise, in one precision."""
+    from convae.config.loader import load_config
+
+    batch = arguments.batch
+    overrides = [f"training.batch_size={batch}", f"runtime.precision={arguments.precision}"]
+    config = load_config(CONFIGS / arguments.config, overrides)
+    generator = np.random.default_rng(0)
+    inputs = generator.integers(0, 256, (8 * batch, *config.model.input_shape), np.uint8)
+    targets = generator.integers(0, 256, (8 * batch, *config.output_shape), np.uint8)
+    if config.task.type == "segment":  # the class of each pixel
+        targets = targets[..., :1] % config.output_shape[2]
+    run_engine(config, inputs, targets, 8)
+
+
+def run_engine(
+    config: Config, inputs: NDArray[np.uint8], targets: NDArray[np.uint8], steps: int
+) -> None:
+    """Measure `steps` of the engine of a config, over the images in an epoch's order."""
+    from convae.models.builder import build_model
+    from convae.runtime import plan as runtime
+    from convae.training.engine import Engine
+    from convae.training.trainer import build_optimizer, epoch_order
+
+    batch = config.training.batch_size
+    plan = runtime.start(config)
+    engine = Engine(build_model(config), config, plan, build_optimizer(config, steps))
+    order = epoch_order(0, 0, len(inputs), len(inputs))
+    watch = Watch(batch)
+    for step in range(steps):
+        watch.begin()
+        chosen = order[step * batch : (step + 1) * batch]
+        engine.train_step(inputs[chosen], targets[chosen])
+        watch.end()
+    watch.report()
+
+
+WORKERS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "keras": keras_fit,
+    "torch": lambda a: torch_loop(a, strongest=False),
+    "torch-best": lambda a: torch_loop(a, strongest=True),
+    "convae-float32": lambda a: convae_train(a, "mnist.yaml", "runtime.precision=float32"),
+    "convae": lambda a: convae_train(a, "mnist.yaml"),
+    "fast": lambda a: convae_train(a, "fast.yaml"),
+    "engine": engine_steps,
+    "config": config_steps,
+}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("variant", choices=WORKERS)
+    parser.add_argument("data")
+    parser.add_argument("--images", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--mapped", type=int, default=0)
+    parser.add_argument("--side", type=int, default=28)
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--config", default="mnist.yaml")
+    parser.add_argument("--precision", default="auto")
+    parsed = parser.parse_args()
+    WORKERS[parsed.variant](parsed)
+    sys.stdout.flush()

@@ -1,0 +1,227 @@
+"""How fast is it? The reading's script, its peers and convae, side by side in one run.
+
+    python -m scripts.bench.speed                          # make bench: every variant, five rounds
+    python -m scripts.bench.speed --quality                # seconds until validation loss 0.0610
+    python -m scripts.bench.speed --scaling                # cost against data, image and batch size
+    python -m scripts.bench.speed --precision              # each config's precisions, and the rule
+
+Every measurement is a process of its own. The variants take turns, so that a machine whose speed
+drifts is fair to all, and each figure is the median of the rounds. A ratio is that of the medians.
+Steady state: the median time of a step, once three are done. Whole process: from start to exit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from convae.config.loader import load_config
+from convae.runtime.plan import cores, cpu_info, plan
+from scripts.bench import scaling as workers
+
+ROOT = Path(__file__).parents[2]
+VARIANTS = {
+    "keras": "the reading's script: Keras fit",
+    "torch": "PyTorch, written plainly",
+    "torch-best": "PyTorch at its strongest",
+    "convae-float32": "convae, float32",
+    "convae": "convae as it decides by itself",
+}
+
+
+def main() -> None:
+    """Measure, print a table, write JSON and, for the comparison, a chart."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=10_000, help="a fifth of them to validate")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--quality", action="store_true")
+    parser.add_argument("--scaling", action="store_true")
+    parser.add_argument("--precision", action="store_true")
+    parser.add_argument("--seeds", type=int, default=5, help="of fast.yaml, with --quality")
+    parser.add_argument("--output", type=Path, default=Path("outputs/benchmark"))
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "images.npz"
+        name = workers.write_data(data)
+        machine = f"{cpu_info()[0]}, {cores()} cores, Python {platform.python_version()}"
+        print(f"{machine}\n{name}\n")
+        parts = {"quality": quality, "scaling": scaling, "precision": precision}
+        what = next((part for part in parts if getattr(arguments, part)), "speed")
+        result = parts.get(what, speed)(arguments, data)
+        result |= {"machine": machine, "data": name}
+    path = arguments.output / f"{what}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"\nwrote {path}")
+    if what == "speed":
+        print(f"wrote {chart(result, arguments.output / 'speed.png')}")
+
+
+def measure(variant: str, data: Path, **options: Any) -> dict[str, float]:
+    """Run one worker; its own figures, and those that the system keeps of the whole process."""
+    words = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+    command = [sys.executable, "-m", "scripts.bench.scaling", variant, str(data), *words]
+    began = time.perf_counter()
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert process.stdout
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            text = errors.read().decode(errors="replace")
+            raise SystemExit(f"{variant} failed with {process.returncode}:\n{text[-3000:]}")
+    figures: dict[str, float] = json.loads(output.splitlines()[-1])
+    return {
+        **figures,
+        "seconds": time.perf_counter() - began,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_mib": usage.ru_maxrss / 2**10,
+    }
+
+
+def speed(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
+    """All variants in turn: images per second, wall and CPU seconds, memory."""
+    chosen = []
+    for variant in arguments.only:
+        if variant.startswith("torch") and not find_spec("torch"):
+            print(f"skipped: {VARIANTS[variant]} (pip install 'convae[bench]')")
+        else:
+            chosen.append(variant)
+    rounds: dict[str, list[dict[str, float]]] = {variant: [] for variant in chosen}
+    for number in range(arguments.rounds):
+        for variant in chosen:
+            print(f"\rround {number + 1}/{arguments.rounds}: {variant:16}", end="", file=sys.stderr)
+            rounds[variant].append(
+                measure(variant, data, images=arguments.images, epochs=arguments.epochs)
+            )
+    print("\r" + " " * 50 + "\r", end="", file=sys.stderr)
+    medians = {
+        variant: {key: statistics.median(r[key] for r in results) for key in results[0]}
+        for variant, results in rounds.items()
+    }
+    base = medians.get("keras")
+    print(f"{'':32}{'images/s':>10}{'ratio':>7}{'wall s':>8}{'CPU s':>8}{'MiB':>7}")
+    for variant, row in medians.items():
+        row["ratio"] = row["images_per_second"] / base["images_per_second"] if base else 1.0
+        # One core did the work of two when the wall clock ran twice as long as the CPU's share.
+        shared = row["step_cpu_share"] < 0.6
+        print(
+            f"{VARIANTS[variant]:32}{row['images_per_second']:10,.0f}{row['ratio']:7.2f}"
+            f"{row['seconds']:8.1f}{row['cpu_seconds']:8.1f}{row['peak_mib']:7.0f}"
+            f"{'  (half its threads were idle or shared a core)' if shared else ''}"
+        )
+    return {"medians": medians, "rounds": rounds, "images": arguments.images}
+
+
+def quality(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
+    """Seconds of a whole process until its validation loss first is at workers.TARGET or below.
+
+    Loop: the part of convae's training that is neither a step nor validation.
+    """
+    result: dict[str, Any] = {"target": workers.TARGET}
+    cases = {v: (v, {"epochs": 25}) for v in ("keras", "convae-float32", "convae")}
+    cases = {variant: case for variant, case in cases.items() if variant in arguments.only}
+    for seed in range(arguments.seeds):
+        cases[f"fast.yaml, seed {seed}"] = ("fast", {"epochs": 0, "seed": seed})
+    reaching = f"s to {workers.TARGET}"
+    print(f"{'':32}{reaching:>12}{'whole s':>9}{'val_loss':>10}{'MiB':>7}{'loop':>8}")
+    for name, (variant, options) in cases.items():
+        row = result[name] = measure(variant, data, images=0, **options)
+        reached, share = row.get("reached_after"), row.get("loop_share")
+        print(
+            f"{VARIANTS.get(name, name):32}{f'{reached:.1f}' if reached else 'not':>12}"
+            f"{row['seconds']:9.1f}{row['val_loss']:10.5f}{row['peak_mib']:7.0f}"
+            f"{'' if share is None else f'{share:8.2%}'}",
+            flush=True,
+        )
+    return result
+
+
+def scaling(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
+    """convae's images per second and memory against the number of images, their size, the batch."""
+    result: dict[str, Any] = {}
+    cases = [("images", {"images": n}) for n in (10_000, 20_000, 40_000, 60_000)]
+    cases += [("memory-mapped", {"mapped": 600_000})]
+    cases += [("image size", {"side": side}) for side in (14, 28, 56, 112)]
+    cases += [("batch", {"batch": batch}) for batch in (50, 100, 250, 1000)]
+    for title, options in cases:
+        rows = [measure("engine", data, **options) for _ in range(arguments.rounds)]
+        row = {key: statistics.median(r[key] for r in rows) for key in rows[0]}
+        key = f"{title} {next(iter(options.values())):,}"
+        result[key] = row
+        print(f"{key:24}{row['images_per_second']:10,.0f} images/s{row['peak_mib']:8.0f} MiB")
+    return result
+
+
+def precision(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
+    """Images per second of every shipped config's engine in both precisions, and what auto takes.
+
+    Configs of the same model are measured once; the batch is 100.
+    """
+    batch, (_, features) = 100, cpu_info()
+    models: dict[str, list[str]] = {}
+    for path in sorted(workers.CONFIGS.glob("*.yaml")):
+        if path.name != "sweep.yaml":  # no training's config
+            config = load_config(path)
+            models.setdefault(repr((config.model, config.task)), []).append(path.name)
+    result: dict[str, Any] = {"batch": batch}
+    print(f"{'':36}{'float32':>9}{'bfloat16':>10}{'ratio':>7}  auto")
+    for names in models.values():
+        config = load_config(workers.CONFIGS / names[0])
+        auto = plan(config, features=features, distributed=False).precision
+        row: dict[str, Any] = {}
+        for kind in ("float32", "mixed_bfloat16"):
+            options = {"config": names[0], "precision": kind, "batch": batch}
+            rows = [measure("config", data, **options) for _ in range(arguments.rounds)]
+            row[kind] = statistics.median(r["images_per_second"] for r in rows)
+        ratio = row["mixed_bfloat16"] / row["float32"]
+        name = " ".join(n.removesuffix(".yaml") for n in names)
+        result[name] = row | {"auto": auto}
+        wrong = "" if (ratio > 1) == (auto == "mixed_bfloat16") else "  (the slower)"
+        print(
+            f"{name:36}{row['float32']:9,.0f}{row['mixed_bfloat16']:10,.0f}{ratio:7.2f}"
+            f"  {auto}{wrong}",
+            flush=True,
+        )
+    return result
+
+
+def chart(result: dict[str, Any], path: Path) -> Path:
+    """Images per second of each variant, as bars."""
+    from convae.plots import style
+
+    rows = result["medians"]
+    with style.applied():
+        sheet = style.sheet(
+            440, 24 + 34 * len(rows), "Training images per second", result["machine"]
+        )
+        axes = sheet.panel(170, 4, 250, 30 * len(rows))
+        for place, (variant, row) in enumerate(rows.items()):
+            color = style.BLUE if variant.startswith("convae") else style.GRAY
+            axes.barh(-place, row["images_per_second"], color=color, height=0.6)
+            label = f" {row['images_per_second']:,.0f}  ({row['ratio']:.2f}x)"
+            axes.text(row["images_per_second"], -place, label, va="center")
+        axes.set_yticks([-i for i in range(len(rows))], [VARIANTS[variant] for variant in rows])
+        axes.grid(visible=False, axis="y")
+        axes.set_xlim(0, 1.4 * max(row["images_per_second"] for row in rows.values()))
+        axes.set_xlabel("images per second")
+    return style.save(sheet.figure, path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Draw every picture of docs/transposed-convolution.md anew.
+
+    python -m scripts.docs.lab_figures            into docs/images
+    python -m scripts.docs.lab_figures FOLDER     elsewhere, to compare
+
+The same versions of matplotlib and Pillow give the same bytes; a test fails when one is stale.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import PIL
+from matplotlib.figure import Figure
+
+from convae.config.loader import load_config
+from convae.explain import charts, effects
+from convae.explain import step_figures as figures
+from convae.explain.cell_grid import write
+from convae.explain.operation import Setting
+from convae.explain.worked_example import EXAMPLES, Case
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = ROOT / "docs" / "images"
+
+# The reading's stack with strides 2, kernel 3 throughout: what draws checkerboards.
+STRIDED = [
+    *(f"model.{part}.{i}.padding=same" for part in ("encoder", "decoder") for i in range(3)),
+    *(f"model.encoder.{i}.strides=2" for i in (0, 1)),
+    *(f"model.decoder.{i}.strides=2" for i in (1, 2)),
+]
+
+
+def example(name: str) -> Figure:
+    """The whole of one of the reading's examples."""
+    title, case = EXAMPLES[name]
+    return figures.panels(case, title)
+
+
+def stride_two() -> Figure:
+    """The reading's basic operation once more, with a stride of 2."""
+    case = Case(np.arange(4).reshape(2, 2), np.arange(4).reshape(2, 2), Setting((2, 2)))
+    return figures.panels(case, "The basic operation with stride 2")
+
+
+def crop(output_padding: int | None) -> Figure:
+    """What `same` cuts off, with and without output_padding."""
+    extra = None if output_padding is None else (output_padding, output_padding)
+    ones = np.ones((3, 3), int)
+    return figures.panels(Case(ones, ones, Setting((2, 2), "same", extra)))
+
+
+def overlap() -> Figure:
+    """The overlap maps of a strided decoder."""
+    model = load_config(ROOT / "configs" / "mnist.yaml", STRIDED).model
+    return charts.overlaps(effects.overlaps(model), "the reading's model with strides 2")
+
+
+def inverse() -> Figure:
+    """x, Cx, C^T C x and the pseudo-inverse."""
+    return charts.adjoint(effects.adjoint(np.arange(9).reshape(3, 3), np.array([[1, 2], [2, 1]])))
+
+
+def steps(name: str, view: figures.View) -> list[Figure]:
+    """The steps of one of the reading's examples."""
+    title, case = EXAMPLES[name]
+    return figures.frames(case, title, view)
+
+
+PICTURES: dict[str, Callable[[], Figure | Sequence[Figure]]] = {
+    "basic.png": lambda: example("basic"),
+    "basic-stride-2.png": stride_two,
+    "example-1.png": lambda: example("1"),
+    "example-2.png": lambda: example("2"),
+    "example-3.png": lambda: example("3"),
+    "example-4.png": lambda: example("4"),
+    "example-1.gif": lambda: steps("1", "copies"),
+    "example-2.gif": lambda: steps("2", "copies"),
+    "example-4.gif": lambda: steps("4", "zeros"),
+    "same.png": lambda: crop(None),
+    "same-output-padding-0.png": lambda: crop(0),
+    "inverse.png": inverse,
+    "overlap.png": overlap,
+    "checkerboard.png": lambda: charts.checkerboards(effects.checkerboards()),
+    "upscale.png": lambda: charts.upscaling(effects.disc(9), 3),
+}
+
+
+def drawn_with() -> str:
+    """What the pixels hang on: drawn elsewhere, the edges of letters may differ a little."""
+    return f"matplotlib {matplotlib.__version__}, Pillow {PIL.__version__}, {platform.machine()}\n"
+
+
+def main() -> None:
+    """Draw all pictures into the folder named on the command line, or into docs/images."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
+    for name, draw in PICTURES.items():
+        print(write(draw(), folder / name))
+    (folder / "drawn-with.txt").write_text(drawn_with())
+
+
+if __name__ == "__main__":
+    main()

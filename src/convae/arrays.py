@@ -1,0 +1,11 @@
+"""Types of arrays, said once; shapes and value ranges stand in the docstrings that use them."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Images = NDArray[np.uint8]  # (N, H, W, C), 0 to 255
+Floats = NDArray[np.float32]
+Labels = NDArray[np.int64]  # (N,), each an index into the classes

@@ -1,0 +1,83 @@
+"""The laboratory's commands: `explain`, `size` and `inspect`, to be hung into the command line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from convae.cli.explain import Overrides, explain_app
+from convae.cli.options import Json
+from convae.console import suggest
+from convae.errors import ConfigError
+
+__all__ = ["explain_app", "inspect", "size"]
+
+
+def size(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE ...]", help="Overrides of the --through config."),
+    ] = None,
+    start: Annotated[
+        int | None, typer.Option("--from", metavar="A", help="The size before.")
+    ] = None,
+    end: Annotated[int | None, typer.Option("--to", metavar="B", help="The size behind.")] = None,
+    max_kernel: Annotated[int, typer.Option(min=1, max=64, help="The largest kernel tried.")] = 15,
+    max_stride: Annotated[int, typer.Option(min=1, max=32, help="The largest stride tried.")] = 8,
+    max_dilation: Annotated[
+        int, typer.Option(min=1, max=16, help="The largest dilation tried.")
+    ] = 4,
+    through: Annotated[
+        str | None,
+        typer.Option(metavar="CONFIG", help="Which sizes come back through this autoencoder?"),
+    ] = None,
+    sizes: Annotated[str, typer.Option(metavar="A-B", help="The sizes for --through.")] = "20-40",
+    show_all: Annotated[bool, typer.Option("--all", help="Print every setting.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find the settings that lead from one size to another, or the sizes that come back."""
+    from convae.config.loader import load_config
+    from convae.layers import search as answers
+
+    if through is not None:
+        loaded = load_config(through, overrides or [])
+        found = answers.through(loaded.model, loaded.output_shape, sizes)
+        print(json.dumps(found) if as_json else answers.through_told(through, found))
+        suggest(shlex.join(["convae", "inspect", through]), silent=as_json)
+        return
+    if overrides:
+        raise ConfigError(f"overrides belong to --through CONFIG. Received: {' '.join(overrides)}")
+    if start is None or end is None:
+        raise ConfigError("which sizes? For example: convae size --from 13 --to 25")
+    ways = answers.find_settings(start, end, max_kernel, max_stride, max_dilation)
+    limits = (
+        f"kernels up to {max_kernel}, strides up to {max_stride}, dilation up to {max_dilation}"
+    )
+    if as_json:
+        print(json.dumps([answers.setting_facts(way) for way in ways]))
+    else:
+        print(answers.settings_table(start, end, ways, limits, None if show_all else 12))
+    suggest("write a setting into a layer of your YAML, then: convae inspect", silent=as_json)
+
+
+def inspect(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file.")],
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Print a config's layers: shapes, parameters, cost, crops, overlap, warnings with mends."""
+    from convae.config.loader import load_config
+    from convae.layers import summary as ledger
+
+    loaded = load_config(config, overrides or [])
+    if as_json:
+        print(json.dumps(ledger.summary(loaded.model, compresses=loaded.compresses)))
+    else:
+        print(
+            f"{Path(config).name}\n\n{ledger.describe(loaded.model, compresses=loaded.compresses)}"
+        )
+    suggest(shlex.join(["convae", "train", config, *(overrides or [])]), silent=as_json)

@@ -1,0 +1,87 @@
+"""The `convae` logger, and text for a terminal.
+
+A library call logs and prints nothing: `logging.getLogger("convae")` decides what is seen, and its
+level also turns progress bars off. The command line installs a handler that writes to stderr, by
+--quiet and --verbose; stdout is kept for results, so that a program can read them. Colors are for
+terminals, and NO_COLOR turns them off there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Literal
+
+Level = Literal["quiet", "normal", "verbose"]
+
+logger = logging.getLogger("convae")
+logger.setLevel(logging.INFO)
+
+
+class _StderrHandler(logging.Handler):
+    """Writes messages to whatever stderr is now, details in gray."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        detail = record.levelno < logging.INFO
+        print(paint(text, "gray") if detail else text, file=sys.stderr, flush=True)
+
+
+_handler = _StderrHandler()
+
+
+def set_level(level: Level) -> None:
+    """Show messages on stderr: only errors, the usual ones, or details too."""
+    logger.setLevel(
+        {"quiet": logging.ERROR, "normal": logging.INFO, "verbose": logging.DEBUG}[level]
+    )
+    logger.addHandler(_handler)
+    logger.propagate = False
+
+
+def no_bar() -> bool | None:
+    """Return what tqdm takes as `disable`: None hides a bar only where there is no terminal."""
+    return None if logger.isEnabledFor(logging.INFO) else True
+
+
+def suggest(command: str, *, silent: bool = False) -> None:
+    """Log what one would do next; `silent` when a program reads the answer."""
+    if not silent:
+        logger.info(f"{paint('next:', 'blue')} {command}")
+
+
+def print_error(text: str) -> None:
+    """Print an error on stderr, whatever the level is."""
+    print(f"{paint('convae:', 'red')} {printable(text)}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Text from files and names without what could steer a terminal; lines and blanks stay."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def paint(text: str, color: Literal["blue", "green", "gray", "red"]) -> str:
+    """`text` in a color, where stderr is a terminal that shows colors."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if plain or not sys.stderr.isatty():
+        return text
+    code = {"blue": "34", "green": "32", "gray": "90", "red": "1;31"}[color]
+    return f"\033[{code}m{text}\033[0m"
+
+
+def format_table(cells: Sequence[tuple[str, ...]], mark: int | None = None) -> str:
+    """Lines of cells, the first two columns left-aligned, below a head and a rule."""
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    lines = []
+    for number, line in enumerate(cells):
+        aligned = [
+            f"{c:<{w}}" if i < 2 else f"{c:>{w}}"
+            for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ]
+        lines.append(
+            "  ".join(aligned) + ("  <--" if mark is not None and number - 2 == mark else "")
+        )
+    lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,1 @@
+"""Images from anywhere: found, verified, read, cached, split."""

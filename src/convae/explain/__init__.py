@@ -1,0 +1,1 @@
+"""The transposed-convolution laboratory: the operation, worked examples, effects, figures."""

@@ -1,1 +1,0 @@
-"""The transposed convolution laboratory: arithmetic that needs NumPy at most."""

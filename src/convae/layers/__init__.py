@@ -1,0 +1,1 @@
+"""What a layer is, in arithmetic; no TensorFlow."""

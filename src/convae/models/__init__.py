@@ -1,0 +1,1 @@
+"""A config's layers as a Keras model, and `.keras` files."""

@@ -1,0 +1,182 @@
+"""What a `.keras` file holds, looked at before Keras is: only plain layers and their weights.
+
+Keras' safe_mode refuses Python code in a Lambda layer. It does not say which classes of Keras a
+file may build, how much memory they take, or where HDF5 may read, and was by-passed more than once
+(CVE-2025-1550, CVE-2025-8747, CVE-2025-9906, CVE-2026-1462). So this goes by what is allowed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from convae import archive
+from convae.errors import RunError
+
+MAX_DEPTH = 40
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+KERNELS = {"Conv2D", "Conv2DTranspose"}
+LAYERS = KERNELS | {
+    "Activation", "Add", "Concatenate", "Cropping2D", "InputLayer", "LeakyReLU", "Permute", "ReLU",
+    "Rescaling", "Reshape", "Softmax", "UpSampling2D", "ZeroPadding2D",
+}  # fmt: skip
+INITIALIZERS = {
+    "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "LecunNormal", "LecunUniform", "Ones",
+    "RandomNormal", "RandomUniform", "TruncatedNormal", "VarianceScaling", "Zeros",
+}  # fmt: skip
+# (module, class) of everything that a file may build.
+ALLOWED = {
+    *(("keras.layers", name) for name in LAYERS),
+    *(("keras.initializers", name) for name in INITIALIZERS),
+    ("keras", "DTypePolicy"),
+    ("keras", "Functional"),
+    ("keras.models", "Functional"),
+    ("keras.src.models.functional", "Functional"),
+    (None, "__keras_tensor__"),
+}
+# What a layer with weights may be told; a regularizer or a constraint must be null.
+KERNEL_KEYS = {
+    "name", "trainable", "dtype", "filters", "kernel_size", "strides", "padding", "output_padding",
+    "data_format", "dilation_rate", "groups", "activation", "use_bias", "kernel_initializer",
+    "bias_initializer",
+}  # fmt: skip
+
+
+def check(path: Path) -> None:
+    """Raise RunError unless `path` is an autoencoder of plain layers, whole and no larger than it.
+
+    The model has the sub-models `encoder` and `decoder`. Every weight that Keras would make is
+    backed by bytes of the file, so a small file cannot take much memory.
+    """
+    try:
+        held = archive.members(path.read_bytes())
+        if extra := set(held) - {CONFIG, WEIGHTS, "metadata.json"}:
+            raise ValueError(f"holds more than layers and weights: {min(extra)!r:.80}")
+        if missing := {CONFIG, WEIGHTS} - set(held):
+            raise ValueError(f"lacks {min(missing)}")
+        tree = archive.mapping(held[CONFIG])
+        tree.pop("compile_config", None)  # never built: only the layers are
+        _check_parts(tree)
+        needed = sum(_check_object(node) for node in _objects(tree))
+        if needed * 4 > len(held[WEIGHTS]):
+            raise ValueError(
+                f"its layers need {needed:,} weights, more than {WEIGHTS} has bytes for"
+            )
+        _check_weights(held[WEIGHTS])
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be loaded as a model of plain layers: {error}") from None
+
+
+def _check_parts(tree: dict[str, Any]) -> None:
+    config = tree.get("config")
+    layers = config.get("layers") if isinstance(config, dict) else None
+    if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
+        layers = []
+    found = [_name(layer) for layer in layers]
+    models = {_name(x) for x in layers if x.get("class_name") == "Functional"}
+    if missing := [part for part in ("encoder", "decoder") if part not in models]:
+        there = ", ".join(found[:8]) or "none"
+        raise ValueError(
+            f"lacks the sub-model {' and the sub-model '.join(missing)} that every model of "
+            f"convae train has. Its layers: {there:.200}"
+        )
+
+
+def _name(layer: dict[str, Any]) -> str:
+    config = layer.get("config")
+    return str(config.get("name")) if isinstance(config, dict) else "?"
+
+
+def _objects(value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
+    """Every mapping below `value` that Keras may take for the description of an object."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"{CONFIG} is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, dict):
+        if value.keys() & {"class_name", "registered_name", "module"}:
+            yield value
+        for item in value.values():
+            yield from _objects(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _objects(item, depth + 1)
+
+
+def _check_object(node: dict[str, Any]) -> int:
+    """The number of weights of an allowed object; ValueError for every other object."""
+    module, name, config = (node.get(key) for key in ("module", "class_name", "config"))
+    if not (isinstance(name, str) and (module is None or isinstance(module, str))):
+        raise ValueError(f"an object without a class. Received: {name!r:.80}")
+    if (module, name) not in ALLOWED or node.get("registered_name") not in (None, name):
+        where = f"{module}." if module else ""
+        raise ValueError(f"holds {where}{name:.80}, which is none of the plain layers allowed here")
+    if not isinstance(config, dict) or node.get("compile_config"):
+        raise ValueError(f"{name} is not described as Keras describes it")
+    dtype = config.get("name" if name == "DTypePolicy" else "dtype", "float32")
+    policy = isinstance(dtype, dict) and name != "DTypePolicy"  # an object, looked at by itself
+    if dtype != "float32" and not policy:
+        raise ValueError(f"{name} is of {dtype!r:.80}; plain layers are float32")
+    return _weights(node) if name in KERNELS else 0
+
+
+def _weights(node: dict[str, Any]) -> int:
+    """Kernel and bias of a convolution, from what Keras builds it for."""
+    config, built = node["config"], node.get("build_config")
+    odd = [key for key, value in config.items() if value is not None and key not in KERNEL_KEYS]
+    if odd:
+        raise ValueError(f"{node['class_name']} has {odd[0]!r:.80}, which no plain layer has")
+    shape = built.get("input_shape") if isinstance(built, dict) else None
+    filters, kernel = config.get("filters"), config.get("kernel_size")
+    numbers = [filters, *(kernel if isinstance(kernel, list) else [None])]
+    numbers.append(shape[-1] if isinstance(shape, list) and shape else None)
+    whole = all(type(number) is int and number > 0 for number in numbers)
+    if not whole or len(numbers) != 4 or config.get("data_format") != "channels_last":
+        raise ValueError(f"{node['class_name']} says no sizes. Received: {numbers!r:.80}")
+    return int(math.prod(numbers)) + int(filters)
+
+
+def _check_weights(data: bytes) -> None:
+    """Only arrays of numbers that lie unpacked in the file: no links, nothing elsewhere."""
+    import h5py
+
+    held, todo, seen = 0, [""], set()
+    try:
+        with h5py.File(io.BytesIO(data), "r") as file:
+            while todo:
+                path = todo.pop()
+                group = file[path] if path else file
+                address = h5py.h5o.get_info(group.id).addr
+                if address in seen:
+                    raise ValueError(f"{WEIGHTS}: two ways lead to {path:.80}")
+                seen.add(address)
+                for name in group:
+                    link = group.get(name, getlink=True)
+                    if not isinstance(link, h5py.HardLink):
+                        raise ValueError(
+                            f"{WEIGHTS}: {name:.80} is a link, which may lead anywhere"
+                        )
+                    item = group[name]
+                    if isinstance(item, h5py.Group):
+                        todo.append(f"{path}/{name}")
+                    elif not _is_plain(item):
+                        raise ValueError(f"{WEIGHTS}: {name:.80} is no plain array of numbers")
+                    else:
+                        held += item.size * item.dtype.itemsize
+                if held > len(data):
+                    raise ValueError(f"{WEIGHTS} promises more than it holds")
+    except Exception as error:  # h5py raises nearly anything at damaged bytes
+        raise ValueError(str(error) or type(error).__name__) from None
+
+
+def _is_plain(item: Any) -> bool:
+    import h5py
+
+    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "fiu":
+        return False
+    elsewhere = item.external or item.is_virtual
+    packed = item.chunks is not None or item.id.get_create_plist().get_nfilters()
+    return not elsewhere and not packed

@@ -1,0 +1,147 @@
+"""Codes -> figures: their map, lines between them, their neighbors.
+
+`data` and `note` are as in plots.py; images are uint8 or float in [0, 1], (N, H, W, C).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.patheffects import withStroke
+
+from convae.plots import style
+from convae.plots.image_grids import GAP, LEFT, NARROWEST, drawable, in_floats, short, tile_side
+from convae.plots.style import MARGIN, applied, sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+SMALL_TILE = 44.0  # points: room for 28 pixels enlarged three times
+
+
+@applied()
+def code_maps(
+    maps: Mapping[str, NDArray[np.floating]],
+    labels: NDArray[np.integer] | None,
+    classes: Sequence[str],
+    data: str,
+    note: str | None = None,
+) -> Figure:
+    """Codes in two dimensions, a panel for each way to get there; points (N, 2) colored by class.
+
+    The name of a class stands at the median of its points.
+    """
+    names = [short(name, 12) for name in classes] if labels is not None else []
+    side = 440.0
+    width = 2 * MARGIN + len(maps) * (side + 24) - 24
+    says = f"{data}; a point for each image"
+    paper = sheet(width, side + 40, "A map of the codes", says, note)
+    colors = style.class_colors(len(names))
+    dot: dict[str, Any] = {"s": 3.5, "linewidths": 0, "alpha": 0.8, "rasterized": True}
+    for number, (word, points) in enumerate(maps.items()):
+        axes = paper.panel(MARGIN + number * (side + 24), 26, side, side, word)
+        axes.set_facecolor(style.INK)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+        color = style.SKY if labels is None else colors[labels]
+        axes.scatter(points[:, 0], points[:, 1], c=color, **dot)
+        for index, name in enumerate(names):
+            chosen = points[labels == index]
+            if not len(chosen):
+                continue
+            dark = float(colors[index] @ (0.2126, 0.7152, 0.0722)) < 0.42
+            edge = withStroke(linewidth=3, foreground="white" if dark else style.INK)
+            look: dict[str, Any] = {"ha": "center", "va": "center", "weight": "bold", "size": 15}
+            x, y = np.median(chosen, axis=0)
+            axes.text(x, y, name, color=colors[index], path_effects=[edge], **look)
+    return paper.figure
+
+
+@applied()
+def interpolations(
+    strips: Sequence[tuple[str, NDArray[Any], NDArray[Any]]],
+    data: str,
+    note: str | None = None,
+) -> Figure:
+    """Pairs of strips between two images: through the codes, and as a cross-fade of their pixels.
+
+    Each of `strips` has a name, what the decoder makes of the codes on the straight line, and the
+    cross-fade; both (steps, H, W, C), from the first image to the second.
+    """
+    steps = len(strips[0][1])
+    tile = tile_side(strips[0][1], SMALL_TILE)
+    step = tile + GAP
+    pair = 2 * step + 14
+    left = LEFT + 20
+    paper = sheet(
+        max(left + steps * step - GAP + MARGIN, 560.0),
+        26 + len(strips) * pair,
+        "Straight lines between codes, beside cross-fades of the pixels",
+        data,
+        note,
+    )
+    for column in range(steps):
+        x = left + column * step + tile / 2
+        share = f"{column / (steps - 1):.0%}"
+        paper.text(x, 10, share, ha="center", size=style.SMALL, color=style.GRAY)
+    for number, (name, decoded, faded) in enumerate(strips):
+        top = 22 + number * pair
+        paper.text(MARGIN, top + tile + GAP / 2, name, weight="bold")
+        for row, (word, images) in enumerate((("code", decoded), ("pixels", faded))):
+            y = top + row * step
+            paper.text(left - 10, y + tile / 2, word, ha="right")
+            for column, image in enumerate(in_floats(images)):
+                paper.image(drawable(image), left + column * step, y, tile)
+    return paper.figure
+
+
+@applied()
+def nearest_neighbors(
+    images: NDArray[Any],
+    queries: NDArray[np.integer],
+    neighbors: Mapping[str, NDArray[np.integer]],
+    labels: NDArray[np.integer] | None,
+    classes: Sequence[str],
+    data: str,
+    note: str | None = None,
+) -> Figure:
+    """A row for each of `queries` (Q,): the image and its nearest ones, in each space.
+
+    `neighbors` hold places (Q, k) in `images`, the nearest first. Below each image stands its
+    class, in another color if it is not the query's.
+    """
+    tile = tile_side(images, SMALL_TILE)
+    step, under, aside = tile + GAP, 0.0 if labels is None else 16.0, 22.0
+    count = next(iter(neighbors.values())).shape[1]
+    block = count * step - GAP
+    first = MARGIN + tile + aside
+    width = max(first + len(neighbors) * (block + aside) - aside + MARGIN, NARROWEST)
+    title = "The nearest neighbors of test images"
+    paper = sheet(width, 30 + len(queries) * (step + under) + 6, title, data, note)
+    paper.text(MARGIN + tile / 2, 10, "image", ha="center")
+    for number, word in enumerate(neighbors):
+        paper.text(first + number * (block + aside) + block / 2, 10, word, ha="center")
+
+    def show(index: int, query: int, x: float, y: float) -> None:
+        paper.image(drawable(in_floats(images[index])), x, y, tile)
+        if labels is None:
+            return
+        same = labels[index] == labels[query]
+        look: dict[str, Any] = {"color": style.GRAY if same else style.VERMILION}
+        look |= {} if same else {"weight": "bold"}
+        word = short(classes[labels[index]], int(step / 6))
+        paper.text(x + tile / 2, y + tile + 8, word, ha="center", size=style.SMALL, **look)
+
+    for row, query in enumerate(queries):
+        y = 24 + row * (step + under)
+        show(int(query), int(query), MARGIN, y)
+        for number, found in enumerate(neighbors.values()):
+            for column, index in enumerate(found[row]):
+                x = first + number * (block + aside) + column * step
+                show(int(index), int(query), x, y)
+    return paper.figure

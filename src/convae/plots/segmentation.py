@@ -1,0 +1,114 @@
+"""Segmentations -> figures: class-colored pictures, and which classes are taken for which.
+
+`data` and `note` are as in plots.py. Class maps are integers (N, H, W); the last class is the
+background, which is dark.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
+
+from convae.plots import style
+from convae.plots.image_grids import GAP, LEFT, NARROWEST, draw_rows, in_floats, short, tile_side
+from convae.plots.style import MARGIN, applied, sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+SCENE = 98.0  # points: room for 64 pixels enlarged three times
+COLUMNS = 7
+
+
+def colored(classes: NDArray[np.integer], count: int) -> NDArray[np.float64]:
+    """RGB (N, H, W, 3) of class maps with `count` classes, the last of which is the background."""
+    return np.asarray(np.vstack([style.class_colors(count - 1), to_rgb(style.INK)])[classes])
+
+
+@applied()
+def segmentation_grid(
+    scenes: NDArray[np.uint8],
+    truth: NDArray[np.integer],
+    found: NDArray[np.integer],
+    classes: Sequence[str],
+    data: str,
+    note: str | None = None,
+) -> Figure:
+    """Scenes, the classes of their pixels, those that were found, and where the two differ.
+
+    `classes` are the names of all, the background last.
+    """
+    scenes, truth, found = scenes[:COLUMNS], truth[:COLUMNS], found[:COLUMNS]
+    wrong = truth != found
+    colors = np.array([to_rgb(style.LINE), to_rgb(style.VERMILION)])
+    rows = {
+        "scene": in_floats(scenes),
+        "truth": colored(truth, len(classes)),
+        "prediction": colored(found, len(classes)),
+        "wrong pixels": colors[wrong.astype(int)],
+    }
+    tile = tile_side(scenes, SCENE)
+    step = tile + GAP
+    width = max(LEFT + len(scenes) * step - GAP + MARGIN, NARROWEST)
+    foot = 8 + len(rows) * step
+    words = [short(name, 14) for name in classes]
+    room = [30.0 + 6.6 * len(word) for word in words]
+    lines = 1 + int(sum(room) // (width - LEFT - MARGIN))
+    title = "Scenes, the class of each pixel, and the errors"
+    paper = sheet(width, foot + 34 + 22 * lines, title, data, note)
+    draw_rows(paper, rows, 8, tile)
+    for column, share in enumerate(wrong.mean(axis=(1, 2))):
+        x = LEFT + column * step + tile / 2
+        paper.text(x, foot + 6, f"{share:.1%}", ha="center", size=style.SMALL)
+    x, y = LEFT, foot + 32.0
+    palette = colored(np.arange(len(classes)), len(classes))
+    for word, wide, color in zip(words, room, palette, strict=True):
+        if x + wide > width - MARGIN + 10:
+            x, y = LEFT, y + 22
+        box: dict[str, Any] = {"facecolor": color, "edgecolor": style.GRAY, "linewidth": 0.8}
+        paper.canvas.add_patch(Rectangle((x, y - 7), 14, 14, **box))
+        paper.text(x + 20, y, word)
+        x += wide
+    return paper.figure
+
+
+@applied()
+def confusion_matrix(
+    confusion: NDArray[np.floating],
+    classes: Sequence[str],
+    data: str,
+    note: str | None = None,
+) -> Figure:
+    """Of the pixels of each class (a row), the percentage taken for each class (a column)."""
+    totals = confusion.sum(axis=1, keepdims=True)
+    shares = 100 * np.divide(confusion, totals, out=np.zeros_like(confusion), where=totals > 0)
+    count = len(classes)
+    cell = 40.0 if count <= 12 else 480 / count
+    side = cell * count
+    title = "Which classes are taken for which"
+    says = f"{data}; of the pixels of each class, the percentage taken for each"
+    paper = sheet(side + 210, side + 84, title, says, note)
+    axes = paper.panel(MARGIN + 124, 50, side, side)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    names = [short(name, 11) for name in classes]
+    axes.xaxis.tick_top()
+    axes.set_xticks(range(count), names, rotation=0 if max(map(len, names[:-1])) < 5 else 60)
+    axes.set_yticks(range(count), names)
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel("prediction", labelpad=8)
+    axes.set_ylabel("truth")
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    if count <= 12:
+        for (row, column), share in np.ndenumerate(shares):
+            if share >= 0.1:
+                color = "white" if share > 55 else style.INK
+                look: dict[str, Any] = {"ha": "center", "va": "center", "size": style.SMALL}
+                axes.text(column, row, f"{share:.1f}", color=color, **look)
+    return paper.figure

@@ -1,0 +1,1 @@
+"""What a run runs on: one device, several, or several machines."""

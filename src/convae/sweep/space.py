@@ -1,0 +1,82 @@
+"""The schema of a sweep.yaml: which values the keys of a config may take."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from convae.layers.spec import Size
+from convae.section import Section
+
+if TYPE_CHECKING:
+    import optuna
+
+
+Number = int | float
+
+
+class Parameter(Section):
+    """The values that a config key may take: a range, or choices."""
+
+    low: Number | None = None
+    high: Number | None = None  # included
+    log: bool = False  # equal ratios are equally likely, not equal differences
+    choices: tuple[Any, ...] | None = None
+
+    @model_validator(mode="after")
+    def _range_or_choices(self) -> Parameter:
+        if self.choices is not None:
+            if self.low is not None or self.high is not None or self.log:
+                raise ValueError("takes choices, or low and high, not both")
+            if not self.choices or len(set(self.stored)) < len(self.choices):
+                raise ValueError("choices must be different values, at least one")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("needs low and high, or choices")
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high. Received: {self.low} and {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log: true needs low above 0. Received: {self.low}")
+        return self
+
+    @property
+    def stored(self) -> list[str]:
+        """The choices as Optuna keeps them: as JSON, for it takes no lists or mappings."""
+        return [json.dumps(choice) for choice in self.choices or ()]
+
+    @property
+    def extremes(self) -> list[str]:
+        """The values that must be possible if all are, as JSON."""
+        return self.stored or [json.dumps(self.low), json.dumps(self.high)]
+
+    def distribution(self) -> optuna.distributions.BaseDistribution:
+        """What Optuna draws from; integers if both ends are."""
+        from optuna import distributions
+
+        if self.choices is not None:
+            return distributions.CategoricalDistribution(self.stored)
+        low, high = self.low or 0, self.high or 0
+        if isinstance(low, int) and isinstance(high, int):
+            return distributions.IntDistribution(low, high, self.log)
+        return distributions.FloatDistribution(float(low), float(high), self.log)
+
+
+class Sweep(Section):
+    """A sweep.yaml."""
+
+    parameters: Annotated[dict[str, Parameter], Field(min_length=1)]
+    trials: Size = 20  # of the whole study, those before an interruption included
+    workers: Annotated[int, Field(ge=1, le=256)] = 1  # trials side by side on this machine
+    metric: Literal["val_loss", "val_excess", "loss"] = "val_loss"  # of the best epoch
+    pruner: Literal["median", "none"] = "median"
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @model_validator(mode="after")
+    def _grid_of_choices(self) -> Sweep:
+        ranges = [key for key, parameter in self.parameters.items() if not parameter.choices]
+        if self.sampler == "grid" and ranges:
+            raise ValueError(f"sampler: grid needs choices for every key; {ranges[0]} has a range")
+        return self

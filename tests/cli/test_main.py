@@ -1,0 +1,143 @@
+"""The command line as a user meets it: processes, exit codes, streams."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Command, tiny
+
+MNIST = str(ROOT / "configs/mnist.yaml")
+COMMANDS = [
+    "train", "eval", "predict", "export", "report", "runs", "compare", "config", "pack",
+    "inspect", "size", "explain", "sweep", "launch", "demo", "doctor",
+]  # fmt: skip
+
+
+def test_help_names_every_command(convae: Command) -> None:
+    done = convae("--help")
+    assert done.returncode == 0
+    for command in COMMANDS:
+        assert f"\n  {command} " in done.stdout
+
+
+@pytest.mark.parametrize("words", [["--help"], ["config", MNIST], ["inspect", MNIST],
+                                   ["train", "--help"], ["train", MNIST, "seed=x"],
+                                   ["train", MNIST, "data.path=nowhere.npz"]])  # fmt: skip
+def test_what_needs_no_tensorflow_does_not_import_it(convae: Command, words: list[str]) -> None:
+    # A module of the name that fails when it is imported stands before the real one.
+    folder = Path(os.environ["KERAS_HOME"]) / "blocked"
+    folder.mkdir(parents=True)
+    for module in ("tensorflow", "keras", "matplotlib"):
+        (folder / f"{module}.py").write_text("raise RuntimeError('imported')")
+    done = convae(*words, PYTHONPATH=str(folder))
+    assert done.returncode in {0, 2}
+    assert "imported" not in done.stderr
+
+
+def test_config_prints_what_it_understood(convae: Command) -> None:
+    done = convae("config", str(ROOT / "configs/smoke.yaml"), "training.epochs=3")
+    assert done.returncode == 0
+    assert "name: smoke" in done.stdout
+    assert "epochs: 3" in done.stdout
+    assert "subset: 2000" in done.stdout
+
+
+def test_inspect_prints_the_table_of_the_reading(convae: Command) -> None:
+    done = convae("inspect", MNIST)
+    assert ["conv2d_transpose_3", "28x28x32", "4,640"] in [
+        line.split()[:3] for line in done.stdout.splitlines()
+    ]
+    assert "Total: 12,785 parameters" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["train"], "which config?"),
+        (["train", "missing.yaml"], "missing.yaml: no such file"),
+        (["train", MNIST, "training.epoch=1"], "did you mean epochs?"),
+        (["train", MNIST, "data.path=nowhere.npz"], "nowhere.npz"),
+        (["train", MNIST, "--resume", "latest"], "--resume takes the run's own config"),
+        (["train", "--resume", "latest"], "there is no run"),
+        (["eval"], "there is no run"),
+        (["eval", "nothing"], "no run called 'nothing'"),
+        (["inspect", MNIST, "model.decoder.0.padding=same"], "smallest mend"),
+        (["doctor", MNIST, "training.epochs=0"], "training.epochs"),
+        (["config"], "Missing argument"),
+        (["report"], "there is no run"),
+        (["compare", "a", "b"], "there is no run"),
+        (["train", MNIST, "output.mlflow=http://x"], "mlflow must be true, a folder or sqlite"),
+        (["trian"], "No such command"),
+    ],
+)
+def test_a_users_mistake_is_one_message_and_exit_2(
+    convae: Command, tmp_path: Path, words: list[str], part: str
+) -> None:
+    done = convae(*words)
+    assert done.returncode == 2
+    assert part in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Layer (type)" not in done.stderr or "smallest mend" in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.fixture
+def run(convae: Command, digits: Path, tmp_path: Path) -> Path:
+    settings = [word for word in tiny(digits, tmp_path) if "output.folder" not in word]
+    done = convae("train", MNIST, *settings, "--outputs", str(tmp_path / "outputs"), "--json")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    row = json.loads(line)
+    assert list(row) == ["run", "epoch", "loss", "val_loss", "val_excess", "learning_rate",
+                         "seconds", "images_per_second"]  # fmt: skip
+    assert row["epoch"] == 2
+    assert "epoch 2/2  loss" in done.stderr  # plain lines where there is no terminal
+    return Path(row["run"])
+
+
+def test_eval_of_a_run(convae: Command, run: Path) -> None:
+    done = convae("eval", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result == json.loads((run / "metrics.json").read_text())
+    assert result["data"] == {"name": "digits.npz", "examples": 60, "sample": False}
+    assert list(result["test"]) == ["bce", "floor", "excess", "mse", "psnr", "ssim"]
+    assert set(result["per_class"]) <= {str(digit) for digit in range(10)}
+    assert len(result["per_class"]) > 5
+    assert result["baselines"]["mean_image"]["ssim"] < 1
+    assert result["test"]["excess"] == pytest.approx(
+        result["test"]["bce"] - result["test"]["floor"]
+    )
+    figures = {path.name: path.read_bytes() for path in (run / "figures").iterdir()}
+    assert sorted(figures) == ["best_and_worst.png", "code.png", "error_by_class.png",
+                               "reconstructions.png", "scores.png", "training.png"]  # fmt: skip
+    # The same run gives the same files, and the words of a human stay off a program's stdout.
+    assert (run / "report.html").stat().st_size > 50_000
+    again = convae("eval", run.name)
+    assert again.returncode == 0, again.stderr
+    assert "wrote" in again.stdout
+    for name, content in figures.items():
+        assert (run / "figures" / name).read_bytes() == content
+    refused = convae("eval", "model.encoder.0.filters=5")
+    assert refused.returncode == 2
+    assert "cannot change model" in refused.stderr
+    (run / "best.keras").write_bytes(b"no model")
+    damaged = convae("eval")
+    assert damaged.returncode == 2
+    assert "best.keras: cannot be loaded" in damaged.stderr
+
+
+def test_doctor_tells_what_is_here(convae: Command) -> None:
+    done = convae("doctor", MNIST)
+    assert done.returncode == 0, done.stderr
+    for part in ("tensorflow", "processor", "avx2", "threads", "MNIST sample", "outputs"):
+        assert part in done.stdout
+    assert sys.version.split()[0] in done.stdout
+    assert done.stderr == f"next: convae train {MNIST}\n"  # TensorFlow's noise is kept off
+    elsewhere = convae("doctor")  # where no configs/ is
+    assert elsewhere.returncode == 0
+    assert "more with a config" in elsewhere.stdout

@@ -1,0 +1,73 @@
+"""The list of runs, from folders as trainings leave them."""
+
+import fcntl
+import json
+from pathlib import Path
+
+from convae.cli import runs
+from convae.config.loader import load_config
+from convae.runs.run import HISTORY, Run
+from tests.conftest import ROOT, Command
+
+
+def made(folder: Path, name: str, **manifest: object) -> Run:
+    """A run as if it had been trained for two epochs."""
+    run = Run.create(
+        load_config(ROOT / "configs/mnist.yaml", [f"output.folder={folder}", f"name={name}"])
+    )
+    rows = [dict.fromkeys(HISTORY, 1 / epoch) | {"epoch": epoch} for epoch in (1, 2)]
+    run.write_history(rows)
+    run.update_manifest(**{"status": "finished", "seconds": 75.4, **manifest})
+    return run
+
+
+def test_rows_tell_what_is_known(tmp_path: Path) -> None:
+    run = made(tmp_path, "one", data={"name": "MNIST"})
+    run.write_json("metrics.json", {"test": {"psnr": 30.5, "excess": 0.002}})
+    (row,) = runs.rows(str(tmp_path))
+    assert row == {
+        "name": "one", "id": run.path.name, "status": "finished", "epochs_done": 2, "epochs": 25,
+        "val_loss": 0.5, "metric": {"excess": 0.002, "psnr": 30.5}, "seconds": 75.4,
+        "data": "MNIST", "path": str(run.path),
+    }  # fmt: skip
+    assert "excess 0.00200  1:15 min  MNIST" in runs.table([row], str(tmp_path))
+
+
+def test_a_damaged_run_hides_no_other(tmp_path: Path) -> None:
+    bad, good = made(tmp_path, "bad"), made(tmp_path, "good")
+    (bad.path / "manifest.json").write_text("{")
+    found = {row["name"]: row for row in runs.rows(str(tmp_path))}
+    assert found["good"]["status"] == "finished"
+    assert found["bad"]["status"] == "damaged"
+    assert "manifest.json: is no manifest" in found["bad"]["problem"]
+    (good.path / "config.yaml").write_text("name: [")
+    assert [row["status"] for row in runs.rows(str(tmp_path))] == ["damaged"] * 2
+
+
+def test_a_running_run_whose_process_is_gone_was_killed(tmp_path: Path) -> None:
+    run = made(tmp_path, "one", status="running")
+    assert runs.row(run)["status"] == "running"  # nobody knows
+    with (run.path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert runs.row(run)["status"] == "running"
+    assert runs.row(run)["status"] == "killed"
+    assert runs.next_command([runs.row(run)]) == f"convae train --resume {run.path.name}"
+
+
+def test_what_comes_next(tmp_path: Path) -> None:
+    assert runs.next_command([]).startswith("convae train")
+    run = made(tmp_path, "one")
+    assert runs.next_command(runs.rows(str(tmp_path))) == f"convae eval {run.path.name}"
+    run.update_manifest(status="interrupted")
+    assert "--resume" in runs.next_command(runs.rows(str(tmp_path)))
+
+
+def test_the_command(convae: Command, tmp_path: Path) -> None:
+    assert "no run in outputs/ yet" in convae("runs").stdout
+    made(tmp_path / "outputs", "one")
+    done = convae("runs")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Name  Id")
+    assert "next: convae eval" in done.stderr
+    (row,) = json.loads(convae("runs", "--json").stdout)
+    assert row["epochs_done"] == 2

@@ -1,0 +1,266 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convae.config.loader import load_config, parse_config
+from convae.config.schema import Config
+from convae.errors import ConvaeError
+from convae.layers.spec import ConvTranspose
+from tests.conftest import ROOT
+
+MNIST = ROOT / "configs/mnist.yaml"
+
+
+def write(folder: Path, text: str, name: str = "c.yaml") -> Path:
+    path = folder / name
+    path.write_text(f"base: {MNIST}\n{text}")
+    return path
+
+
+def message(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConvaeError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+def test_mnist_yaml_is_the_reading() -> None:
+    config = load_config(MNIST)
+    layers = config.model.layers
+    assert [layer.filters for layer in layers] == [32, 16, 8, 8, 16, 32, 1]
+    assert {layer.kernel_size for layer in layers} == {(3, 3)}
+    assert [isinstance(layer, ConvTranspose) for layer in layers] == [0, 0, 0, 1, 1, 1, 0]
+    assert [layer.padding for layer in layers] == ["valid"] * 6 + ["same"]
+    assert [layer.activation for layer in layers] == ["relu"] * 6 + ["sigmoid"]
+    assert {layer.kernel_initializer for layer in layers[:-1]} == {"he_normal"}
+    assert (config.training.epochs, config.training.batch_size) == (25, 1000)
+    assert (config.training.optimizer, config.training.loss) == ("adam", "binary_crossentropy")
+    assert config.data.validation_split == 0.2
+    assert config.seed == 0
+    assert config.name == "mnist"
+
+
+def test_all_errors_come_at_once_each_with_its_line(tmp_path: Path) -> None:
+    text = "training:\n  epoch: 3\n  batch_size: 0\ndata:\n  subset: many\ncolor: red\n"
+    path = write(tmp_path, text)
+    lines = message(path).splitlines()
+    assert lines[0] == f"{path}: 4 errors"
+    assert any("line 3: training.epoch: unknown key; did you mean epochs?" in x for x in lines)
+    assert any("line 4: training.batch_size" in line and "Received: 0" in line for line in lines)
+    assert any("line 6: data.subset" in line and "Received: 'many'" in line for line in lines)
+    assert any("line 7: color: unknown key; known here: name, seed" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("training.epochs=2.5", "training.epochs: input should be a valid integer"),
+        ("training.epochs=true", "training.epochs: input should be a valid integer"),
+        ("training.learning_rate=0", "greater than 0. Received: 0"),
+        ("training.learning_rate=.inf", "finite number"),
+        ("model.encoder.0.filters=-1", "model.encoder.0.filters: input should be greater"),
+        ("model.encoder.0.filter=1", "model.encoder.0.filter: unknown key; did you mean filters?"),
+        ("model.encoder.9.filters=1", "9 is no place in a list of 3"),
+        ("model.encoder=[]", "model.encoder: "),
+        ("model.encoder.0.type=dense", "'conv', 'conv_transpose'"),
+        ("model.decoder.0.output_padding=1", "must be smaller than strides (1, 1)"),
+        ("model.encoder.0={type: conv, filters: 1, kernel_size: 3, strides: 2, dilation_rate: 2}",
+         "cannot both be above 1"),
+        ("model.decoder.3.activation=relu", "needs a last layer with activation: sigmoid"),
+        ("training.schedule.type=cosine", "'constant', 'one_cycle', 'reduce_on_plateau'"),
+        ("training.schedule={type: one_cycle, warm_up: 0.1}", "did you mean warmup?"),
+        ("training", "must read key=value"),
+        ("a b=1", "must read key=value"),
+        ("training.epochs=[1", "not YAML"),
+        ("seed.x=1", "seed"),
+        ("name=../evil", "name: "),
+    ],
+)  # fmt: skip
+def test_wrong_overrides(override: str, part: str) -> None:
+    text = message(MNIST, override)
+    assert part in text
+    assert "Traceback" not in text
+
+
+def test_sizes_that_do_not_come_back_show_the_table_and_the_mend(tmp_path: Path) -> None:
+    path = write(tmp_path, "seed: 1")
+    text = message(path, "model.decoder.0.padding=same")
+    assert "conv2d_4: the decoder gives 26x26x1, but its input is 28x28x1" in text
+    assert "smallest mend: conv2d_transpose_1: padding: valid" in text
+    assert "conv2d_transpose_1 (Conv2DTranspose)  (None, 22, 22, 8)" in text
+    assert text.count("<--") == 1
+    assert load_config(path, ["model.decoder.0.padding=same", "model.decoder.0.padding=valid"])
+
+
+def test_a_kernel_larger_than_its_input_is_named() -> None:
+    text = message(MNIST, "model.encoder.1.kernel_size=40")
+    assert "conv2d_2: the kernel (40, 40)" in text
+    assert "larger than its input of 26x26" in text
+
+
+UNET = (
+    "model.encoder=[{type: conv, filters: 4, kernel_size: 3, padding: same, name: full},"
+    "{type: conv, filters: 4, kernel_size: 3, strides: 2, padding: same, name: half},"
+    "{type: conv, filters: 4, kernel_size: 3, strides: 2, padding: same}]",
+    "model.decoder=[{type: resize_conv, filters: 4, kernel_size: 3, strides: 2},"
+    "{type: depth_to_space, filters: 4, kernel_size: 3, strides: 2, skip: half},"
+    "{type: conv, filters: 1, kernel_size: 3, padding: same, skip: full, activation: sigmoid}]",
+)
+
+
+def test_a_skip_names_an_encoder_layer_of_its_size() -> None:
+    config = load_config(MNIST, UNET)
+    assert [layer.skip for layer in config.model.decoder] == [None, "half", "full"]
+    unknown = message(MNIST, *UNET, "model.decoder.1.skip=halves")
+    assert "the encoder has no layer called halves; layers of that size: half" in unknown
+    large = message(MNIST, *UNET, "model.decoder.1.skip=full")
+    assert "skip: full gives 28x28, but is to be joined to 14x14" in large
+    assert "layers of that size: half" in large
+    early = message(MNIST, *UNET, "model.encoder.1.skip=full")
+    assert "skip: only a layer of the decoder can take one" in early
+    twice = message(MNIST, *UNET, "model.encoder.1.name=full")
+    assert "two layers are called full" in twice
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["model.decoder.3.activation=softmax"], ["binary_crossentropy needs", "sigmoid"]),
+        (["model.decoder.3.activation=linear"], ["binary_crossentropy needs", "sigmoid"]),
+        (
+            ["model.decoder.3.activation=softmax", "training.loss=mean_squared_error"],
+            ["mean_squared_error needs", "linear, sigmoid"],
+        ),
+        (["training.loss=sparse_categorical_crossentropy"], ["softmax. Received: sigmoid"]),
+        (
+            ["training.loss=sparse_categorical_crossentropy", "model.decoder.3.activation=softmax"],
+            ["task.type: reconstruct needs training.loss: binary_crossentropy"],
+        ),
+        (["task={type: segment}"], ["segment needs training.loss: sparse_categorical"]),
+        (["task={type: segment, digits: [4, 2]}"], ["digits must be [fewest, most]"]),
+        (["task={type: upscale, factor: 1}"], ["task.factor", "greater than or equal to 2"]),
+        (["task={type: paint}"], ["task", "paint"]),
+        (["task={type: denoise, noise: {type: hum}}"], ["task.noise", "hum"]),
+        (["task={type: anomaly, target_fpr: 1.5}"], ["task.target_fpr", "1.5"]),
+        ([UNET[0], UNET[1], "model.decoder.0.dilation_rate=2"], ["dilat"]),
+        ([UNET[0], UNET[1], "model.decoder.0.padding=valid"], ["padding"]),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together(overrides: list[str], parts: list[str]) -> None:
+    text = message(MNIST, *overrides)
+    for part in parts:
+        assert part in text, text
+
+
+def test_a_decoder_that_misses_the_size_of_the_task_is_mended() -> None:
+    upscale = ["task={type: upscale, factor: 2}", "model.input_shape=[14, 14, 1]"]
+    stack = [
+        "model.encoder=[{type: conv, filters: 4, kernel_size: 3, padding: same}]",
+        "model.decoder=[{type: conv_transpose, filters: 4, kernel_size: 3, padding: same},"
+        "{type: conv, filters: 1, kernel_size: 3, padding: same, activation: sigmoid}]",
+    ]
+    text = message(MNIST, *upscale, *stack)
+    assert "the decoder gives 14x14x1, but the task asks for 28x28x1" in text
+    assert "smallest mend: " in text
+    mended = "model.decoder.0.strides=2"
+    assert load_config(MNIST, [*upscale, *stack, mended]).output_shape == (28, 28, 1)
+    text = message(MNIST, *upscale, *stack, mended, "task.factor=3")
+    assert "the decoder gives 28x28x1, but the task asks for 42x42x1" in text
+
+
+def test_base_is_merged_key_by_key(tmp_path: Path) -> None:
+    write(tmp_path, "training: {epochs: 7, schedule: {type: one_cycle, warmup: 0.3}}", "a.yaml")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\ntraining:\n  schedule: {type: constant}\n")
+    config = load_config(tmp_path / "b.yaml", ["training.batch_size=10"])
+    assert config.name == "b"
+    assert config.training.epochs == 7
+    assert config.training.batch_size == 10
+    assert config.training.schedule.type == "constant"
+    assert config.model == load_config(MNIST).model
+
+
+def test_errors_name_the_file_that_says_it(tmp_path: Path) -> None:
+    path = write(tmp_path, "model:\n  encoder:\n    - {type: conv, filters: 3}\n")
+    assert message(path).splitlines() == [
+        f"{path}: 1 error",
+        f"  {path}, line 4: model.encoder.0.kernel_size: is missing",
+    ]
+    replaced = "override model.input_shape=[28, 28]: model.input_shape.2: is missing"
+    assert replaced in message(MNIST, "model.input_shape=[28, 28]")
+    assert "override trainin.epochs=1: trainin: unknown key" in message(MNIST, "trainin.epochs=1")
+    text = message(MNIST, "runtime.threads=many")
+    assert text.count("runtime.threads: ") == 1
+    missing = tmp_path / "m.yaml"
+    missing.write_text("seed: 1\nbase: nope.yaml\n")
+    assert f"{missing}, line 2: base: " in message(missing)
+
+
+def test_a_file_name_with_blanks_is_no_error(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "", "my config.yaml")).name == "my-config"
+
+
+def test_a_circle_of_bases_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    assert "a.yaml -> b.yaml -> a.yaml" in message(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("- 1\n- 2\n", "must be a mapping"),
+        ("a: [1\n", "not YAML"),
+        ("seed: 1\nseed: 2\n", "line 2: seed stands here for the second time"),
+        ("a: &x 1\nb: *x\n", "aliases"),
+        ("[" * 5000 + "]" * 5000, "deep"),
+        ("a: !!python/object:os.system 1\n", "tags (!name) are refused"),
+        ("? [1, 2]\n: 3\n", "a key must be a word"),
+        ("\x00", "not YAML"),
+        ("", "model: is missing"),
+        ("base: 3\n", "base: must name a YAML file"),
+    ],
+)
+def test_files_that_are_no_config(tmp_path: Path, text: str, part: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    assert part in message(path)
+
+
+def test_a_missing_file_offers_near_names(tmp_path: Path) -> None:
+    write(tmp_path, "", "mnist.yaml")
+    assert "mnist.yaml" in message(tmp_path / "mnits.yaml")
+
+
+def test_a_config_survives_its_yaml() -> None:
+    overrides = ["training.early_stopping={patience: 2}", "training.schedule={type: one_cycle}"]
+    config = load_config(MNIST, [*overrides, "training.learning_rate=1e-3", "seed=0"])
+    assert config.training.learning_rate == 1e-3
+    assert parse_config(config.to_yaml(), "again") == config
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_config(MNIST).seed = 1  # type: ignore[misc]
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_any_override_is_taken_or_refused_in_words(key: str, value: str) -> None:
+    try:
+        result: object = load_config(MNIST, [f"{key}={value}"])
+    except ConvaeError as error:
+        result = str(error)
+    assert isinstance(result, Config) or result
+
+
+def test_checkpoint_every_is_steps_or_seconds() -> None:
+    path = ROOT / "configs/mnist.yaml"
+    assert load_config(path).training.checkpoint_interval is None
+    every = load_config(
+        path, ["training.checkpoint_interval={seconds: 60}"]
+    ).training.checkpoint_interval
+    assert every is not None
+    assert (every.steps, every.seconds) == (None, 60)
+    for wrong in ("{}", "{steps: 0}", "{seconds: 0}", "100"):
+        with pytest.raises(ConvaeError, match="training.checkpoint_interval"):
+            load_config(path, [f"training.checkpoint_interval={wrong}"])

@@ -1,0 +1,394 @@
+"""Packs: made once, found again, mended, removed; and their images mapped, not read."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convae.cli import cache as cache_command
+from convae.config import schema as config
+from convae.data import cache as pack
+from convae.data import image_folder as images
+from convae.data import loading as data
+from convae.data import readers as formats
+from convae.data.memmap import Mapped
+from convae.errors import ConvaeError
+from tests.conftest import ROOT, Command
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHAPE = (6, 5, 3)
+
+
+def make_images(count: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, *SHAPE), np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twenty images in two classes."""
+    for i, x in enumerate(make_images(20)):
+        name = tmp_path / "photos" / ("cat" if i % 2 else "dog") / f"{i}.png"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x).save(name)
+    return tmp_path / "photos"
+
+
+def cache() -> Path:
+    return pack.cache_folder(config.Data())
+
+
+def read(folder: Path, **settings: Any) -> NDArray[np.uint8]:
+    return pack.read_folder(folder, "train", SHAPE, config.Data(**settings)).images
+
+
+def files() -> list[str]:
+    return sorted(path.name for path in cache().iterdir() if not path.name.startswith("."))
+
+
+def test_a_pack_holds_the_images_and_is_made_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = pack.read_folder(folder, "train", SHAPE, config.Data())
+    listing = images.list_folder(folder, "train")
+    decoded = [images.decode(folder / name, 3, None, "crop") for name in listing.names]
+    np.testing.assert_array_equal(first.images, decoded)
+    assert first.classes == ("cat", "dog")
+    assert first.labels is not None
+    assert listing.labels is not None
+    np.testing.assert_array_equal(first.labels, listing.labels)
+    assert first.digests == formats.digests(first)
+    (path,) = cache().glob("*.npy")
+    np.testing.assert_array_equal(np.load(path, mmap_mode="r"), decoded)  # a plain .npy
+    assert "packing 20 images" in capsys.readouterr().err
+
+    def fail(*_: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(images, "decode", fail)
+    np.testing.assert_array_equal(read(folder), decoded)
+    test = pack.read_folder(folder, "test", SHAPE, config.Data())  # the same pack for both sides
+    np.testing.assert_array_equal(test.images, decoded)
+    assert test.whole
+    assert capsys.readouterr().err == ""
+
+
+def test_another_content_is_another_pack_and_the_old_one_goes(folder: Path) -> None:
+    read(folder)
+    before = files()
+    os.utime(folder / "cat" / "1.png", (1, 1))  # touched, not changed
+    read(folder)
+    assert files() == before
+    read(folder, resize=(6, 5))  # another use of the same folder
+    assert len(files()) == 4
+    Image.fromarray(make_images(1, seed=9)[0]).save(folder / "cat" / "1.png")
+    assert (read(folder) == make_images(1, seed=9)[0]).all(axis=(1, 2, 3)).any()
+    assert len(files()) == 4
+    assert len(set(files()) - set(before)) == 4
+    (folder / "cat" / "1.png").rename(folder / "dog" / "1.png")
+    read(folder)
+    labels = pack.read_folder(folder, "train", SHAPE, config.Data()).labels
+    assert labels is not None
+    assert labels.sum() == 11
+    assert len(files()) == 4
+
+
+def test_the_key_is_the_content_not_the_place(folder: Path, tmp_path: Path) -> None:
+    read(folder)
+    before = files()
+    shutil.copytree(folder, tmp_path / "copy")
+    read(tmp_path / "copy")
+    assert files() == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "header", "text", "no text"])
+def test_a_damaged_pack_is_made_again(
+    folder: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = np.array(read(folder))
+    path, text = (next(cache().glob(kind)) for kind in ("*.npy", "*.json"))
+    content = path.read_bytes()
+    capsys.readouterr()
+    if damage == "cut":
+        path.write_bytes(content[:-1])
+    elif damage == "gone":
+        path.unlink()
+    elif damage == "header":
+        path.write_bytes(content.replace(b"(20, 6, 5, 3)", b"(20, 5, 6, 3)"))
+    elif damage == "text":
+        text.write_bytes(text.read_bytes()[:-5])
+    else:
+        text.unlink()
+    np.testing.assert_array_equal(read(folder), whole)
+    assert "damaged, or not finished; packing" in capsys.readouterr().err
+    assert path.read_bytes() == content
+    assert files() == [text.name, path.name]
+
+
+def test_what_fails_leaves_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "cat" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(ConvaeError, match=r"cat/1.png: is no image"):
+        read(folder)
+    assert files() == []
+    (folder / "cat" / "1.png").unlink()
+    monkeypatch.setattr(pack, "SPARE", 1 << 60)
+    with pytest.raises(ConvaeError, match=r"data.cache: .* do not fit on the disk"):
+        read(folder)
+    monkeypatch.setattr(pack, "SPARE", 0)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConvaeError, match=r"^data.cache: .*file.*: cannot be written"):
+        data.load_training(config.Data(path=str(folder), cache=str(tmp_path / "file")), SHAPE)
+    with pytest.raises(ConvaeError, match=r"cannot lie in the folder of images"):
+        read(folder, cache=str(folder / "cache"))
+    decode = images.decode
+
+    def change(*arguments: Any) -> NDArray[np.uint8]:
+        (folder / "cat" / "new.png").write_bytes((folder / "cat" / "3.png").read_bytes())
+        return decode(*arguments)
+
+    monkeypatch.setattr(images, "decode", change)
+    with pytest.raises(ConvaeError, match="was changed while it was packed"):
+        read(folder)
+    assert files() == []
+
+
+def _read_in_process(folder: Path, results: Any) -> None:
+    results.put(formats.sha256(read(folder)).hexdigest())
+
+
+def test_processes_that_pack_at_once_get_the_same(folder: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    processes = [context.Process(target=_read_in_process, args=(folder, results)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    found = {results.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert found == {formats.sha256(read(folder)).hexdigest()}
+    assert len(files()) == 2
+
+
+def test_what_a_killed_process_left_is_removed(folder: Path) -> None:
+    read(folder)
+    (text,) = cache().glob("*.json")
+    left = cache() / f".{text.stem}.1.partial.npy"
+    left.write_bytes(b"half")
+    text.with_suffix(".npy").unlink()
+    read(folder)
+    assert not left.exists()
+
+
+def test_command(folder: Path, convae: Command) -> None:
+    words = [str(folder), f"--config={ROOT / 'configs/images.yaml'}", "data.resize=[72,72]",
+             "data.crop=random"]  # fmt: skip
+    done = convae("pack", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert (row["images"], row["shape"], row["classes"]) == (20, [72, 72, 3], 2)
+    path = Path(row["path"])
+    assert row["bytes"] == path.stat().st_size
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # the size is right, the bytes are not
+    path.write_bytes(content)
+    again = convae("pack", *words, "--verify")
+    assert "damaged; packing again" in again.stderr
+    assert "20 images of 72x72x3, 2 classes" in again.stdout
+    assert row["sha256"] in again.stdout
+    assert cache_command.command(None, [], "", listing=True) == [row]
+    assert "nothing is packed" in convae("pack", str(folder.parent / "other"), "--list").stdout
+    assert cache_command.command(str(folder), [f"data.cache={cache()}"], "", clear=True) == [row]
+    assert files() == []
+
+
+@pytest.mark.parametrize(
+    ("source", "config", "message"),
+    [
+        (".", "no.yaml", "no.yaml: no such file"),
+        (str(ROOT / "configs/mnist.yaml"), "", "only a folder of images is packed. Received: None"),
+        (None, str(ROOT / "configs/mnist.yaml"), "only a folder of images is packed"),
+        ("nowhere", str(ROOT / "configs/images.yaml"), "Received: nowhere"),
+    ],
+)
+def test_what_cannot_be_packed(source: str | None, config: str, message: str) -> None:
+    with pytest.raises(ConvaeError, match=message):
+        cache_command.command(source, [], config)
+
+
+def test_each_step_sees_other_crops_and_the_same_ones_again(folder: Path) -> None:
+    from convae.config.loader import load_config
+    from convae.tasks import build_task
+    from convae.tasks.task import example_generator
+
+    words = [f"data.path={folder}", "data.resize=[72,80]", "data.crop=random"]
+    settings = load_config(ROOT / "configs/images.yaml", words)
+    task = build_task(settings)
+    loaded = data.load_training(settings.data, task.image_shape)
+    assert loaded.train.images.shape == (14, 72, 80, 3)
+    chosen = np.array([3, 1, 2])
+
+    def seen(epoch: int, step: int) -> NDArray[np.uint8]:
+        batch = task.examples(loaded.train, chosen, example_generator(0, epoch, step))
+        assert batch.targets.shape == (3, 64, 64, 3)
+        return batch.targets
+
+    np.testing.assert_array_equal(seen(2, 5), seen(2, 5))
+    assert not np.array_equal(seen(2, 5), seen(2, 6))
+    assert not np.array_equal(seen(2, 5), seen(3, 5))
+    held_out = task.held_out(loaded.validation)
+    middle = images.crop_center(loaded.validation.images, (64, 64))
+    np.testing.assert_array_equal(held_out.targets, middle)
+    assert all(np.isfinite(task.landmarks(loaded.train, held_out)))
+    assert "mean_image" in task.baselines(loaded)
+
+
+def test_arrays_are_mapped(tmp_path: Path) -> None:
+    x = make_images(20)
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "x_labels.npy", np.arange(20) % 3)
+    settings = config.Data(path=str(tmp_path / "x.npy"))
+    training = data.load_training(settings, SHAPE)
+    assert isinstance(training.train.images, Mapped)
+    np.testing.assert_array_equal(training.train.images, x[:14])
+    np.testing.assert_array_equal(data.load_test(settings, SHAPE).part.images, x[18:])
+    assert training.classes == ("0", "1", "2")
+    np.savez(tmp_path / "x.npz", x_train=x, y_train=np.arange(20) % 3)
+    other = data.load_training(config.Data(path=str(tmp_path / "x.npz")), SHAPE)
+    assert training.sha256 == other.sha256
+    gray = tmp_path / "gray.npy"
+    np.save(gray, x[..., 0])
+    assert data.load_training(config.Data(path=str(gray)), (6, 5, 1)).train.labels is None
+
+
+def test_a_choice_of_mapped_images_is_that_of_an_array(tmp_path: Path) -> None:
+    x = make_images(20)
+    np.save(tmp_path / "x.npy", x)
+    mapped = formats.map_npy(tmp_path / "x.npy")
+    views = [(mapped, x), (mapped[3:17], x[3:17]), (mapped[::-2], x[::-2]),
+             (images.crop_center(mapped, (3, 2)), images.crop_center(x, (3, 2)))]  # fmt: skip
+    for view, plain in views:
+        odd = np.arange(len(plain)) % 2 == 1
+        for key in ([5, 0, 5, -1], np.array([2], np.uint8), [], odd, np.array([[1, 2]]), slice(2)):
+            np.testing.assert_array_equal(view[key], plain[key])
+        for wrong in ([len(plain)], [-len(plain) - 1]):
+            with pytest.raises(IndexError):
+                view[wrong]
+
+
+def test_what_is_computed_from_mapped_images_is_no_map(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", make_images(20))
+    mapped = formats.map_npy(tmp_path / "x.npy")
+    assert isinstance(mapped[3:], Mapped)
+    for copied in (mapped[[3, 1]], mapped[mapped[:, 0, 0, 0] > 9], mapped / np.float32(255)):
+        assert type(copied) is np.ndarray
+    assert isinstance(mapped[0, 0, 0, 0], np.uint8)
+    assert not mapped.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (np.zeros((5, 6, 5, 3)), "dtype uint8"),
+        (np.asfortranarray(make_images(5)), "Fortran's order"),
+        (np.array([{}], object), "pickled"),
+        (np.zeros((5, 30), np.uint8), r"\(5, 30\)"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(
+    tmp_path: Path, content: NDArray[Any], words: str
+) -> None:
+    np.save(tmp_path / "x.npy", content)
+    with pytest.raises(ConvaeError, match=rf"data.path: .*x\.npy: .*{words}"):
+        data.load_training(config.Data(path=str(tmp_path / "x.npy")), SHAPE)
+
+
+def test_damaged_arrays_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, make_images(5))
+    whole = path.read_bytes()
+    for damaged in (whole[:-1], whole + b"x", whole[:20], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ConvaeError, match=r"x\.npy: (damaged or cut|is no whole)"):
+            formats.map_npy(path)
+    path.write_bytes(whole)
+    (tmp_path / "x_labels.npy").write_bytes(b"no array")
+    with pytest.raises(ConvaeError, match=r"x_labels\.npy: cannot be read"):
+        formats.read_npy(path)
+    np.save(tmp_path / "x_labels.npy", np.zeros(5))
+    with pytest.raises(ConvaeError, match="must hold whole numbers"):
+        formats.read_npy(path)
+
+
+PROBE = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from convae.data import readers as formats
+from convae.tasks import metrics
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+images = formats.map_npy(Path(sys.argv[1]))
+order = np.random.default_rng(0).permutation(len(images))
+formats.sha256(images)
+metrics.mean_image(images[:])
+for start in range(0, len(images), 64):
+    images[order[start : start + 64]].sum()
+for start in range(0, len(images), 1000):
+    images[1:][start : start + 1000].sum()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="KiB, and pages that are given back")
+def test_a_pass_over_a_file_leaves_memory_flat(tmp_path: Path) -> None:
+    import subprocess
+
+    path = tmp_path / "x.npy"
+    with path.open("wb") as file:  # 469 MiB; written, so that the system may map it in large pieces
+        header = {"descr": "|u1", "fortran_order": False, "shape": (40_000, 64, 64, 3)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for _ in range(40):
+            file.write(bytes(1000 * 64 * 64 * 3))
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, str(path)], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 150
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="a file with a hole, and KiB")
+def test_training_on_more_than_memory_should_hold(convae: Command, tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    shape = (100_000, 64, 64, 3)  # 1.14 GiB, of which the disk holds the first bytes
+    with path.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(make_images(100).tobytes())
+        file.truncate(128 + int(np.prod(shape)))
+    done = convae(
+        "train",
+        str(ROOT / "configs/images.yaml"),
+        f"data.path={path}",
+        "data.validation_split=0.02",
+        "training.epochs=1",
+        "training.samples_per_epoch=2400",
+        "--outputs",
+        str(tmp_path / "outputs"),
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "outputs/images/latest/manifest.json").read_text())
+    assert manifest["data"]["train_images"] == 88_200
+    assert manifest["peak_memory_mib"] < 1536

@@ -1,0 +1,121 @@
+"""Downloads from a local server: whole and checked, or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import time
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING
+
+import pytest
+
+from convae.config import schema as config
+from convae.data import loading as data
+from convae.data.download import download
+from convae.errors import ConvaeError
+from tests.conftest import served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+CONTENT = bytes(range(256)) * 100
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A local server of good and bad answers, each named by its address."""
+    done = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/missing":
+                self.send_error(404)
+                return
+            if self.path == "/silent":
+                done.wait(10)
+                return
+            self.send_response(200)
+            if self.path != "/endless":
+                self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                if self.path == "/good":
+                    self.wfile.write(CONTENT)
+                elif self.path == "/wrong":
+                    self.wfile.write(CONTENT[::-1])
+                elif self.path in {"/cut", "/stalls"}:
+                    self.wfile.write(CONTENT[:500])
+                    done.wait(10 if self.path == "/stalls" else 0)
+                while self.path in {"/endless", "/trickle"} and not done.wait(0.02):
+                    self.wfile.write(bytes(20_000 if self.path == "/endless" else 1))
+
+        def log_message(self, *_: object) -> None: ...
+
+    with served(Handler) as url:
+        yield url
+        done.set()
+
+
+def test_good_download_replaces_what_was_there(server: str, tmp_path: Path) -> None:
+    target = tmp_path / "cache" / "mnist.npz"
+    target.parent.mkdir()
+    target.write_text("damaged")
+    download(f"{server}/good", target, hashlib.sha256(CONTENT).hexdigest())
+    assert target.read_bytes() == CONTENT
+    assert [path.name for path in target.parent.iterdir()] == ["mnist.npz"]
+
+
+def test_data_are_searched_on_the_network_before_the_sample(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("CONVAE_DATA", raising=False)
+    monkeypatch.setattr(data, "MNIST_URL", f"{server}/missing")
+    monkeypatch.setattr(data, "_failed_downloads", {})
+    notice = data.load_training(config.Data(), (28, 28, 1)).notice
+    assert notice
+    assert f"download: {server}/missing: the server answered 404" in notice
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("wrong", "its SHA-256 must be"),
+        ("cut", "cut off after 500 of"),
+        ("missing", "answered 404"),
+        ("silent", "no answer within 0.5 s"),
+        ("stalls", "no answer within 0.5 s"),
+        ("trickle", "not done after 1 s"),
+        ("endless", "more than the 100,000 bytes allowed"),
+    ],
+)
+def test_bad_downloads_leave_nothing(server: str, tmp_path: Path, answer: str, words: str) -> None:
+    target = tmp_path / "cache" / "mnist.npz"
+    start = time.monotonic()
+    with pytest.raises(ConvaeError, match=words):
+        download(f"{server}/{answer}", target, "0" * 64, timeout=0.5, deadline=1, limit=100_000)
+    assert time.monotonic() - start < 5
+    assert list(target.parent.iterdir()) == []
+
+
+def test_download_refusals(tmp_path: Path) -> None:
+    target = tmp_path / "file" / "mnist.npz"
+    with pytest.raises(ConvaeError, match="http or https"):
+        download(tmp_path.as_uri(), target, "")
+    with pytest.raises(ConvaeError, match="refused"):
+        download("http://127.0.0.1:9/mnist.npz", target, "")
+    with pytest.raises(ConvaeError, match=r"no\.such\.name\.invalid"):
+        download("http://no.such.name.invalid/mnist.npz", target, "", timeout=5)
+    target.parent.rmdir()
+    target.parent.write_text("a file where the folder should be")
+    with pytest.raises(ConvaeError, match="File exists"):
+        download("http://127.0.0.1:9/mnist.npz", target, "")

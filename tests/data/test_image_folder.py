@@ -1,0 +1,254 @@
+"""Folders of image files, made by the test itself, and crops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from convae.config import schema as config
+from convae.data import image_folder as images
+from convae.data import loading as data
+from convae.data.cache import read_folder
+from convae.errors import ConvaeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+SHAPE = (6, 5, 1)
+
+
+def make_images(count: int, shape: tuple[int, ...] = (6, 5), seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
+
+
+def refusal(path: str | Path, shape: tuple[int, int, int] = SHAPE, **settings: Any) -> str:
+    with pytest.raises(ConvaeError) as error:
+        data.load_training(config.Data(path=str(path), **settings), shape)
+    assert str(error.value).startswith("data.path: ")
+    return str(error.value)
+
+
+def save_images(folder: Path, count: int, suffix: str = ".png", mode: str = "L") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, x in enumerate(make_images(count, (6, 5, 3) if mode == "RGB" else (6, 5))):
+        Image.fromarray(x).save(folder / f"{i:03}{suffix}")
+
+
+def test_images_with_classes(tmp_path: Path) -> None:
+    for name in ("2", "10", "1"):
+        (tmp_path / name).mkdir()
+        for i in range(20):
+            Image.new("L", (5, 6), 20 * int(name) + i).save(tmp_path / name / f"{i}.png")
+    for name in (".DS_Store", "Thumbs.db", "README.md", "LICENSE"):
+        (tmp_path / "2" / name).write_text("no image")
+    settings = config.Data(path=str(tmp_path))
+    training, test = data.load_training(settings, SHAPE), data.load_test(settings, SHAPE)
+    assert training.classes == test.classes == ("1", "2", "10")
+    assert (len(training.train), len(training.validation), len(test.part)) == (43, 11, 6)
+    for part in (training.train, training.validation, test.part):
+        assert part.labels is not None
+        assert len(set(part.labels)) > 1  # no cut follows the classes
+        number = np.array([1, 2, 10])[part.labels]
+        np.testing.assert_array_equal(part.images[:, 0, 0, 0] // 20, number)
+    assert training.sha256 == data.load_training(settings, SHAPE).sha256
+
+
+def test_images_with_train_and_test_folders(tmp_path: Path) -> None:
+    save_images(tmp_path / "train" / "cat", 5)
+    save_images(tmp_path / "train" / "dog", 5)
+    save_images(tmp_path / "test" / "dog", 2)
+    settings = config.Data(path=str(tmp_path))
+    training, test = data.load_training(settings, SHAPE), data.load_test(settings, SHAPE)
+    assert training.classes == test.classes == ("cat", "dog")
+    assert (len(training.train), len(training.validation), len(test.part)) == (8, 2, 2)
+    np.testing.assert_array_equal(test.part.labels, [1, 1])
+
+
+def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
+    save_images(tmp_path / "train", 10)
+    save_images(tmp_path / "boat", 10)
+    assert data.load_training(config.Data(path=str(tmp_path)), SHAPE).classes == ("boat", "train")
+
+
+def test_images_without_classes_of_any_kind(tmp_path: Path) -> None:
+    save_images(tmp_path, 6, ".PNG")
+    save_images(tmp_path, 6, ".jpg", "RGB")
+    deep = Image.fromarray(np.full((6, 5), 0x8080, np.uint16))
+    deep.save(tmp_path / "deep.png")
+    loaded = read_folder(tmp_path, "train", SHAPE, config.Data())
+    assert loaded.images.shape == (13, 6, 5, 1)
+    assert loaded.labels is None
+    assert any(np.all(x == 0x80) for x in loaded.images)  # 16 bits are scaled, not clipped
+    colored = read_folder(tmp_path, "train", (6, 5, 3), config.Data()).images
+    assert colored.shape == (13, 6, 5, 3)
+    assert sum(bool(np.all(x == x[..., :1])) for x in colored) == 7  # the gray ones
+
+
+def test_every_format_gives_the_same_pixels(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.full((6, 5, 3), (250, 120, 10), np.uint8))
+    for suffix in images.SUFFIXES:
+        options: dict[str, Any] = {"quality": 100} if suffix in {".jpg", ".jpeg", ".webp"} else {}
+        picture.save(tmp_path / f"x{suffix}", **options)
+    second = Image.new("RGB", (5, 6))
+    picture.save(tmp_path / "film.gif", save_all=True, append_images=[second])  # the first frame
+    loaded = read_folder(tmp_path, "train", (6, 5, 3), config.Data()).images
+    assert len(loaded) == len(images.SUFFIXES) + 1
+    assert np.abs(loaded.astype(int) - (250, 120, 10)).max() <= 3
+
+
+def test_cover_keeps_the_aspect_and_stretch_keeps_everything(tmp_path: Path) -> None:
+    wide = np.zeros((20, 60, 1), np.uint8)
+    wide[:, 20:40] = 200  # the middle third is what covers a square
+    Image.fromarray(wide[..., 0]).save(tmp_path / "wide.png")
+    path = tmp_path / "wide.png"
+    covered = images.decode(path, 1, (10, 10), "crop")
+    np.testing.assert_array_equal(covered[:, 1:-1], np.full((10, 8, 1), 200))
+    assert covered.min() > 150
+    stretched = images.decode(path, 1, (10, 10), "stretch")
+    assert (stretched[:, 0].max(), stretched[:, 5].min()) == (0, 200)
+    for fit in ("crop", "stretch"):
+        np.testing.assert_array_equal(
+            images.resized(wide[None], (10, 10), fit)[0], images.decode(path, 1, (10, 10), fit)
+        )
+
+
+def test_large_jpegs_are_decoded_small_and_upright(tmp_path: Path) -> None:
+    x = np.zeros((400, 600, 3), np.uint8)
+    x[:, :300] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it clockwise: what was left is at the top
+    Image.fromarray(x).save(tmp_path / "a.jpg", exif=exif)
+    small = images.decode(tmp_path / "a.jpg", 3, (30, 20), "crop").astype(int)
+    assert small[2].min() > 250
+    assert small[-3].max() < 5
+
+
+def test_pixels_of_unknown_range_are_refused(tmp_path: Path) -> None:
+    save_images(tmp_path, 2)
+    Image.fromarray(np.ones((6, 5), np.float32)).save(tmp_path / "f.tif")
+    assert "floats, whose range is not known" in refusal(tmp_path)
+
+
+def test_random_crops_of_a_folder(tmp_path: Path) -> None:
+    for i in range(20):
+        Image.fromarray(make_images(1, (30, 40, 3), i)[0]).save(tmp_path / f"{i}.png")
+    for size, stored in (((8, 9), (8, 9, 3)), (None, (30, 40, 3))):
+        settings = config.Data(path=str(tmp_path), crop="random", resize=size)
+        training = data.load_training(settings, (6, 5, 3))
+        assert training.train.images.shape[1:] == stored
+        assert training.validation.images.shape[1:] == (6, 5, 3)
+        assert data.load_test(settings, (6, 5, 3)).part.images.shape == (2, 6, 5, 3)
+    message = refusal(tmp_path, (31, 5, 3), crop="random")
+    assert "the images are [30, 40, 3]" in message
+    with pytest.raises(ConvaeError, match=r"data.resize: cannot be smaller than the crop"):
+        data.load_training(config.Data(path=str(tmp_path), crop="random", resize=(5, 9)), SHAPE)
+    Image.new("RGB", (9, 9)).save(tmp_path / "other.png")
+    assert "set data.resize to one, at least" in refusal(tmp_path, (6, 5, 3), crop="random")
+
+
+@given(
+    hnp.arrays(np.uint8, st.tuples(*[st.integers(1, 9)] * 3, st.sampled_from([1, 3]))),
+    st.data(),
+    st.integers(0, 2**32),
+)
+def test_a_crop_is_a_part_of_its_own_image(
+    x: NDArray[np.uint8], draw: st.DataObject, seed: int
+) -> None:
+    height = draw.draw(st.integers(1, x.shape[1]))
+    width = draw.draw(st.integers(1, x.shape[2]))
+    shape = (height, width, x.shape[3])
+    crops = images.crop_random(x, shape, np.random.default_rng(seed))
+    assert crops.shape == (len(x), *shape)
+    assert crops.flags.c_contiguous
+    for crop, image in zip(crops, x, strict=True):
+        places = [
+            np.array_equal(crop, image[top : top + height, left : left + width])
+            for top in range(x.shape[1] - height + 1)
+            for left in range(x.shape[2] - width + 1)
+        ]
+        assert any(places)
+    again = images.crop_random(x, shape, np.random.default_rng(seed))
+    np.testing.assert_array_equal(crops, again)
+    center = images.crop_center(x, shape)
+    assert center.shape == crops.shape
+    assert np.shares_memory(center, x)
+
+
+def test_every_place_of_a_crop_is_as_likely_and_each_image_has_its_own() -> None:
+    x = np.broadcast_to(np.arange(30, dtype=np.uint8).reshape(1, 5, 6, 1), (30_000, 5, 6, 1))
+    corners = images.crop_random(x, (3, 4), np.random.default_rng(0))[:, 0, 0, 0]
+    counts = np.bincount(corners, minlength=30).reshape(5, 6)[:3, :3]
+    assert counts.sum() == 30_000
+    assert abs(counts / 30_000 * 9 - 1).max() < 0.06  # three standard deviations
+    with pytest.raises(ValueError, match="a crop of 6 x 1 does not fit into images of 5 x 6"):
+        images.crop_random(x, (6, 1), np.random.default_rng(0))
+    with pytest.raises(ValueError, match="does not fit"):
+        images.crop_center(x, (1, 7, 1))
+
+
+def test_the_center_is_in_the_middle() -> None:
+    x = np.arange(5 * 6, dtype=np.uint8).reshape(1, 5, 6, 1)
+    np.testing.assert_array_equal(images.crop_center(x, (3, 2))[0, ..., 0], x[0, 1:4, 2:4, 0])
+    np.testing.assert_array_equal(images.crop_center(x, (2, 3))[0, ..., 0], x[0, 1:3, 1:4, 0])
+
+
+def test_mixed_sizes_need_resize(tmp_path: Path) -> None:
+    save_images(tmp_path, 3)
+    Image.new("L", (9, 8)).save(tmp_path / "big.png")
+    message = refusal(tmp_path)
+    for words in ("3 of 6 x 5", "1 of 8 x 9, such as big.png", "set data.resize to [6,5]"):
+        assert words in message
+    loaded = data.load_training(config.Data(path=str(tmp_path), resize=(6, 5)), SHAPE)
+    assert loaded.train.images.shape[1:] == SHAPE
+    assert "model.input_shape" in refusal_of_resize(tmp_path)
+
+
+def refusal_of_resize(path: Path) -> str:
+    with pytest.raises(ConvaeError, match=r"data.resize: .* Received: \[4, 4\]") as error:
+        data.load_training(config.Data(path=str(path), resize=(4, 4)), SHAPE)
+    return str(error.value)
+
+
+def test_image_folder_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no images" in refusal(tmp_path)
+    (tmp_path / "table.csv").write_text("1,2")
+    assert "1 other files, such as table.csv" in refusal(tmp_path)
+    save_images(tmp_path, 4)
+    (tmp_path / "zebra.svg").write_bytes(b"<svg/>")
+    message = refusal(tmp_path)
+    for words in ("table.csv: is no image", "neither are 1 other files", "4 files here are images"):
+        assert words in message
+    (tmp_path / "table.csv").unlink()
+    (tmp_path / "zebra.svg").unlink()
+    assert "[6, 5, 1]" not in refusal(tmp_path, (8, 8, 1))  # the size of the images is named
+    whole = (tmp_path / "000.png").read_bytes()
+    (tmp_path / "000.png").write_bytes(whole[:-25])
+    (tmp_path / "001.png").write_bytes(b"")
+    message = refusal(tmp_path)
+    assert "000.png: is no image" in message
+    assert "neither are 1 other files; 2 files here are" in message
+    save_images(tmp_path, 4)
+    monkeypatch.setattr(images, "MAX_PIXELS", 29)
+    assert "5 x 6 is more than 29 pixels" in refusal(tmp_path)
+
+
+def test_links_must_stay_in_the_folder(tmp_path: Path) -> None:
+    save_images(tmp_path / "in", 4)
+    save_images(tmp_path / "out", 1)
+    (tmp_path / "in" / "same.png").symlink_to(tmp_path / "in" / "000.png")
+    settings = config.Data(path=str(tmp_path / "in"))
+    assert len(data.load_training(settings, SHAPE).train) == 3
+    for target in (tmp_path / "out" / "000.png", tmp_path / "out"):
+        link = tmp_path / "in" / "link.png"
+        link.symlink_to(target)
+        assert "leads out of the folder" in refusal(tmp_path / "in")
+        link.unlink()

@@ -1,0 +1,261 @@
+"""Finding, verifying and splitting data; every file here is made by the test itself."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sys
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convae.config import schema as config
+from convae.data import loading as data
+from convae.errors import ConvaeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+SHAPE = (6, 5, 1)
+FULL = os.environ.get("CONVAE_DATA", "")
+
+
+def make_images(count: int, shape: tuple[int, ...] = (6, 5), seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
+
+
+def make_labels(count: int, classes: int = 3) -> NDArray[np.uint8]:
+    return (np.arange(count) % classes).astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No data but the test's own, and no network."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.delenv("CONVAE_DATA", raising=False)
+    monkeypatch.setattr(data, "MNIST_URL", "http://127.0.0.1:9/mnist.npz")
+    monkeypatch.setattr(data, "_failed_downloads", {})
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Callable[..., str]:
+    def save(**arrays: Any) -> str:
+        path = tmp_path / "own.npz"
+        np.savez_compressed(path, **arrays)
+        return str(path)
+
+    return save
+
+
+def test_npz_is_split_by_position_and_stays_uint8(npz: Callable[..., str]) -> None:
+    x, y, x_test = make_images(20), make_labels(20), make_images(4, seed=1)
+    settings = config.Data(path=npz(x_train=x, y_train=y, x_test=x_test, y_test=make_labels(4)))
+    loaded = data.load_training(settings, SHAPE)
+    assert loaded.train.images.dtype == np.uint8
+    assert loaded.train.labels is not None
+    assert loaded.train.labels.dtype == np.int64
+    np.testing.assert_array_equal(loaded.train.images[..., 0], x[:16])
+    np.testing.assert_array_equal(loaded.validation.images[..., 0], x[16:])
+    np.testing.assert_array_equal(loaded.train.labels, y[:16])
+    assert loaded.train.images.base is loaded.validation.images.base  # views of one array
+    assert (loaded.name, loaded.sample, loaded.notice) == ("own.npz", False, None)
+    assert (loaded.samples_per_epoch, loaded.classes) == (16, ("0", "1", "2"))
+    bytes_ = x.tobytes() + y.astype(np.int64).tobytes()
+    assert loaded.sha256 == hashlib.sha256(bytes_).hexdigest()
+    np.testing.assert_array_equal(data.load_test(settings, SHAPE).part.images[..., 0], x_test)
+
+
+def test_without_a_test_part_the_last_images_are_kept_from_training(
+    npz: Callable[..., str],
+) -> None:
+    x = make_images(20)
+    settings = config.Data(path=npz(x_train=x), test_split=0.25)
+    training, test = data.load_training(settings, SHAPE), data.load_test(settings, SHAPE)
+    seen = np.concatenate([training.train.images, training.validation.images])
+    np.testing.assert_array_equal(seen[..., 0], x[:15])
+    np.testing.assert_array_equal(test.part.images[..., 0], x[15:])
+
+
+def test_training_opens_no_test_image_and_evaluation_no_training_image(tmp_path: Path) -> None:
+    for broken, load in (("x_test", data.load_training), ("x_train", data.load_test)):
+        path = tmp_path / f"{broken}.npz"
+        with zipfile.ZipFile(path, "w") as archive:
+            for key in ("x_train", "x_test"):
+                stream = io.BytesIO()
+                np.save(stream, make_images(10))
+                archive.writestr(f"{key}.npy", b"broken" if key == broken else stream.getvalue())
+        load(config.Data(path=str(path)), SHAPE)
+
+
+def test_arrays_are_resized_too(npz: Callable[..., str]) -> None:
+    x = np.full((10, 12, 10), 77, np.uint8)
+    settings = config.Data(path=npz(x_train=x, x_test=x), resize=(6, 5))
+    loaded = data.load_training(settings, SHAPE)
+    np.testing.assert_array_equal(loaded.train.images, np.full((8, 6, 5, 1), 77))
+    assert loaded.sha256 == hashlib.sha256(x.tobytes()).hexdigest()
+
+
+def test_subset_is_taken_before_the_split(npz: Callable[..., str]) -> None:
+    x = make_images(30)
+    path = npz(x_train=x, x_test=x)
+    loaded = data.load_training(config.Data(path=path, subset=10), SHAPE)
+    np.testing.assert_array_equal(loaded.validation.images[..., 0], x[8:10])
+    with pytest.raises(ConvaeError, match=r"data.subset: 31 is more than the 30 training images"):
+        data.load_training(config.Data(path=path, subset=31), SHAPE)
+    with pytest.raises(ConvaeError, match=r"data.validation_split: 0.2 of 1 images"):
+        data.load_training(config.Data(path=path, subset=1), SHAPE)
+
+
+@given(st.integers(1, 10**6), st.floats(0, 1, exclude_min=True, exclude_max=True))
+def test_split_sizes_are_those_of_keras(count: int, fraction: float) -> None:
+    keras = int(count * (1.0 - fraction))
+    if 0 < keras < count:
+        assert data._first(count, fraction, "data.validation_split") == keras
+    else:
+        with pytest.raises(ConvaeError, match=r"data\.validation_split"):
+            data._first(count, fraction, "data.validation_split")
+
+
+def test_split_of_mnist() -> None:
+    assert data._first(60_000, 0.2, "") == 48_000
+
+
+def test_fallback_says_what_it_is_and_why() -> None:
+    loaded = data.load_training(config.Data(), (28, 28, 1))
+    assert (loaded.name, loaded.sample, loaded.samples_per_epoch) == ("MNIST sample", True, 48_000)
+    assert (len(loaded.train), len(loaded.validation)) == (3200, 800)
+    assert loaded.notice
+    for words in ("sample of 5,000", "no such file", "download: http", "15 times", "CONVAE_DATA"):
+        assert words in loaded.notice
+    assert loaded.train.labels is not None
+    assert loaded.validation.labels is not None
+    counts = np.bincount(loaded.train.labels) + np.bincount(loaded.validation.labels)
+    np.testing.assert_array_equal(counts, [400] * 10)
+    test = data.load_test(config.Data(), (28, 28, 1))
+    assert test.part.labels is not None
+    np.testing.assert_array_equal(np.bincount(test.part.labels), [100] * 10)
+    assert test.sample
+    assert test.notice
+    assert "15 times" not in test.notice
+
+
+def test_fallback_with_subset_or_asked_for() -> None:
+    loaded = data.load_training(config.Data(subset=100), (28, 28, 1))
+    assert (loaded.samples_per_epoch, loaded.classes) == (80, tuple("0123456789"))
+    with pytest.raises(ConvaeError, match="sample of 5,000"):
+        data.load_training(config.Data(subset=5000), (28, 28, 1))
+    asked = data.load_training(config.Data(path=str(data.SAMPLE_PATH)), (28, 28, 1))
+    assert (asked.sample, asked.notice, asked.samples_per_epoch) == (True, None, 3200)
+
+
+def test_no_sample_where_it_is_not_allowed() -> None:
+    settings = config.Data(download=False, allow_sample=False)
+    with pytest.raises(ConvaeError) as error:
+        data.load_training(settings, (28, 28, 1))
+    for words in ("Keras' cache: ", "data.download is false", "data.allow_sample is false"):
+        assert words in str(error.value)
+
+
+def test_a_damaged_sample_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "sample.npz", x_train=make_images(5), x_test=make_images(5))
+    monkeypatch.setattr(data, "SAMPLE_PATH", tmp_path / "sample.npz")
+    with pytest.raises(ConvaeError, match="damaged, or another file"):
+        data.load_training(config.Data(), SHAPE)
+
+
+@pytest.fixture
+def mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that counts as MNIST for the length of a test."""
+    x, x_test = make_images(20), make_images(5, seed=1)
+    path = tmp_path / "source.npz"
+    np.savez(path, x_train=x, y_train=make_labels(20), x_test=x_test, y_test=make_labels(5))
+    hashes = {"train": x, "test": x_test}
+    hashes_of = {side: hashlib.sha256(a.tobytes()).hexdigest() for side, a in hashes.items()}
+    monkeypatch.setattr(data, "MNIST", hashes_of)
+    monkeypatch.setattr(data, "MNIST_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    return path
+
+
+def test_cache_is_used_and_a_damaged_one_named(mnist: Path, tmp_path: Path) -> None:
+    cache = data.keras_cache()
+    assert cache == tmp_path / "keras" / "datasets" / "mnist.npz"
+    cache.parent.mkdir(parents=True)
+    cache.write_bytes(mnist.read_bytes())
+    loaded = data.load_training(config.Data(download=False), SHAPE)
+    assert (loaded.name, loaded.sample, loaded.notice) == ("MNIST", False, None)
+    cache.write_bytes(mnist.read_bytes()[:-100])
+    notice = data.load_training(config.Data(download=False), (28, 28, 1)).notice
+    assert notice
+    assert f"Keras' cache: {cache}: is no whole .npz file" in notice
+    with np.load(mnist) as arrays:
+        np.savez(cache, x_train=arrays["x_train"])  # it has no test part to keep from training
+    assert data.load_training(config.Data(download=False), (28, 28, 1)).sample
+
+
+def test_mnist_is_known_by_its_images_and_found_by_the_environment(
+    mnist: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONVAE_DATA", str(mnist))
+    assert data.load_training(config.Data(), SHAPE).name == "MNIST"
+    assert data.load_test(config.Data(), SHAPE).name == "MNIST"
+    monkeypatch.setenv("CONVAE_DATA", str(mnist / "nowhere"))
+    with pytest.raises(ConvaeError, match=r"^CONVAE_DATA: .*nowhere: no such file"):
+        data.load_training(config.Data(), SHAPE)
+    assert data.load_training(config.Data(path=str(mnist)), SHAPE).name == "MNIST"
+
+
+def test_download_lands_in_the_cache_for_keras(
+    mnist: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(url: str, target: Path, sha256: str) -> None:
+        assert (url, sha256) == (data.MNIST_URL, data.MNIST_SHA256)
+        target.parent.mkdir(parents=True)
+        target.write_bytes(mnist.read_bytes())
+
+    monkeypatch.setattr(data, "download", fetch)
+    assert data.load_training(config.Data(), SHAPE).name == "MNIST"
+    assert data.load_test(config.Data(download=False), SHAPE).notice is None
+
+
+def test_a_failed_download_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def fail(url: str, *_: object) -> None:
+        tries.append(url)
+        raise ConvaeError("no network")
+
+    monkeypatch.setattr(data, "download", fail)
+    data.load_training(config.Data(), (28, 28, 1))
+    notice = data.load_test(config.Data(), (28, 28, 1)).notice
+    assert len(tries) == 1
+    assert notice
+    assert "download: no network" in notice
+
+
+def test_no_tensorflow() -> None:
+    import subprocess
+
+    code = "import sys, convae.data; print({'tensorflow', 'keras', 'PIL'} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.skipif(not FULL, reason="CONVAE_DATA names no file of the whole MNIST")
+def test_the_whole_mnist() -> None:
+    loaded = data.load_training(config.Data(path=FULL), (28, 28, 1))
+    test = data.load_test(config.Data(path=FULL), (28, 28, 1))
+    assert (loaded.name, test.name) == ("MNIST", "MNIST")
+    sizes = (len(loaded.train), len(loaded.validation), len(test.part), loaded.samples_per_epoch)
+    assert sizes == (48_000, 12_000, 10_000, 48_000)
+    assert loaded.classes == tuple("0123456789")

@@ -1,0 +1,278 @@
+"""The page to draw on: its server, and the page in a real browser where there is one."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convae.demo import server as demo
+from convae.demo import session as viewer
+from convae.errors import ConvaeError
+from tests.explain.test_explorer import CHROMIUM, QUIET
+
+SHIPPED = ["pretrained:bottleneck", "pretrained:mnist"]
+
+
+def picture(side: int = 60) -> bytes:
+    paper = np.full((side, side), 255, np.uint8)
+    paper[side // 6 : -side // 6, side // 3 : side // 2] = 0
+    data = io.BytesIO()
+    Image.fromarray(paper).save(data, "PNG")
+    return data.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG of 200 KB that would be 100 MB of pixels."""
+    data = io.BytesIO()
+    Image.fromarray(np.zeros((10_000, 10_000), np.uint8)).save(data, "PNG")
+    return data.getvalue()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[demo.Server]:
+    found = viewer.choices(SHIPPED, str(tmp_path_factory.mktemp("outputs")))
+    made = demo.listen(found, 7870)
+    thread = threading.Thread(target=made.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield made
+    made.shutdown()
+    made.server_close()
+    thread.join(10)
+
+
+def ask(
+    server: demo.Server, path: str, body: bytes | None = None, **headers: str
+) -> tuple[int, Any]:
+    connection = HTTPConnection(demo.HOST, server.server_address[1], timeout=60)
+    try:
+        connection.request("GET" if body is None else "POST", path, body, headers)
+        answer = connection.getresponse()
+        assert answer.getheader("Content-Security-Policy") == demo.POLICY
+        content = answer.read()
+    finally:
+        connection.close()
+    page = answer.getheader("Content-Type") == "text/html"
+    return answer.status, content.decode() if page else json.loads(content)
+
+
+def test_pages_ask_nothing_of_the_network(server: demo.Server) -> None:
+    for path in ("/", "/explorer"):
+        status, html = ask(server, path)
+        assert status == 200
+        assert "__" not in re.sub(r"\w__\w", "", html)
+        assert not re.findall(
+            r"https?://|//cdn|@import|url\(|<link(?! rel=.icon. href=.data:)", html
+        )
+
+
+def test_answers_by_number_alone(server: demo.Server) -> None:
+    status, titles = ask(server, "/choices")
+    assert (status, len(titles)) == (200, 2)
+    for path in (
+        "/choices/2",
+        "/choices/-1",
+        "/choices/../../etc/passwd",
+        "/etc/passwd",
+        "/choices/%2e",
+        "/favicon.ico",
+    ):
+        assert ask(server, path)[0] == 404
+    assert ask(server, "/choices/9", picture())[0] == 404
+
+
+def test_strangers_are_refused(server: demo.Server) -> None:
+    assert ask(server, "/choices", Host="evil.example")[0] == 403
+    assert ask(server, "/choices/0", picture(), Origin="http://evil.example")[0] == 403
+    assert ask(server, "/choices", Origin=server.url.rstrip("/"))[0] == 200
+
+
+def test_files_are_bounded(server: demo.Server) -> None:
+    connection = HTTPConnection(demo.HOST, server.server_address[1], timeout=20)
+    connection.putrequest("POST", "/choices/0")
+    connection.putheader("Content-Length", str(demo.LARGEST_FILE + 1))
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
+    connection = HTTPConnection(demo.HOST, server.server_address[1], timeout=20)
+    connection.putrequest("POST", "/choices/0")
+    connection.endheaders()
+    assert connection.getresponse().status == 411
+    connection.close()
+
+
+def test_a_port_in_use(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    found = viewer.choices(SHIPPED[:1], str(tmp_path))
+    with socket.socket() as taken:
+        taken.bind((demo.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with demo.listen(found, port) as made:
+            assert made.server_address[1] > port
+            assert (
+                f"port {port} is in use; taking {made.server_address[1]}" in capsys.readouterr().err
+            )
+
+
+def test_no_port_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(demo, "TRIED", 1)
+    found = viewer.choices(SHIPPED[:1], str(tmp_path))
+    with socket.socket() as taken:
+        taken.bind((demo.HOST, 0))
+        taken.listen()
+        with pytest.raises(ConvaeError, match="in use. Name another"):
+            demo.listen(found, taken.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_sees_what_is_sent(server: demo.Server) -> None:
+    assert ask(server, "/choices/0")[1]["digit"] is True
+    status, view = ask(server, "/choices/0?digit=1", picture())
+    assert status == 200
+    assert [p["title"] for p in view["pictures"]][-1] == "code"
+    for body in (b"no picture", bomb()):
+        status, answer = ask(server, "/choices/0?digit=1", body)
+        assert status == 422
+        assert "no image" in answer["error"]
+
+
+@pytest.mark.slow
+def test_ends_with_ctrl_c(tmp_path: Path) -> None:
+    # A shell that starts the tests in the background has SIGINT ignored in all below it.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from convae.cli import main; main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "demo", SHIPPED[0], "--port", "7990"],
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline()
+            assert url.startswith("http://127.0.0.1:79")
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert said.endswith("ended\n")
+    assert "Traceback" not in said
+
+
+def test_wrong_runs_are_one_message(convae: Any) -> None:
+    done = convae("demo", "nothing")
+    assert done.returncode == 2
+    assert "no run called 'nothing'" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def page(server: demo.Server) -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=QUIET.split())
+        opened = browser.new_page(viewport={"width": 1120, "height": 760})
+        wrong: list[str] = []
+        asked: list[str] = []
+        opened.on("pageerror", lambda error: wrong.append(str(error)))
+        opened.on("request", lambda request: asked.append(request.url))
+        opened.goto(server.url)
+        opened.locator("#about", has_text="This model").wait_for(timeout=60_000)
+        yield opened
+        browser.close()
+        assert not wrong
+        outside = [u for u in asked if not u.startswith((server.url, "data:", "blob:"))]
+        assert not outside
+
+
+def draw(page: Any, *points: tuple[float, float]) -> None:
+    box = page.locator("#pad").bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=4)
+    page.mouse.up()
+
+
+def shown(page: Any, number: int, before: str | None = None) -> str:
+    """The source of a picture, as soon as it is another one than `before`."""
+    image = page.locator("#pictures img").nth(number)
+    image.wait_for(timeout=30_000)
+    until = time.monotonic() + 20
+    while (source := str(image.get_attribute("src"))) == before and time.monotonic() < until:
+        page.wait_for_timeout(50)
+    return source
+
+
+@pytest.mark.slow
+def test_draws_and_sees_it_change(page: Any) -> None:
+    draw(page, (0.5, 0.2), (0.5, 0.8))
+    first = shown(page, 1)
+    draw(page, (0.3, 0.3), (0.7, 0.3), (0.7, 0.6))
+    second = shown(page, 1, first)
+    assert second != first
+    assert float(page.locator("#speed").get_attribute("data-median")) < 2000  # of a busy machine
+    page.locator("#choice").select_option("1")
+    page.locator("figcaption", has_text="22x22x8").wait_for(timeout=60_000)
+    assert shown(page, 1) != second
+    page.locator("#clear").click()
+    assert page.locator("#pictures img").count() == 0
+    assert page.locator("#empty").is_visible()
+
+
+@pytest.mark.slow
+def test_files_of_every_kind_get_an_answer(page: Any) -> None:
+    def upload(name: str, content: bytes) -> None:
+        page.locator("#upload").set_input_files(
+            {"name": name, "mimeType": "image/png", "buffer": content}
+        )
+
+    error = page.locator("#error")
+    for name, content, says in (
+        ("text.png", b"this is text", "no image that can be read"),
+        ("bomb.png", bomb(), "pixels"),
+        ("large.png", bytes(demo.LARGEST_FILE + 1), "more than 5,000,000"),
+    ):
+        upload("good.png", picture())
+        page.locator("#pictures img").first.wait_for(timeout=30_000)
+        assert not error.is_visible()
+        upload(name, content)
+        error.filter(has_text=says).wait_for(timeout=30_000)
+        assert page.locator("#pictures img").count() == 0
+
+
+@pytest.mark.slow
+def test_the_laboratory_is_on_the_second_tab(page: Any) -> None:
+    page.locator("#tab-explore").click()
+    frame = page.frame_locator("iframe")
+    frame.locator("#says", has_text="copies summed").wait_for(timeout=20_000)
+    paper = "(body) => getComputedStyle(body).backgroundColor"
+    before = frame.locator("body").evaluate(paper), page.locator("body").evaluate(paper)
+    page.locator("#theme").click()
+    after = frame.locator("body").evaluate(paper), page.locator("body").evaluate(paper)
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+    page.locator("#tab-explore").press("ArrowLeft")
+    assert page.locator("#pad").is_visible()
+    page.set_viewport_size({"width": 375, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -1,0 +1,198 @@
+"""report.html: what is in it, that nothing gets out of it, and how a browser shows it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from convae.errors import ConvaeError
+from convae.evaluation import html as pages
+from convae.evaluation import report
+from convae.runs.run import Run
+from tests.cli.test_runs import made
+from tests.conftest import Command
+from tests.explain.test_explorer import CHROMIUM, QUIET
+
+EVIL = "<script>alert('out')</script>"
+METRICS: dict[str, Any] = {
+    "data": {"name": f"digits {EVIL}", "examples": 60, "sample": True},
+    "weights": {"file": "best.keras", "epoch": 2},
+    "units": {"excess": "nats per pixel", "psnr": "dB"},
+    "test": {"excess": 0.002, "psnr": 34.5, "iou": 0.9},
+    "per_class": {EVIL: {"excess": 0.1, "psnr": 30.0}, "seven": {"excess": 0.2}},
+    "baselines": {"mean_image": {"excess": 0.2, "psnr": 11.0, "iou": 0.0}},
+    "baseline_words": {"mean_image": "whatever goes in"},
+    "threshold": {"score": 0.25},
+    "verdict": "The model does it well.",
+}
+
+
+def evaluated(folder: Path) -> Run:
+    run = made(
+        folder, "one", data={"name": EVIL}, weights_sha256="ab" * 32,
+        command=f"convae train '{EVIL}.yaml'", git_commit="0123", versions={"numpy": "2.4.6"},
+    )  # fmt: skip
+    run.write_json("metrics.json", METRICS)
+    (run.path / "figures").mkdir()
+    for name in ("zebra", "code", "training", "reconstructions"):
+        Image.new("RGB", (1600, 300), "white").save(run.path / "figures" / f"{name}.png")
+    return run
+
+
+class Reader(HTMLParser):
+    """The tags and attributes of a page, and whether they are well nested."""
+
+    VOID = ("meta", "link", "img", "br", "hr", "input")
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_holds_what_it_promises(tmp_path: Path) -> None:
+    run = evaluated(tmp_path)
+    path = report.write(run)
+    html = path.read_text(encoding="utf-8")
+    page = Reader(html)
+    assert page.open == []
+    for part in ("The model does it well.", "mean image: excess 0.2", "34.50", "0.90000",
+                 "whatever goes in",
+                 "not the whole MNIST", "conv2d_transpose_3", "28×28×32", "4,640", "12,785",
+                 "3,872", "1:15 min", "weights_sha256", "threshold.score", "0.25",
+                 "pip install numpy==2.4.6", "git checkout 0123", f"{run.path}/config.yaml",
+                 "validation_split: 0.2", "data.name"):  # fmt: skip
+        assert part in page.text, part
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert [str(i["alt"]).split(":")[0] for i in images] == [
+        "Training", "Reconstructions", "Code", "Zebra",
+    ]  # fmt: skip
+    assert {i["width"] for i in images} == {"800"}
+    headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert report.write(run).read_text(encoding="utf-8") == html  # the same files, the same page
+
+
+def test_lets_nothing_out_and_nothing_in(tmp_path: Path) -> None:
+    html = report.build(evaluated(tmp_path / "<b>bold"))
+    page = Reader(html)
+    assert EVIL not in html
+    assert page.text.count(EVIL) >= 4  # data, class, command, manifest: as text
+    assert not {"script", "b", "iframe"} & {tag for tag, _ in page.tags}
+    assert not re.findall(r"https?://|@import|url\(|src=\"(?!data:)", html)
+    policy = next(a for t, a in page.tags if t == "meta" and "http-equiv" in a)
+    assert str(policy["content"]).startswith("default-src 'none'")
+
+
+def test_takes_metrics_of_other_tasks(tmp_path: Path) -> None:
+    run = made(tmp_path, "other")
+    run.write_json("metrics.json", {"test": {"auroc": 0.9711, "recall": 0.5}, "verdict": "It is."})
+    text = Reader(report.build(run)).text
+    assert "It is." in text
+    assert "auroc" in text
+    assert "0.97110" in text
+
+
+def test_a_run_without_metrics_or_with_damaged_ones(tmp_path: Path) -> None:
+    run = made(tmp_path, "one")
+    with pytest.raises(ConvaeError, match="was not evaluated yet.*convae eval"):
+        report.write(run)
+    (run.path / "metrics.json").write_text("[1")
+    with pytest.raises(ConvaeError, match="is no metrics of a run"):
+        report.write(run)
+
+
+def test_the_command(convae: Command, tmp_path: Path) -> None:
+    run = evaluated(tmp_path / "outputs")
+    done = convae("report")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(run.path.relative_to(tmp_path) / "report.html")
+    unknown = convae("report", "noe")
+    assert unknown.returncode == 2
+    assert "nearest: one" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(12785, "12,785"), (0.0605149, "0.06051"), (34.843, "34.84"), (0.00040016, "0.0004002"),
+     (2e-5, "2.000e-05"), (1164.6, "1,165"), (0.0, "0"), (None, ""), ("yes", "yes")],
+)  # fmt: skip
+def test_numbers(value: Any, text: str) -> None:
+    assert pages.number(value) == text
+
+
+def test_durations() -> None:
+    found = [pages.duration(seconds) for seconds in (8.21, 59.99, 208, 1483.5, 7500)]
+    assert found == ["8.2 s", "60.0 s", "3:28 min", "24:44 min", "2:05 h"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=str(CHROMIUM), args=QUIET.split())
+        yield opened
+        opened.close()
+
+
+CONTRASTS = """() => {
+  const light = (c) => { const [r, g, b] = c.map((v) => { v /= 255;
+    return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; });
+    return .2126 * r + .7152 * g + .0722 * b; };
+  const numbers = (text) => text.match(/[\\d.]+/g).map(Number);
+  const paper = (node) => { for (; node; node = node.parentElement) {
+    const c = numbers(getComputedStyle(node).backgroundColor);
+    if (c.length < 4 || c[3] > .99) return c.slice(0, 3); } return [255, 255, 255]; };
+  return [...document.querySelectorAll("p, h1, h2, td, th, dt, dd, small, a, summary, figcaption")]
+    .filter((node) => node.innerText.trim() && !node.closest("details:not([open])"))
+    .map((node) => { const [a, b] = [light(numbers(getComputedStyle(node).color)),
+      light(paper(node))].sort((x, y) => y - x); return [(a + .05) / (b + .05), node.innerText]; });
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser(browser: Any, tmp_path: Path, scheme: str) -> None:
+    path = report.write(evaluated(tmp_path))
+    context = browser.new_context(
+        viewport={"width": 360, "height": 740}, color_scheme=scheme, offline=True
+    )
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: wrong.append(request.url[:60]))
+    page.on("dialog", lambda dialog: wrong.append(dialog.message))
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("[...document.images].every((i) => i.complete && i.naturalWidth)")
+    contrasts = page.evaluate(CONTRASTS)
+    assert len(contrasts) > 50
+    assert min(contrasts)[0] >= 4.5, min(contrasts)  # WCAG AA
+    assert {url for url in wrong if not url.startswith("data:")} == {path.as_uri()[:60]}
+    page.emulate_media(media="print", color_scheme=scheme)
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(31, 41, 51)"
+    assert page.evaluate("document.querySelector('nav').offsetHeight") == 0
+    assert page.locator("pre").last.is_visible()  # what is folded on the screen is printed
+    context.close()

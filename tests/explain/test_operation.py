@@ -1,0 +1,238 @@
+"""The operation four ways: alike, exact, and what the installed Keras computes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from itertools import product
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from convae.errors import ConvaeError
+from convae.explain import operation as transpose
+from convae.explain.operation import Array, Setting
+from convae.explain.worked_example import EXAMPLES
+from convae.layers import arithmetic as sizes
+
+NO_DILATION = "do not yet support dilation"  # TensorFlow on a CPU without oneDNN
+Drawn = tuple[Array, Array, Setting]
+
+
+def drawn(conv: bool = False) -> st.SearchStrategy[Drawn]:
+    """An input (n, h, w, in), a kernel and a setting, legal or not."""
+    return st.integers(0, 2**32 - 1).map(lambda seed: made(np.random.default_rng(seed), conv))
+
+
+def made(random: np.random.Generator, conv: bool) -> Drawn:
+    """Kernels 1 to 5, strides 1 to 4, both paddings, dilation, channels, batches, not square."""
+    n, h, w, a, b = (int(i) for i in random.integers(1, [4, 7, 7, 4, 4]))
+    kh, kw = (int(i) for i in random.integers(1, 6, 2))
+
+    def pair(high: int) -> tuple[int, int]:
+        return int(random.integers(1, high)), int(random.integers(1, high))
+
+    dilation = pair(4) if random.random() < 0.25 else (1, 1)
+    strides = (1, 1) if max(dilation) > 1 and random.random() < 0.7 else pair(5)
+    over = random.random() < 0.05  # now and then as large as the stride, which is refused
+    rows, columns = (int(random.integers(0, s + over)) for s in strides)
+    extra = None if conv or random.random() < 0.4 else (rows, columns)
+    padding: sizes.Padding = "same" if random.random() < 0.5 else "valid"
+    kernel = random.normal(size=(kh, kw, a, b) if conv else (kh, kw, b, a))
+    return random.normal(size=(n, h, w, a)), kernel, Setting(strides, padding, extra, dilation)
+
+
+def in_keras(name: str, *arguments: Any) -> Array | str:
+    """Run in the process that has Keras: the result, or why there is none."""
+    try:
+        found: Array = getattr(transpose, name)(*arguments)
+    except Exception as error:
+        return str(error)
+    return found
+
+
+def gradient(x: Array, y: Array, kernel: Array, setting: Setting) -> Array:
+    """The gradient of <Conv2D(x), y> with respect to x, by TensorFlow."""
+    import tensorflow as tf
+
+    layer_input = tf.Variable(x, dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        out = tf.nn.conv2d(
+            layer_input,
+            tf.constant(kernel, tf.float32),
+            setting.strides,
+            str(setting.padding).upper(),
+        )
+        total = tf.reduce_sum(out * tf.constant(y, tf.float32))
+    return np.asarray(tape.gradient(total, layer_input))
+
+
+@pytest.fixture(scope="module")
+def keras() -> Iterator[ProcessPoolExecutor]:
+    """A process of its own for TensorFlow: oneDNN, which dilation needs, is chosen at its start."""
+    before = {
+        name: os.environ.get(name) for name in ("TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL")
+    }
+    os.environ |= {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(
+            in_keras, "by_keras", np.ones((1, 1, 1, 1)), np.ones((1, 1, 1, 1)), Setting()
+        ).result()
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        yield pool
+
+
+def compare(pool: ProcessPoolExecutor, one: Drawn, conv: bool) -> bool:
+    """Whether ours is legal; assert that Keras says the same, in shape and in value."""
+    run, name = (
+        (transpose.conv, "conv_by_keras") if conv else (transpose.conv_transpose, "by_keras")
+    )
+    theirs = pool.submit(in_keras, name, *one).result()
+    ours: Array | None = None
+    with suppress(ConvaeError):
+        ours = run(*one)
+    if ours is None:  # an image of no pixels is no answer either
+        assert isinstance(theirs, str) or theirs.size == 0, "Keras computes what we refuse"
+        return False
+    if isinstance(theirs, str):
+        assert NO_DILATION in theirs
+        return False
+    assert theirs.shape == ours.shape
+    strides = one[2].strides
+    if conv and strides[0] != strides[1] and ours.shape[-2] == 1:
+        return True  # oneDNN 3.x computes other numbers here on some processors with AVX-512
+    np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-5)
+    return True
+
+
+def test_transposed_convolution_is_that_of_keras(keras: ProcessPoolExecutor) -> None:
+    legal = []
+
+    @settings(
+        max_examples=700,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(drawn())
+    def agrees(one: Drawn) -> None:
+        legal.append(compare(keras, one, conv=False))
+
+    agrees()
+    assert sum(legal) >= 500
+    assert not all(legal)
+
+
+def test_convolution_is_that_of_keras(keras: ProcessPoolExecutor) -> None:
+    legal = []
+
+    @settings(
+        max_examples=120,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(drawn(conv=True))
+    def agrees(one: Drawn) -> None:
+        legal.append(compare(keras, one, conv=True))
+
+    agrees()
+    assert sum(legal) >= 60
+
+
+def test_gradient_of_a_convolution_is_the_transposed_one(keras: ProcessPoolExecutor) -> None:
+    paddings: tuple[sizes.Padding, ...] = ("valid", "same")
+    for padding, k, s in product(paddings, (1, 2, 3, 4), (1, 2, 3)):
+        random = np.random.default_rng(k + 10 * s)
+        small = random.normal(size=(2, 3, 4, 3))
+        kernel = random.normal(size=(k, k, 2, 3))  # (h, w, in, out) there, (h, w, OUT, in) here
+        setting = Setting((s, s), padding)
+        back = transpose.conv_transpose(small, kernel, setting)
+        theirs = keras.submit(gradient, np.zeros(back.shape), small, kernel, setting).result()
+        assert theirs.shape == back.shape
+        np.testing.assert_allclose(theirs, back, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(drawn(), st.sampled_from([None, 0, 1, 2]))
+def test_three_ways_agree_exactly_on_whole_numbers(one: Drawn, number: int | None) -> None:
+    x, kernel, setting = (one[0] * 9).astype(int), (one[1] * 9).astype(int), one[2]
+    if number is not None:
+        setting = Setting(setting.strides, number, setting.output_padding, setting.dilation_rate)
+    try:
+        first, *others = (
+            transpose.conv_transpose(x, kernel, setting, way)
+            for way in transpose.TRANSPOSE_WAYS.values()
+        )
+    except ConvaeError:
+        assume(False)
+    assert first.dtype == np.int64
+    for other in others:
+        np.testing.assert_array_equal(first, other)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(drawn(conv=True))
+def test_convolution_ways_agree_and_the_transpose_is_the_adjoint(one: Drawn) -> None:
+    x, kernel, setting = (one[0] * 9).astype(int), (one[1] * 9).astype(int), one[2]
+    try:
+        first, *others = (
+            transpose.conv(x, kernel, setting, way) for way in transpose.CONV_WAYS.values()
+        )
+    except ConvaeError:
+        assume(False)
+    for other in others:
+        np.testing.assert_array_equal(first, other)
+    try:
+        back = transpose.conv_transpose(first, kernel, setting)
+    except ConvaeError:
+        assume(False)
+    assume(back.shape == x.shape)
+    y = np.arange(first.size).reshape(first.shape)
+    assert (first * y).sum() == (x * transpose.conv_transpose(y, kernel, setting)).sum()
+
+
+def test_shapes_in_are_shapes_out() -> None:
+    kernel = np.ones((2, 2), int)
+    assert transpose.conv_transpose(np.ones((3, 3), int), kernel).shape == (4, 4)
+    assert transpose.conv_transpose(np.ones((3, 3, 1), int), kernel).shape == (4, 4, 1)
+    assert transpose.conv_transpose(np.ones((5, 3, 3, 1), int), kernel).shape == (5, 4, 4, 1)
+    assert transpose.conv_transpose(np.ones((3, 3, 2)), np.ones((2, 2, 7, 2))).shape == (4, 4, 7)
+    with pytest.raises(ConvaeError, match="takes 3 channels"):
+        transpose.conv_transpose(np.ones((3, 3, 2)), np.ones((2, 2, 7, 3)))
+    with pytest.raises(ConvaeError, match="its axes must be"):
+        transpose.conv(np.ones(3), kernel)
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        (Setting((2, 2), "valid", (2, 0)), "smaller than strides 2"),
+        (Setting((2, 1), "valid", None, (1, 2)), "cannot both be above 1"),  # across the axes
+        (Setting((1, 1), "same", (0, 0)), "an even kernel"),
+        (Setting((1, 1), 2), "leaves nothing of a canvas of 4"),
+        (Setting((1, 1), -1), "padding must be"),
+        (Setting((0, 1)), "strides must be 1 or more"),
+    ],
+)
+def test_refusals_name_the_reason(setting: Setting, text: str) -> None:
+    with pytest.raises(ConvaeError, match=text):
+        transpose.conv_transpose(np.ones((3, 3)), np.ones((2, 2)), setting)
+
+
+def test_examples_of_the_reading_have_its_sizes() -> None:
+    cases = {name: case for name, (_, case) in EXAMPLES.items()}
+    assert cases["basic"].result().tolist() == [[0, 0, 1], [0, 4, 6], [4, 12, 9]]
+    assert cases["1"].padded().shape == (8, 8)
+    assert cases["1"].result().shape == (4, 4)
+    assert [cases[n].zero_grid().shape for n in "234"] == [(7, 7)] * 3
+    assert [cases[n].result().shape for n in "234"] == [(6, 6), (6, 6), (4, 4)]

@@ -1,0 +1,238 @@
+"""`.keras` files and run folders for fuzz.py, made without TensorFlow, and then made worse."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from typing import Any
+
+import h5py
+import numpy as np
+
+from tests.fuzz.inputs import CONFIGS, Rng, changed, damaged, npy, odd_value, pick, zipped
+
+SIDE = 8  # pixels
+
+
+def _object(module: str, name: str, config: dict[str, Any], /, **more: Any) -> dict[str, Any]:
+    return {"module": module, "class_name": name, "config": config, "registered_name": None} | more
+
+
+POLICY = _object("keras", "DTypePolicy", {"name": "float32"})
+
+
+def _tensor(shape: list[int | None], origin: str) -> dict[str, Any]:
+    config = {"shape": shape, "dtype": "float32", "keras_history": [origin, 0, 0]}
+    return {"class_name": "__keras_tensor__", "config": config}
+
+
+def _input(name: str, shape: list[int | None]) -> dict[str, Any]:
+    config = {"batch_shape": shape, "dtype": "float32", "sparse": False, "name": name}
+    return _object("keras.layers", "InputLayer", config, name=name, inbound_nodes=[])
+
+
+def _part(name: str, kind: str, channels: int, filters: int, origin: str) -> dict[str, Any]:
+    """A sub-model of one convolution of kernel 3, padding same."""
+    shape: list[int | None] = [None, SIDE, SIDE, channels]
+    layer = _object(
+        "keras.layers",
+        kind,
+        {
+            "name": f"{name}_conv",
+            "trainable": True,
+            "dtype": POLICY,
+            "filters": filters,
+            "kernel_size": [3, 3],
+            "strides": [1, 1],
+            "padding": "same",
+            "data_format": "channels_last",
+            "dilation_rate": [1, 1],
+            "activation": "sigmoid",
+            "use_bias": True,
+            "kernel_initializer": _object("keras.initializers", "HeNormal", {"seed": 1}),
+            "bias_initializer": _object("keras.initializers", "Zeros", {}),
+            "kernel_regularizer": None,
+        },
+        name=f"{name}_conv",
+        build_config={"input_shape": shape},
+        inbound_nodes=[{"args": [_tensor(shape, f"{name}_in")], "kwargs": {}}],
+    )
+    config = {
+        "name": name,
+        "trainable": True,
+        "layers": [_input(f"{name}_in", shape), layer],
+        "input_layers": [f"{name}_in", 0, 0],
+        "output_layers": [f"{name}_conv", 0, 0],
+    }
+    node = {"args": [_tensor(shape, origin)], "kwargs": {"mask": None}}
+    return _object(
+        "keras.src.models.functional", "Functional", config, name=name, inbound_nodes=[node]
+    )
+
+
+def architecture() -> dict[str, Any]:
+    """The config.json of an autoencoder of two layers, as Keras 3 writes it."""
+    shape: list[int | None] = [None, SIDE, SIDE, 1]
+    config = {
+        "name": "autoencoder",
+        "trainable": True,
+        "layers": [
+            _input("image", shape),
+            _part("encoder", "Conv2D", 1, 4, "image"),
+            _part("decoder", "Conv2DTranspose", 4, 1, "encoder"),
+        ],
+        "input_layers": ["image", 0, 0],
+        "output_layers": ["decoder", 0, 0],
+    }
+    return _object("keras.src.models.functional", "Functional", config)
+
+
+def weights(trap: str = "") -> bytes:
+    """The model.weights.h5 of that autoencoder, or one with a trap in place of a bias."""
+    data = io.BytesIO()
+    with h5py.File(data, "w") as file:
+        for part, kind, kernel in (
+            ("functional", "conv2d", (3, 3, 1, 4)),
+            ("functional_1", "conv2d_transpose", (3, 3, 1, 4)),
+        ):
+            group = file.create_group(f"layers/{part}/layers/{kind}/vars")
+            group["0"] = np.full(kernel, 0.1, np.float32)
+            bias = 4 if part == "functional" else 1
+            if trap == "" or part == "functional":
+                group["1"] = np.zeros(bias, np.float32)
+            else:
+                _TRAPS[trap](group)
+    return data.getvalue()
+
+
+def _external(group: Any) -> None:
+    group.create_dataset("1", (1,), "f4", external=[("/etc/passwd", 0, 4)])
+
+
+def _virtual(group: Any) -> None:
+    layout = h5py.VirtualLayout((1,), "f4")
+    layout[:] = h5py.VirtualSource("/tmp/other.h5", "x", (1,))
+    group.create_virtual_dataset("1", layout)
+
+
+def _bomb(group: Any) -> None:
+    group.create_dataset("1", (2**33,), "f4", chunks=(2**20,), compression="gzip")
+
+
+def _soft(group: Any) -> None:
+    group["1"] = h5py.SoftLink("/layers")
+
+
+def _outside(group: Any) -> None:
+    group["1"] = h5py.ExternalLink("/tmp/other.h5", "/x")
+
+
+def _circle(group: Any) -> None:
+    group["1"] = group.file["layers"]
+
+
+def _text(group: Any) -> None:
+    group["1"] = "text"
+
+
+_TRAPS = {
+    "external": _external,
+    "virtual": _virtual,
+    "bomb": _bomb,
+    "soft": _soft,
+    "outside": _outside,
+    "circle": _circle,
+    "text": _text,
+}
+TRAPS = tuple(_TRAPS)
+
+# Objects that Keras would build or call, some of which have run code in spite of safe_mode.
+_TOUCH = {"module": "os", "class_name": "function", "config": "system", "registered_name": "system"}
+EVIL: tuple[dict[str, Any], ...] = (
+    _object("keras.layers", "Lambda", {"name": "encoder", "function": _TOUCH}),
+    _object("keras.layers", "Lambda", {"function": {"class_name": "__lambda__", "config": {}}}),
+    _object("keras.layers", "TFSMLayer", {"filepath": "/tmp/evil", "name": "encoder"}),
+    _object("keras.layers", "StringLookup", {"vocabulary": "/etc/passwd"}),
+    _object("keras.layers", "Dense", {"units": 10**9, "name": "encoder"}),
+    _object("keras.config", "function", {"name": "enable_unsafe_deserialization"}),
+    _object("keras.utils", "get_file", {"origin": "http://127.0.0.1/evil"}),
+    _object("subprocess", "Popen", {"args": "id"}),
+    _object("keras.layers", "Conv2D", {"filters": 10**9, "kernel_size": [999, 999]}),
+    _object("keras.layers", "UpSampling2D", {"size": [10**9, 10**9], "name": "decoder_conv"}),
+    _object("keras.layers", "Reshape", {"target_shape": [-1, 10**18], "name": "decoder_conv"}),
+    _object("keras.layers", "InputLayer", {"batch_shape": [1, 10**9, 10**9, 1], "name": "x"}),
+    {"class_name": "__numpy__", "config": {"value": [1] * 9, "dtype": "float64"}},
+    {"class_name": "__typespec__", "spec_name": "x", "module": "os", "config": []},
+    _TOUCH,
+)
+
+
+def keras_file(tree: Any = None, h5: bytes | None = None) -> bytes:
+    """A `.keras` file, whole and plain if nothing is given."""
+    config = json.dumps(architecture() if tree is None else tree)
+    meta = b'{"keras_version": "3.15.1", "date_saved": "2026-01-01@00:00:00"}'
+    held = weights() if h5 is None else h5
+    return zipped({"metadata.json": meta, "config.json": config.encode(), "model.weights.h5": held})
+
+
+def keras_files(rng: Rng) -> bytes:
+    """A `.keras` with a damaged archive, config or weights, or with something evil in it."""
+    way = rng.random()
+    if way < 0.25:
+        return damaged(rng, keras_file())
+    if way < 0.55:
+        tree = architecture()
+        for _ in range(int(rng.integers(1, 4))):
+            tree = changed(rng, tree, odd_value)
+        return keras_file(tree)
+    if way < 0.7:
+        return keras_file(changed(rng, architecture(), lambda r: pick(r, EVIL)))
+    if way < 0.9:
+        return keras_file(h5=damaged(rng, weights()))
+    if way < 0.95:
+        return keras_file(h5=weights(pick(rng, TRAPS)))
+    parts = {"config.json": b"[" * 100_000, "model.weights.h5": bytes(10**7)}
+    parts[pick(rng, ("config.json", "assets/../../x", "/etc/x", "metadata.json"))] = b"{}"
+    return zipped(parts, pick(rng, (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)))
+
+
+def with_hash(data: bytes) -> bytes:
+    """A zip file as a checkpoint, with its hash as its comment."""
+    body = data[:-2] + (64).to_bytes(2, "little")
+    return body + hashlib.sha256(body).hexdigest().encode()
+
+
+RUN_FILES = ("config.yaml", "manifest.json", "history.csv", "checkpoint/latest.npz")
+_HISTORY = (
+    b"epoch,loss,val_loss,val_excess,learning_rate,seconds,images_per_second\n"
+    b"1,0.1,0.2,0.3,0.001,2.5,10000.0\n2,0.1,0.2,0.3,0.001,2.5,10000.0\n"
+)
+_MANIFEST = {"data": {"name": "MNIST", "sample": False}, "data_sha256": "0" * 64, "seed": 0}
+
+
+def run_files(rng: Rng) -> bytes:
+    """The number of a run folder's file, and that file, damaged."""
+    which = int(rng.integers(4))
+    if which == 0:
+        data = damaged(rng, pick(rng, CONFIGS))
+    elif which == 1:
+        tree = changed(rng, _MANIFEST, odd_value)
+        data = json.dumps(tree).encode() if rng.random() < 0.9 else b"[" * 100_000
+        data = damaged(rng, data) if rng.random() < 0.5 else data
+    elif which == 2:
+        wide = b'1,"' + bytes([120]) * 200_000 + b'",1,1,1,1,1\n'
+        data = damaged(rng, _HISTORY + pick(rng, (b"", b"inf,1,1,1,1,1,1\n", wide)))
+    else:
+        state = np.frombuffer(json.dumps({"epoch": 1}).encode(), np.uint8)
+        arrays: tuple[np.ndarray[Any, Any], ...] = (
+            state,
+            np.ones((3, 3, 1, 4), np.float32),
+            np.zeros(4, np.int64),
+        )
+        parts = {f"arr_{i}.npy": npy(rng, a, 0.7) for i, a in enumerate(arrays)}
+        data = zipped(parts, pick(rng, (zipfile.ZIP_STORED,) * 4 + (zipfile.ZIP_DEFLATED,)))
+        data = with_hash(damaged(rng, data) if rng.random() < 0.5 else data)
+        data = damaged(rng, data) if rng.random() < 0.1 else data
+    return bytes([which]) + data

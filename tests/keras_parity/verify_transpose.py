@@ -1,0 +1,116 @@
+"""Compare the laboratory's arithmetic with the installed Keras, setting by setting.
+
+    python -m tests.keras_parity.verify_transpose            every setting up to size 9: two minutes
+    python -m tests.keras_parity.verify_transpose --size 4   up to size 4
+
+Inputs of 1 to 9 rows, kernels 1 to 9, strides 1 to 5, dilation 1 to 3, both paddings and every
+output_padding: what is legal must agree with the running layer exactly in shape and to 1e-5 in
+value, in all three ways of computing it; what we refuse, Keras must refuse too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # without it the CPU refuses all dilation
+
+import numpy as np
+
+from convae.errors import ConvaeError
+from convae.explain import operation as transpose
+from convae.explain.operation import Array, Setting
+from convae.layers.arithmetic import Padding
+
+PADDINGS: tuple[Padding, ...] = ("valid", "same")
+NO_DILATION = "do not yet support dilation rates larger than 1"  # TensorFlow without oneDNN
+
+
+class Operation(NamedTuple):
+    """One of the two operations: our function, our ways to compute it, and Keras' layer."""
+
+    name: str
+    run: Callable[..., Array]
+    ways: Sequence[transpose.Operation]
+    keras: transpose.Operation
+
+
+TRANSPOSED = Operation(
+    "Conv2DTranspose",
+    transpose.conv_transpose,
+    list(transpose.TRANSPOSE_WAYS.values()),
+    transpose.by_keras,
+)
+PLAIN = Operation(
+    "Conv2D", transpose.conv, list(transpose.CONV_WAYS.values()), transpose.conv_by_keras
+)
+
+
+def settings() -> Iterator[tuple[int, Setting]]:
+    """Every kernel size and setting, legal or not."""
+    for kernel, step, dilation in itertools.product(range(1, 10), range(1, 6), range(1, 4)):
+        refused = step > 1 and dilation > 1  # once is enough
+        for padding in PADDINGS:
+            for extra in (None, *(() if refused else range(step + 1))):
+                both = None if extra is None else (extra, extra)
+                yield kernel, Setting((step, step), padding, both, (dilation, dilation))
+
+
+def main() -> int:
+    """Print the counts; exit 1 at the first disagreement."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--size", type=int, default=9, help="largest input (default 9)")
+    largest = parser.parse_args().size
+    start, counts = time.time(), Counter[str]()
+    random = np.random.default_rng(0)
+    for size in range(1, largest + 1):
+        for number, (k, setting) in enumerate(settings()):
+            shape = (size, 1 + (size + number) % largest)  # not square
+            x = random.integers(-4, 5, (2, *shape, 2))
+            kernel = random.integers(-4, 5, (k, k, 3, 2))
+            counts[outcome(x, kernel, setting, TRANSPOSED)] += 1
+            if setting.output_padding is None:
+                counts[outcome(x, kernel.swapaxes(2, 3), setting, PLAIN)] += 1
+        print(f"up to size {size}: {counts.total():,} settings", file=sys.stderr, flush=True)
+    print(f"{counts[TRANSPOSED.name]:,} legal settings of Conv2DTranspose and ", end="")
+    print(f"{counts[PLAIN.name]:,} of Conv2D agree with Keras, ", end="")
+    print(f"{counts['refused']:,} illegal ones are refused by both", end="")
+    if counts["cannot"]:
+        print(f", {counts['cannot']:,} dilated ones cannot run on this processor", end="")
+    print(f": {time.time() - start:.0f} s")
+    return 0
+
+
+def outcome(x: Array, kernel: Array, setting: Setting, operation: Operation) -> str:
+    """The operation's name if all agree, refused (by both) or cannot; SystemExit otherwise."""
+    what = f"{operation.name}: input {x.shape}, kernel {kernel.shape}, {setting}"
+    ours, refusal = [], ""
+    try:
+        ours = [operation.run(x, kernel, setting, way) for way in operation.ways]
+    except ConvaeError as error:
+        refusal = str(error)
+    try:
+        keras = operation.keras(x, kernel, setting)
+    except Exception as error:  # Keras and TensorFlow raise many kinds
+        if ours and NO_DILATION in str(error):
+            return "cannot"
+        if ours:
+            sys.exit(f"Keras refuses what we compute: {what}: {error}")
+        return "refused"
+    if not ours and keras.size:  # an image of no pixels is no answer
+        sys.exit(f"Keras computes what we refuse: {what}: {refusal}")
+    for result in ours:
+        if result.shape != keras.shape or not np.allclose(result, keras, rtol=0, atol=1e-5):
+            sys.exit(f"disagreement: {what}: {result.shape} and {keras.shape}")
+    return operation.name if ours else "refused"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""Sizes, crops, overlap and receptive fields, against their definitions by brute force."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convae.explain import operation as transpose
+from convae.explain.operation import Setting
+from convae.layers import arithmetic as sizes
+from convae.layers import search
+
+PADDINGS: tuple[sizes.Padding | int, ...] = ("valid", "same", 0, 1)
+LEGAL: list[Any] = [
+    (i, k, s, p, op, d)
+    for i, k, s, d in product((1, 2, 3, 5), range(1, 6), range(1, 5), (1, 2, 3))
+    for p in PADDINGS
+    for op in (None, *range(s))
+    if not sizes.problem(i, k, s, p, op, d)
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "crop"),
+    [
+        ((3, 2, "same", None), 14, (0, 1)),  # the odd pixel goes off the end
+        ((3, 2, "same", 0), 13, (1, 1)),
+        ((3, 2, "same", 1), 14, (0, 1)),
+        ((4, 2, "same", None), 14, (1, 1)),
+        ((3, 2, "valid", None), 15, (0, 0)),
+        ((3, 2, "valid", 1), 16, (0, -1)),  # a row of zeros put on
+        ((2, 3, "valid", None), 21, (0, -1)),
+        ((3, 1, "same", None), 7, (1, 1)),
+        ((3, 2, 1, 0), 13, (1, 1)),  # PyTorch
+        ((3, 2, 1, 1), 14, (1, 0)),  # the same size as Keras' same, another left edge
+    ],
+)
+def test_sizes_and_crops_from_seven(
+    options: tuple[int, int, sizes.Padding | int, int | None], size: int, crop: tuple[int, int]
+) -> None:
+    assert sizes.conv_transpose_size(7, *options) == size
+    assert sizes.crop(7, *options) == crop
+
+
+def test_the_reading_s_examples() -> None:
+    assert sizes.conv_size(6, 2, 2, 1) == 4
+    assert sizes.conv_transpose_size(3, 2, 2, 0) == 6
+    assert sizes.conv_transpose_size(5, 2, 1, 0) == 6
+    assert sizes.conv_transpose_size(3, 2, 2, 1) == 4
+
+
+def test_crops_add_up_for_every_legal_setting() -> None:
+    assert len(LEGAL) > 1000
+    for i, k, s, p, op, d in LEGAL:
+        canvas = (i - 1) * s + sizes.extent(k, d)
+        size = sizes.conv_transpose_size(i, k, s, p, op, d)
+        assert sum(sizes.crop(i, k, s, p, op, d)) == canvas - size
+
+
+def test_a_same_convolution_is_undone_in_size() -> None:
+    for size, k, s in product(range(1, 12), range(1, 6), range(1, 5)):
+        shrunk = sizes.conv_size(size, k, s, "same")
+        assert sizes.conv_transpose_size(shrunk, k, s, "same") >= size
+
+
+@pytest.mark.parametrize(
+    ("k", "s", "copies"),
+    [
+        (3, 1, (9, 9)),
+        (3, 2, (1, 4)),
+        (4, 2, (4, 4)),
+        (2, 2, (1, 1)),
+        (5, 2, (4, 9)),
+        (5, 3, (1, 4)),
+        (6, 3, (4, 4)),
+        (2, 3, (0, 1)),
+    ],
+)
+def test_overlap_inside(k: int, s: int, copies: tuple[int, int]) -> None:
+    low, high = sizes.overlap(k, s)
+    assert (low**2, high**2) == copies
+
+
+def test_overlap_is_even_exactly_when_the_stride_divides_the_kernel() -> None:
+    for k, s in product(range(1, 20), range(1, 9)):
+        low, high = sizes.overlap(k, s)
+        assert (low == high) == (k % s == 0)
+
+
+def test_overlap_counts_are_a_transposed_convolution_of_ones() -> None:
+    for i, k, s, p, op, d in LEGAL:
+        both = None if op is None else (op, 0)
+        setting = Setting((s, 1), p, both, (d, 1))
+        counts = transpose.conv_transpose(np.ones((i, 3), int), np.ones((k, 1), int), setting)
+        assert counts[:, 0].tolist() == sizes.overlap_counts(i, k, s, p, op, d)
+
+
+def layer(kind: str, k: int, s: int, p: str, d: int = 1) -> tuple[str, dict[str, Any]]:
+    options: dict[str, Any] = {"kernel_size": k, "strides": s, "padding": p, "dilation_rate": d}
+    return kind, options | ({"output_padding": None} if kind == "conv_transpose" else {})
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        [layer("conv", 3, 1, "valid"), layer("conv", 3, 1, "valid")],
+        [
+            layer("conv", 3, 2, "same"),
+            layer("conv", 3, 2, "same"),
+            layer("conv_transpose", 3, 2, "same"),
+        ],
+        [
+            layer("conv", 4, 2, "same"),
+            layer("conv_transpose", 5, 3, "same"),
+            layer("conv", 3, 1, "same"),
+        ],
+        [layer("conv", 3, 1, "same", 3), layer("conv_transpose", 2, 2, "valid")],
+    ],
+)
+def test_receptive_field_is_what_a_change_reaches(
+    stack: list[tuple[str, dict[str, Any]]],
+) -> None:
+    size, layers, matrix = 48, [], np.eye(48)
+    for kind, options in stack:
+        layers.append((kind, size, options))
+        kernel = np.ones((options["kernel_size"], 1, 1, 1))
+        setting = Setting(
+            (options["strides"], 1), options["padding"], None, (options["dilation_rate"], 1)
+        )
+        plain = Setting((options["strides"], 1), "valid", None, (options["dilation_rate"], 1))
+        columns = matrix.T[:, :, None, None]  # one image for each input pixel
+        if kind == "conv":
+            pad = sizes.conv_padding(size, **options)
+            out = transpose.conv_by_taps(
+                np.pad(columns, [(0, 0), pad, (0, 0), (0, 0)]), kernel, plain
+            )
+            size = sizes.conv_size(size, **options)
+        else:
+            out = transpose.by_copies(columns, kernel, setting)
+            size = sizes.conv_transpose_size(size, **options)
+        matrix = out[:, :, 0, 0].T
+    spans = [np.ptp(np.flatnonzero(row)) + 1 for row in matrix if row.any()]
+    assert sizes.receptive_field(layers) == max(spans)
+
+
+def test_ways_are_all_and_only_those_that_lead_there() -> None:
+    for start, end in ((13, 25), (7, 28), (1, 4), (5, 5), (4, 13)):
+        found = search.find_settings(start, end, 6, 4, 2)
+        asked = {
+            (w.kernel_size, w.strides, w.padding, w.output_padding, w.dilation_rate) for w in found
+        }
+        expected = {
+            (k, s, p, op, d)
+            for k, s, d in product(range(1, 7), range(1, 5), (1, 2))
+            for p in PADDINGS[:2]
+            for op in (None, *range(s))
+            if not (d > 1 and k == 1)  # one tap has no dilation
+            and not sizes.problem(start, k, s, p, op, d)
+            and sizes.conv_transpose_size(start, k, s, p, op, d) == end
+        }
+        assert asked == expected
+        assert [w.cost for w in found] == sorted(w.cost for w in found)
+
+
+def test_ways_begin_with_the_simplest() -> None:
+    first = search.find_settings(14, 28)[0]
+    assert (first.kernel_size, first.strides, first.padding, first.output_padding) == (
+        2,
+        2,
+        "same",
+        None,
+    )
+    assert first.even
+    down = search.find_settings(28, 14)
+    assert {w.type for w in down} == {"conv"}
+    assert search.find_settings(3, 1000) == []
+
+
+def test_pytorch_has_no_crop_that_takes_more_off_the_end() -> None:
+    assert sizes.pytorch((1, 1), 2) == (1, 0)
+    assert sizes.pytorch((1, 0), 2) == (1, 1)
+    assert sizes.pytorch((0, 1), 2) is None
+    assert sizes.pytorch((0, -1), 2) == (0, 1)

@@ -1,0 +1,151 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convae.config.loader import load_config
+from convae.config.schema import Config
+from convae.layers.summary import layer_rows, table
+from tests.conftest import ROOT
+
+MNIST = ROOT / "configs/mnist.yaml"
+READING = """\
+conv2d_1 (Conv2D)                     (None, 26, 26, 32)      320
+conv2d_2 (Conv2D)                     (None, 24, 24, 16)    4,624
+conv2d_3 (Conv2D)                     (None, 22, 22, 8)     1,160
+conv2d_transpose_1 (Conv2DTranspose)  (None, 24, 24, 8)       584
+conv2d_transpose_2 (Conv2DTranspose)  (None, 26, 26, 16)    1,168
+conv2d_transpose_3 (Conv2DTranspose)  (None, 28, 28, 32)    4,640
+conv2d_4 (Conv2D)                     (None, 28, 28, 1)       289
+Total params: 12,785"""
+
+# Stacks that are unlike the reading's, as overrides of it.
+STACKS = {
+    "strided": [
+        "model.encoder=[{type: conv, filters: 4, kernel_size: 3, strides: 2, padding: same},"
+        "{type: conv, filters: 6, kernel_size: 3, strides: 2, padding: same, activation: elu}]",
+        "model.decoder=[{type: conv_transpose, filters: 4, kernel_size: 3, strides: 2,"
+        "padding: same, output_padding: 1},"
+        "{type: conv_transpose, filters: 1, kernel_size: 4, strides: 2, padding: same,"
+        "activation: sigmoid}]",
+    ],
+    "dilated": [
+        "model.encoder=[{type: conv, filters: 3, kernel_size: [3, 5], dilation_rate: [2, 1]}]",
+        "model.decoder=[{type: conv_transpose, filters: 1, kernel_size: [3, 5],"
+        "dilation_rate: [2, 1], activation: sigmoid, use_bias: false}]",
+    ],
+    "RGB and not square": [
+        "model.input_shape=[20, 14, 3]",
+        "model.encoder=[{type: conv, filters: 5, kernel_size: 2, strides: [2, 1]}]",
+        "model.decoder=[{type: conv_transpose, filters: 3, kernel_size: 2, strides: [2, 1],"
+        "activation: sigmoid}]",
+    ],
+    "zero_center": ["model.zero_center=true"],
+    "resized to the nearest": [
+        "model.encoder=[{type: conv, filters: 4, kernel_size: 3, strides: [2, 4], padding: same}]",
+        "model.decoder=[{type: resize_conv, filters: 1, kernel_size: 3, strides: [2, 4],"
+        "activation: sigmoid}]",
+    ],
+    "resized between": [
+        "model.encoder=[{type: conv, filters: 4, kernel_size: 3, strides: 2, padding: same}]",
+        "model.decoder=[{type: resize_conv, filters: 1, kernel_size: [3, 5], strides: 2,"
+        "interpolation: bilinear, activation: sigmoid}]",
+    ],
+    "dealt out": [
+        "model.encoder=[{type: conv, filters: 4, kernel_size: 3, strides: [2, 4], padding: same}]",
+        "model.decoder=[{type: depth_to_space, filters: 3, kernel_size: 3, strides: [2, 4],"
+        "activation: relu}, {type: conv, filters: 1, kernel_size: 3, padding: same,"
+        "activation: sigmoid}]",
+    ],
+    "skips": [
+        "model.encoder=[{type: conv, filters: 3, kernel_size: 3, padding: same, name: full},"
+        "{type: conv, filters: 4, kernel_size: 3, strides: 2, padding: same, name: half},"
+        "{type: conv, filters: 5, kernel_size: 3, strides: 2, padding: same}]",
+        "model.decoder=[{type: depth_to_space, filters: 4, kernel_size: 3, strides: 2},"
+        "{type: resize_conv, filters: 3, kernel_size: 3, strides: 2, skip: half},"
+        "{type: conv, filters: 3, kernel_size: 3, padding: same, skip: full},"
+        "{type: conv_transpose, filters: 1, kernel_size: 3, padding: same, skip: full,"
+        "activation: sigmoid}]",
+    ],
+    "mean squared error": [
+        "model.decoder.3.activation=linear",
+        "training.loss=mean_squared_error",
+    ],
+}
+
+
+def stacks() -> list[Config]:
+    return [load_config(MNIST, overrides) for overrides in STACKS.values()]
+
+
+def test_the_table_and_the_model_are_the_readings() -> None:
+    from convae.models.builder import build_model, stack
+
+    config = load_config(MNIST)
+    rows = layer_rows(config.model.input_shape, config.model.layers)
+    assert table(config.model.input_shape, rows).endswith(READING)
+    model = build_model(config)
+    assert model.count_params() == 12_785
+    assert [layer.name for layer in stack(model)] == [row.name for row in rows]
+    assert [tuple(layer.output.shape[1:]) for layer in stack(model)] == [
+        row.output_shape for row in rows
+    ]
+
+
+@pytest.mark.parametrize("config", stacks(), ids=STACKS)
+def test_keras_has_the_shapes_and_parameters_of_the_ledger(config: Config) -> None:
+    from convae.models.builder import build_model, stack
+
+    model = build_model(config)
+    rows = layer_rows(config.model.input_shape, config.model.layers)
+    for layer, row, asked in zip(stack(model), rows, config.model.layers, strict=True):
+        height, width, channels = row.output_shape
+        if asked.type == "depth_to_space":  # its Conv2D, before the channels are dealt out
+            down, across = asked.strides
+            height, width, channels = height // down, width // across, channels * down * across
+        assert tuple(layer.output.shape[1:]) == (height, width, channels)
+    assert [layer.count_params() for layer in stack(model)] == [row.parameters for row in rows]
+    images = np.zeros((2, *config.model.input_shape), np.float32)
+    assert model.predict_on_batch(images).shape[1:] == rows[-1].output_shape
+
+
+def test_the_seed_alone_decides_the_weights() -> None:
+    from convae.models.builder import build_model, weights_sha256
+    from convae.runtime.backend import keras
+
+    first = build_model(load_config(MNIST))
+    keras.utils.set_random_seed(99)  # hidden state must not matter
+    assert weights_sha256(build_model(load_config(MNIST))) == weights_sha256(first)
+    assert weights_sha256(build_model(load_config(MNIST, ["seed=1"]))) != weights_sha256(first)
+
+
+@pytest.mark.slow
+def test_a_saved_model_needs_keras_alone(tmp_path: Path) -> None:
+    from convae.models.builder import build_model, save_plain
+
+    model = build_model(load_config(MNIST))
+    model.compile(optimizer="adam")
+    save_plain(model, str(tmp_path / "m.keras"))
+    images = np.random.default_rng(0).random((3, 28, 28, 1), np.float32)
+    np.save(tmp_path / "x.npy", images)
+    script = (
+        "import sys; sys.modules['convae'] = None\n"
+        "import keras, numpy as np\n"
+        "m = keras.models.load_model('m.keras', safe_mode=True)\n"
+        "x = np.load('x.npy')\n"
+        "code = m.get_layer('encoder')(x)\n"
+        "assert code.shape == (3, 22, 22, 8), code.shape\n"
+        "np.save('y.npy', m(x)); np.save('z.npy', m.get_layer('decoder')(code))\n"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "1",
+    }
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=env, check=True, timeout=100)
+    expected = np.asarray(model(images))
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
+    np.testing.assert_array_equal(np.load(tmp_path / "z.npy"), expected)
+    assert (tmp_path / "m.keras").stat().st_size < 120_000  # the weights alone, no optimizer

@@ -1,0 +1,52 @@
+"""Shipped weights do what their cards say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from convae.errors import ConvaeError
+from convae.runs import pretrained
+from convae.runs.run import Run
+from tests.conftest import SAMPLE
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "mnist" else pytest.param(n, marks=pytest.mark.slow) for n in pretrained.names()],
+)
+def test_a_card_holds_on_the_sample(name: str, tmp_path: Path) -> None:
+    from convae.evaluation.evaluate import evaluate
+
+    run = Run.find(f"pretrained:{name}", str(tmp_path))
+    result = evaluate(run, [f"data.path={SAMPLE}"])
+    card = pretrained.card(name)
+    assert result["test"] == pytest.approx(card["sample"], rel=1e-3)
+    assert result["weights"]["epoch"] is None
+    assert (run.path / "figures" / "scores.png").exists()
+
+
+def test_shipped_weights_are_small_and_open_without_convae() -> None:
+    paths = [pretrained.FOLDER / f"{name}.keras" for name in pretrained.names()]
+    assert max(path.stat().st_size for path in paths) < 1_000_000
+    code = """
+import sys
+sys.modules["convae"] = None
+import keras
+for path in sys.argv[1:]:
+    print(keras.models.load_model(path).count_params())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *paths],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    cards = [pretrained.card(name) for name in pretrained.names()]
+    assert list(map(int, done.stdout.split())) == [c["manifest"]["parameters"] for c in cards]
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    if not pretrained.names():
+        pytest.skip("nothing is shipped yet")
+    with pytest.raises(ConvaeError, match=r"no shipped weights are called 'mnits'.*mnist"):
+        Run.find("pretrained:mnits")

@@ -1,0 +1,181 @@
+import json
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convae.config.loader import load_config
+from convae.config.schema import Config
+from convae.errors import ConvaeError
+from convae.files import write_atomic
+from convae.runs.run import Run
+from tests.conftest import ROOT
+
+
+def config(folder: Path, name: str = "mnist") -> Config:
+    return load_config(ROOT / "configs/mnist.yaml", [f"output.folder={folder}", f"name={name}"])
+
+
+def test_a_new_run_holds_its_config_and_is_the_latest(tmp_path: Path) -> None:
+    settings = config(tmp_path / "o")
+    run = Run.create(settings)
+    assert run.config == settings
+    assert (tmp_path / "o/mnist/latest").resolve() == run.path.resolve()
+    newer = Run.create(settings)
+    assert (tmp_path / "o/mnist/latest").resolve() == newer.path.resolve()
+
+
+def test_runs_are_found_by_folder_id_name_or_not_at_all(tmp_path: Path) -> None:
+    outputs = str(tmp_path / "o")
+    with pytest.raises(ConvaeError, match="no run in .* yet; convae train"):
+        Run.find(None, outputs)
+    first, second = (Run.create(config(tmp_path / "o", name)) for name in ("mnist", "denoise"))
+    assert Run.find(None, outputs).path == second.path
+    assert Run.find(str(first.path), outputs).path == first.path
+    assert Run.find(first.path.name, outputs).path == first.path
+    assert Run.find(first.path.name[-4:], outputs).path == first.path
+    assert Run.find("denoise", outputs).path == second.path
+    assert Run.find("latest", outputs).path == Run.find(None, outputs).path
+    with pytest.raises(ConvaeError, match="no run called"):
+        Run.find("x" * 5000, outputs)
+    assert Run.find(str(tmp_path / "o/mnist/latest"), outputs).path == first.path.resolve()
+    with pytest.raises(ConvaeError, match="no run called 'dneoise' in .*; nearest: denoise"):
+        Run.find("dneoise", outputs)
+
+
+def test_an_outputs_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "o").write_text("a file where a folder should be")
+    with pytest.raises(ConvaeError, match="cannot be made"):
+        Run.create(config(tmp_path / "o"))
+
+
+def test_a_folder_called_latest_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "o/mnist/latest").mkdir(parents=True)
+    run = Run.create(config(tmp_path / "o"))
+    assert sorted(p.name for p in (tmp_path / "o/mnist").iterdir()) == [run.path.name, "latest"]
+    assert Run.find(None, str(tmp_path / "o")).path == run.path
+
+
+def test_checkpoints_come_back_bit_for_bit(tmp_path: Path) -> None:
+    run = Run.create(config(tmp_path / "o"))
+    arrays = [np.random.default_rng(0).random((3, 2), np.float32), np.int64(7), np.zeros((0, 2))]
+    run.save_checkpoint({"epoch": 3, "loss": 0.1 + 0.2}, [np.asarray(a) for a in arrays])
+    state, loaded, notice = run.load_checkpoint()
+    assert state == {"epoch": 3, "loss": 0.1 + 0.2}
+    assert notice is None
+    for array, again in zip(arrays, loaded, strict=True):
+        np.testing.assert_array_equal(array, again)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    run = Run.create(config(tmp_path / "o"))
+    with pytest.raises(ConvaeError, match="None was written yet"):
+        run.load_checkpoint()
+    for epoch in (1, 2):
+        run.save_checkpoint({"epoch": epoch}, [np.arange(1000.0)])
+    latest = run.path / "checkpoint/latest.npz"
+    whole = latest.read_bytes()
+    # Cut off, a flipped bit, emptied, gone: whatever happened, epoch 1 is still there.
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for damage in (whole[: len(whole) // 2], bytes(flipped), b""):
+        latest.write_bytes(damage)
+        state, _, notice = run.load_checkpoint()
+        assert state == {"epoch": 1}
+        assert notice is not None
+        assert "latest.npz is damaged" in notice
+    latest.unlink()
+    assert run.load_checkpoint()[0] == {"epoch": 1}
+    (run.path / "checkpoint/previous.npz").write_bytes(b"x")
+    with pytest.raises(ConvaeError, match="damaged"):
+        run.load_checkpoint()
+
+
+def test_a_kill_between_two_renames_loses_no_checkpoint(tmp_path: Path) -> None:
+    run = Run.create(config(tmp_path / "o"))
+    for epoch in (1, 2, 3):
+        run.save_checkpoint({"epoch": epoch}, [])
+    folder = run.path / "checkpoint"
+    (folder / "latest.npz").replace(folder / "new.npz")  # as it is after the first of them
+    assert run.load_checkpoint()[0] == {"epoch": 3}
+    run.save_checkpoint({"epoch": 4}, [])
+    assert run.load_checkpoint()[0] == {"epoch": 4}
+    assert sorted(p.name for p in folder.iterdir()) == ["latest.npz", "previous.npz"]
+
+
+def test_one_process_writes_a_run(tmp_path: Path) -> None:
+    run = Run.create(config(tmp_path / "o"))
+    (run.path / f".best.{os.getpid()}.partial.keras").touch()
+    with run.locked():
+        assert not list(run.path.glob(".*"))
+        holder = rf"another process trains this run \({os.getpid()} on .* since"
+        with pytest.raises(ConvaeError, match=holder), run.locked():
+            pass
+        run.update_manifest(read_by="anyone")
+    with run.locked():
+        pass
+
+
+def test_ids_follow_each_other_though_the_clock_goes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(datetime(2026, 3, 1, 12) - timedelta(hours=n // 2) for n in range(20))
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> Any:
+            return next(times)
+
+    monkeypatch.setattr("convae.runs.run.datetime", Clock)
+    for n in range(20):
+        run = Run.create(config(tmp_path / "o", f"name{n % 2}"))
+        assert Run.find(None, str(tmp_path / "o")).path == run.path
+        assert Run.find(f"name{n % 2}", str(tmp_path / "o")).path == run.path
+    assert len(list((tmp_path / "o").glob("*/2026*"))) == 20
+
+
+def test_a_failed_write_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(config(tmp_path / "o"))
+    run.update_manifest(a=1)
+
+    def no_space(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(ConvaeError, match=r"manifest.json cannot be written: .*No space left"):
+        run.update_manifest(a=2)
+    assert run.manifest == {"a": 1}
+    assert not [p for p in run.path.iterdir() if "partial" in p.name]
+
+
+def test_history_is_read_back_as_written(tmp_path: Path) -> None:
+    run = Run.create(config(tmp_path / "o"))
+    assert run.history == []
+    row = {"epoch": 1, "loss": 0.1, "val_loss": 0.2, "val_excess": 0.3, "learning_rate": 1e-3,
+           "seconds": 2.5, "images_per_second": 1e4}  # fmt: skip
+    run.write_history([row])
+    assert run.history == [row]
+    (run.path / "history.csv").write_text("epoch\nmany\n")
+    with pytest.raises(ConvaeError, match="is no history"):
+        _ = run.history
+    (run.path / "manifest.json").write_text("{")
+    with pytest.raises(ConvaeError, match="is no manifest"):
+        _ = run.manifest
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_a_file_holds_the_old_or_the_new(
+    tmp_path_factory: pytest.TempPathFactory, old: bytes, new: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("w") / "f"
+    write_atomic(path, old)
+    write_atomic(path, new)
+    assert path.read_bytes() == new
+    assert json.dumps([p.name for p in path.parent.iterdir()]) == '["f"]'

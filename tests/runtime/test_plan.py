@@ -1,0 +1,214 @@
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convae.config.loader import load_config
+from convae.errors import ConvaeError
+from convae.runtime import plan as runtime
+from convae.runtime.cluster import Cluster
+from convae.runtime.plan import Gpu, Plan, fitting_micro_batch, why_no_gpu
+from tests.conftest import ROOT
+from tests.forked import FORKED
+
+CARD = Gpu("Card", (8, 0))
+
+
+def plan(
+    *overrides: str,
+    gpus: tuple[Gpu, ...] = (),
+    features: frozenset[str] = frozenset(),
+    **distributed: Any,
+) -> Plan:
+    config = load_config(ROOT / "configs/mnist.yaml", overrides)
+    return runtime.plan(
+        config, gpus, "no NVIDIA driver is installed here", "Chip", features, **distributed
+    )
+
+
+def test_without_a_gpu_auto_says_why_it_runs_on_the_cpu() -> None:
+    decided = plan()
+    assert decided.device == "cpu"
+    assert decided.reasons["device"] == "no NVIDIA driver is installed here"
+    assert decided.warnings == ()
+
+
+def test_a_gpu_is_used_if_there_is_one_and_not_forbidden() -> None:
+    decided = plan(gpus=(CARD,))
+    assert (decided.device, decided.device_name, decided.threads) == ("gpu", "Card", 1)
+    assert decided.micro_batch_size == 1000
+    assert plan("runtime.device=cpu", gpus=(CARD,)).device == "cpu"
+
+
+def test_a_gpu_that_is_asked_for_and_missing_is_an_error_with_its_cause() -> None:
+    with pytest.raises(ConvaeError, match="device: gpu, but .*: no NVIDIA driver"):
+        plan("runtime.device=gpu")
+
+
+def test_micro_batches_fit_the_cache_and_come_out_even(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "cores", lambda: 2)
+    decided = plan()
+    assert (decided.threads, decided.micro_batch_size) == (2, 50)
+    assert plan("runtime.precision=mixed_bfloat16").micro_batch_size == 100  # half the bytes
+    model = load_config(ROOT / "configs/mnist.yaml").model
+    for batch, threads in ((1, 1), (7, 2), (1000, 3), (999, 2)):
+        size = fitting_micro_batch(model.input_shape, model.layers, batch, threads, "float32")
+        share = -(-batch // threads)
+        assert 1 <= size <= min(share, 51)
+        assert -(-share // size) * size - share < -(-share // size)  # no almost empty slice
+
+
+def test_what_the_config_says_is_kept() -> None:
+    decided = plan("runtime.threads=1", "runtime.micro_batch_size=10", "runtime.jit_compile=true")
+    assert (decided.threads, decided.micro_batch_size, decided.jit_compile) == (1, 10, True)
+    assert any("more than the" in text for text in plan("runtime.threads=200").warnings)
+    with pytest.raises(ConvaeError, match=r"cannot be larger than training.batch_size \(1000\)"):
+        plan("runtime.micro_batch_size=1001")
+
+
+STRIDED = [
+    "model.encoder=[{type: conv, filters: 8, kernel_size: 3, strides: 2, padding: same}]",
+    "model.decoder=[{type: conv_transpose, filters: 1, kernel_size: 4, strides: 2, padding: same,"
+    "activation: sigmoid}]",
+]
+
+
+def test_bfloat16_where_the_processor_has_it_and_the_layers_gain() -> None:
+    amx = frozenset({"amx_bf16"})
+    assert plan().precision == "float32"
+    assert plan(features=amx).precision == "mixed_bfloat16"
+    assert plan(features=frozenset({"avx512_bf16"})).precision == "mixed_bfloat16"
+    assert plan(*STRIDED, features=amx).precision == "float32"
+    assert plan(gpus=(CARD,)).precision == "mixed_bfloat16"
+    assert plan(gpus=(Gpu("Old", (7, 5)),)).precision == "float32"
+    assert plan("runtime.precision=float32", features=amx).precision == "float32"
+    slow = plan("runtime.precision=mixed_bfloat16")
+    assert slow.precision == "mixed_bfloat16"
+    assert "expect it to be slow" in slow.warnings[0]
+
+
+def test_every_decision_has_its_reason() -> None:
+    decided = plan("runtime.jit_compile=false")
+    assert set(decided.reasons) == {
+        "device", "strategy", "precision", "threads", "micro_batch_size", "jit_compile",
+    }  # fmt: skip
+    assert all(decided.reasons.values())
+    assert decided.record()["threads"] == decided.threads
+
+
+def test_more_strands_than_images_are_refused() -> None:
+    with pytest.raises(ConvaeError, match="cannot be more than training.batch_size"):
+        plan("training.batch_size=3", "runtime.threads=4")
+
+
+def test_jit_compile_is_a_plain_bool() -> None:
+    assert plan().jit_compile is False
+
+
+@pytest.mark.parametrize(
+    ("log", "environment", "cause"),
+    [
+        ("", {"CUDA_VISIBLE_DEVICES": "-1"}, "CUDA_VISIBLE_DEVICES hides"),
+        ("", {"CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES hides"),
+    ],
+)
+def test_the_cause_of_a_missing_gpu(log: str, environment: dict[str, str], cause: str) -> None:
+    assert cause in why_no_gpu(log, environment)
+
+
+TWO = Cluster(("a:1", "b:1"), 1)
+
+
+def spread(*overrides: str, **found: Any) -> tuple[str, int, int, int]:
+    decided = plan(*overrides, **found)
+    return decided.strategy, decided.replicas, decided.workers, decided.worker
+
+
+def test_a_training_spreads_over_what_is_there() -> None:
+    assert spread() == ("none", 1, 1, 0)
+    assert spread(gpus=(CARD,)) == ("none", 1, 1, 0)
+    assert spread(gpus=(CARD, CARD)) == ("mirrored", 2, 1, 0)
+    assert spread(cpus=4) == ("mirrored", 4, 1, 0)
+    assert spread("runtime.device=cpu", gpus=(CARD, CARD)) == ("none", 1, 1, 0)
+    assert spread("runtime.strategy=none", gpus=(CARD, CARD)) == ("none", 1, 1, 0)
+    assert spread(together=TWO) == ("multi_worker", 2, 2, 1)
+    assert spread(together=TWO, gpus=(CARD, CARD)) == ("multi_worker", 4, 2, 1)
+    assert spread(together=Cluster(("a:1",), 0)) == ("none", 1, 1, 0)
+    one = Cluster(("a:1",), 0)
+    assert spread("runtime.strategy=multi_worker", together=one) == ("multi_worker", 1, 1, 0)
+    assert spread(together=TWO, cpus=2, distributed=False) == ("none", 1, 1, 0)
+
+
+def test_each_replica_has_its_share_of_batch_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "cores", lambda: 4)
+    decided = plan(gpus=(CARD, CARD))
+    assert (decided.threads, decided.micro_batch_size) == (1, 500)
+    assert plan(cpus=2).threads == 2
+    assert plan(together=TWO).threads == 4
+    assert plan("training.batch_size=2", together=TWO).threads == 1
+    assert "in each of 2 replicas (mirrored)" in str(plan(cpus=2))
+
+
+def test_workers_that_would_train_apart_are_warned_of() -> None:
+    decided = plan("runtime.strategy=none", together=TWO)
+    assert decided.strategy == "none"
+    assert any("each of them trains alone" in warning for warning in decided.warnings)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found", "part"),
+    [
+        (["runtime.strategy=mirrored"], {}, "needs several devices"),
+        (["runtime.strategy=mirrored"], {"together": TWO, "cpus": 2}, "names 2 workers"),
+        (["runtime.strategy=multi_worker"], {}, "TF_CONFIG, which names the workers, is not set"),
+        (
+            ["training.batch_size=999"],
+            {"together": TWO},
+            "of the 2 replicas, such as 1000",
+        ),
+        (["runtime.jit_compile=true"], {"cpus": 2}, "does not go with 2 replicas"),
+    ],
+)
+def test_a_strategy_that_cannot_be_is_refused(
+    overrides: list[str], found: dict[str, Any], part: str
+) -> None:
+    with pytest.raises(ConvaeError, match=part):
+        plan(*overrides, **found)
+
+
+def affinities(threads: int, path: Path) -> None:
+    """In a process of its own: the cores that TensorFlow's threads may use beside an engine."""
+    from convae.models.builder import build_model
+    from convae.training.engine import Engine
+
+    config = load_config(ROOT / "configs/mnist.yaml", [f"runtime.threads={threads}"])
+    engine = Engine(build_model(config), config, runtime.start(config))
+    engine.predict(np.zeros((8, 28, 28, 1), np.uint8))
+    tasks = sorted(
+        int(task.name)
+        for task in Path("/proc/self/task").glob("*")
+        if (task / "comm").read_text() == "tf_Compute\n"
+    )
+    path.write_text(json.dumps([sorted(os.sched_getaffinity(task)) for task in tasks]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of threads")
+def test_strands_that_take_all_cores_keep_one_each_and_others_are_left_alone(
+    tmp_path: Path,
+) -> None:
+    mine = sorted(os.sched_getaffinity(0))
+    for threads, expected in (
+        (len(mine), [[core] for core in mine]),
+        (len(mine) + 1, [mine]),
+    ):
+        path = tmp_path / f"{threads}.json"
+        process = FORKED.Process(target=affinities, args=(threads, path))
+        process.start()
+        process.join(60)
+        found = json.loads(path.read_text())
+        assert all(cores in expected for cores in found)
+        assert all(cores in found for cores in expected)

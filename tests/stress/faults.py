@@ -1,0 +1,244 @@
+"""The faults of torture.py: functions that change what a process' own `os`, clock or engine do.
+
+The code of the package knows nothing of them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import resource
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from signal import SIGKILL
+from typing import Any
+
+import numpy as np
+
+from convae.runs.run import Run
+from tests.stress.arena import PATIENCE, Fault
+
+
+def kill_at(kind: str, count: int) -> Fault:
+    """SIGKILL after `count` steps, or at the `count`-th point before, inside and after a write."""
+    left = [count]
+
+    def point() -> None:
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), SIGKILL)
+
+    def install() -> None:
+        if kind == "step":
+            _after_steps(point)
+            return
+        real_fsync, real_replace = os.fsync, os.replace
+
+        def fsync(handle: int) -> None:
+            point()
+            real_fsync(handle)
+            point()
+
+        def replace(*paths: Any) -> None:
+            point()
+            real_replace(*paths)
+            point()
+
+        def write_bytes(path: Path, data: bytes) -> None:
+            with path.open("wb") as file:
+                point()
+                file.write(data[: len(data) // 2])
+                file.flush()
+                point()
+                file.write(data[len(data) // 2 :])
+
+        os.fsync, os.replace = fsync, replace  # type: ignore[assignment]
+        Path.write_bytes = write_bytes  # type: ignore[method-assign,assignment]
+
+    return install
+
+
+def _after_steps(action: Callable[[], None]) -> None:
+    """Call `action` after each step of the training."""
+    from convae.training.engine import Engine
+
+    engine: Any = Engine
+    original = engine.step
+
+    def step(*arguments: Any, **options: Any) -> Any:
+        result = original(*arguments, **options)
+        action()
+        return result
+
+    engine.step = step
+
+
+def hold() -> None:
+    """Stop in the 60th step, in the second epoch, until a file `go` is there."""
+    steps = [0]
+
+    def wait() -> None:
+        steps[0] += 1
+        if steps[0] == 60:
+            print("holding", flush=True)
+            deadline = time.monotonic() + PATIENCE
+            while not Path("go").exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+
+    _after_steps(wait)
+
+
+def no_space(name: str, nth: int) -> Fault:
+    """The `nth` write of the file `name` meets a full disk, half-way."""
+    stem, _, ending = name.rpartition(".")
+    seen = [0]
+
+    def fails(path: str) -> bool:
+        base = os.path.basename(path)  # noqa: PTH119 - of a link's text
+        hit = base.startswith(f".{stem}.") and base.endswith(f".{ending}")
+        seen[0] += hit
+        return hit and seen[0] == nth
+
+    def install() -> None:
+        real_write, real_fsync = Path.write_bytes, os.fsync
+
+        def write_bytes(path: Path, data: bytes) -> int:
+            if ending != "keras" and fails(str(path)):
+                real_write(path, data[: len(data) // 2])
+                raise OSError(28, "No space left on device")
+            return real_write(path, data)
+
+        def fsync(handle: int) -> None:
+            if ending == "keras" and fails(os.readlink(f"/proc/self/fd/{handle}")):  # noqa: PTH115
+                raise OSError(28, "No space left on device")
+            real_fsync(handle)
+
+        Path.write_bytes, os.fsync = write_bytes, fsync  # type: ignore[method-assign,assignment]
+
+    return install
+
+
+def less_memory(mebibytes: int) -> Fault:
+    """Only so much more address space than the process has now."""
+
+    def install() -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        size = pages * resource.getpagesize() + mebibytes * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+    return install
+
+
+def clock_back() -> None:
+    """The clock goes back an hour at each look, and begins an hour earlier with each run."""
+    import convae.runs.run
+
+    module: Any = convae.runs.run
+    clock: Any = time
+    hours = [len(list(Path("outputs/clock").glob("*-*")))]
+    real = time.time()
+
+    def now() -> float:
+        hours[0] += 1
+        return real - 3600 * hours[0]
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Clock:
+            return cls.fromtimestamp(now(), tz)
+
+        def __add__(self, other: timedelta) -> Clock:
+            return Clock.fromtimestamp(self.timestamp() + other.total_seconds())
+
+    strftime = time.strftime
+    module.datetime = Clock
+    clock.time = now
+    clock.strftime = lambda form, at=None: strftime(form, at or time.localtime(now()))
+
+
+def timed_saves() -> None:
+    """Print after each save how many seconds all of them have taken."""
+    total = [0.0]
+
+    def timed(function: Callable[..., None]) -> Callable[..., None]:
+        def wrapper(*arguments: Any, **options: Any) -> None:
+            began = time.perf_counter()
+            function(*arguments, **options)
+            total[0] += time.perf_counter() - began
+            print(f"seconds in saves: {total[0]:.4f}", flush=True)
+
+        return wrapper
+
+    for name in ("save_checkpoint", "save_model", "write_history"):
+        setattr(Run, name, timed(getattr(Run, name)))
+
+
+def flip(data: bytes, chance: random.Random) -> bytes:
+    """One bit, anywhere, is another."""
+    changed = bytearray(data)
+    changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    return bytes(changed)
+
+
+def cut(data: bytes, chance: random.Random) -> bytes:
+    """The end is missing."""
+    return data[: chance.randrange(len(data))]
+
+
+def flip_pixel(data: bytes, chance: random.Random) -> bytes:
+    """One bit of the training images is another."""
+    size = len(data)
+    changed = bytearray(data)
+    changed[chance.randrange(size // 10, size // 2)] ^= 1 << chance.randrange(8)
+    return bytes(changed)
+
+
+def other(data: bytes, _: random.Random) -> bytes:
+    """Whole data, but of other images."""
+    with np.load(io.BytesIO(data)) as file:
+        parts = {k: file[k][::-1] for k in file.files}
+    changed = io.BytesIO()
+    np.savez(changed, **parts)
+    return changed.getvalue()
+
+
+DAMAGES = (cut, flip_pixel, other)
+
+
+@contextmanager
+def tmpfs(folder: Path) -> Iterator[Path | None]:
+    """A disk of 2 MiB, or None where it cannot be mounted."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        mounted = False
+    try:
+        yield folder if mounted else None
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def fill(disk: Path) -> None:
+    """Leave no byte of the disk free."""
+    with suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+@contextmanager
+def read_only(disk: Path) -> Iterator[None]:
+    """The disk cannot be written, though files that are open already can."""
+    for words in (["--bind", str(disk), str(disk)], ["-o", "remount,bind,ro", str(disk)]):
+        subprocess.run(["mount", *words], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

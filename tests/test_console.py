@@ -1,0 +1,95 @@
+"""How the commands behave: streams, levels, colors, completion."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from convae import __version__
+from tests.cli.test_runs import made
+from tests.conftest import ROOT, Command
+
+MNIST = str(ROOT / "configs/mnist.yaml")
+
+
+def test_version(convae: Command) -> None:
+    done = convae("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"convae {__version__}\n", "")
+
+
+@pytest.mark.parametrize("words", [["--quiet", "config", MNIST], ["config", MNIST, "-q"]])
+def test_quiet_anywhere_leaves_the_result(convae: Command, words: list[str]) -> None:
+    done = convae(*words)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout.startswith("name: mnist")
+
+
+def test_each_command_says_what_comes_next(convae: Command, tmp_path: Path) -> None:
+    (tmp_path / "my config.yaml").write_text(f"base: {MNIST}\nname: my\n")
+    for words, part in [
+        (["config", "my config.yaml"], "convae inspect 'my config.yaml'"),
+        (["inspect", MNIST, "seed=3"], f"convae train {MNIST} seed=3"),
+        (["size", "--from", "13", "--to", "25"], "convae inspect"),
+        (["explain"], "convae explain --example 2"),
+        (["runs"], "convae train configs/mnist.yaml"),
+    ]:
+        done = convae(*words)
+        assert done.stderr.startswith("next: "), words
+        assert part in done.stderr
+        assert "next:" not in done.stdout
+    assert "next:" not in convae("inspect", MNIST, "--json").stderr
+
+
+def test_an_error_is_said_though_quiet(convae: Command) -> None:
+    done = convae("-q", "inspect", "nothing.yaml")
+    assert done.returncode == 2
+    assert done.stderr.startswith("convae: nothing.yaml: no such file")
+    assert "exclude each other" in convae("runs", "-q", "-v").stderr
+
+
+@pytest.mark.parametrize(("no_color", "colored"), [("", True), ("1", False)])
+def test_colors_only_on_a_terminal(tmp_path: Path, no_color: str, colored: bool) -> None:
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "convae", "runs"],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env={**os.environ, "NO_COLOR": no_color, "TERM": "xterm"},
+        cwd=tmp_path,
+        timeout=60,
+        check=True,
+    )
+    os.close(theirs)
+    assert (b"\033[" in os.read(ours, 10_000)) is colored
+    os.close(ours)
+    assert b"\033[" not in done.stdout
+
+
+def test_the_shell_completes_configs_and_runs(convae: Command, tmp_path: Path) -> None:
+    run = made(tmp_path / "outputs", "mine")
+    (tmp_path / "mine.yaml").touch()
+    (tmp_path / "other.txt").touch()
+
+    def ask(*words: str) -> list[str]:
+        count = str(len(words))
+        line = " ".join(["convae", *words])
+        # The names are those that typer's script for bash sets.
+        done = subprocess.run(
+            [sys.executable, "-c", "import sys; sys.argv = ['convae']; "
+             "from convae.cli.main import main; main()"],
+            env={**os.environ, "_CONVAE_COMPLETE": "complete_bash", "COMP_WORDS": line,
+                 "COMP_CWORD": count},
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        return done.stdout.split()
+
+    assert ask("train", "m") == ["mine.yaml"]
+    assert ask("eval", "") == ["latest", "mine", run.path.name]
+    assert ask("compare", "mine", "l") == ["latest"]
+    assert ask("comp") == ["compare"]

@@ -1,0 +1,120 @@
+"""What TensorBoard and MLflow are told of a training, read back with their own readers."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convae.config.loader import load_config
+from convae.config.schema import Config
+from convae.errors import ConvaeError
+from convae.runs.run import Run
+from tests.conftest import ROOT, tiny
+from tests.training.test_trainer import Stop
+
+
+def config(digits: Path, outputs: Path, *more: str) -> Config:
+    return load_config(ROOT / "configs/mnist.yaml", tiny(digits, outputs, *more))
+
+
+def interrupted(settings: Config, after: int) -> Run:
+    from convae.training.trainer import Interrupted, train
+
+    with pytest.raises(Interrupted) as stopped:
+        train(settings, callbacks=[Stop(after).callback])
+    return stopped.value.run
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+def test_a_missing_extra_is_told_before_anything_else(
+    name: str, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from convae.training.trainer import train
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == name else find(n))
+    with pytest.raises(ConvaeError, match=rf"output.{name}: .*pip install 'convae\[{name}\]'"):
+        train(config(digits, tmp_path / "o", f"output.{name}=true"))
+    assert not (tmp_path / "o").exists()
+
+
+def test_mlflow_stays_on_this_machine(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConvaeError, match="mlflow must be true, a folder or sqlite:///FILE"):
+        config(digits, tmp_path, "output.mlflow='https://elsewhere'")
+
+
+def test_tensorboard_reads_every_epoch_once_also_after_a_resume(
+    digits: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from convae.training.trainer import train
+
+    run = interrupted(config(digits, tmp_path, "training.epochs=3", "output.tensorboard=true"), 12)
+    # As if the kill had come between the events of epoch 3 and its checkpoint:
+    files = sorted((run.path / "tensorboard").iterdir())
+    assert [f.name.split(".")[3] for f in files] == ["000001", "000002"]
+    files[-1].with_name(files[-1].name.replace("02.", "03.")).write_bytes(files[-1].read_bytes())
+    train(run.config, resume=run)
+    events: Any = EventAccumulator(str(run.path / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["scalars"] == sorted(set(run.history[0]) - {"epoch"})
+    assert not events.Tags()["graph"]
+    for name in ("loss", "val_loss", "val_excess", "learning_rate", "images_per_second"):
+        found = [(event.step, event.value) for event in events.Scalars(name)]
+        assert found == [(row["epoch"], pytest.approx(row[name])) for row in run.history]
+    first, *_ = inputs = events.Images("examples/input")
+    assert [event.step for event in inputs] == [1, 2, 3]
+    assert len({event.encoded_image_string for event in inputs}) == 1  # the same digits each time
+    outputs = events.Images("examples/output")
+    assert len({event.encoded_image_string for event in outputs}) == 3
+    with np.load(digits) as file, Image.open(io.BytesIO(first.encoded_image_string)) as picture:
+        strip = np.concatenate(list(file["x_train"][200:208]), axis=1)
+        assert np.array_equal(np.asarray(picture)[::4, ::4], strip)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # mlflow
+def test_mlflow_has_parameters_metrics_and_files(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    from convae.evaluation.evaluate import evaluate
+    from convae.training.trainer import train
+
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
+    store = tmp_path / "store"
+    run = interrupted(config(digits, tmp_path, "training.epochs=3", f"output.mlflow={store}"), 12)
+    import os
+
+    from mlflow import MlflowClient
+
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    client = MlflowClient(tracking_uri=f"sqlite:///{store}/mlflow.db")
+    run_id = run.manifest["mlflow_run_id"]
+    assert client.get_run(run_id).info.status == "KILLED"
+    train(run.config, resume=run)
+    evaluate(run)
+    assert run.manifest["mlflow_run_id"] == run_id
+    found = client.get_run(run_id)
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == run.path.name
+    assert client.get_experiment(found.info.experiment_id).name == "mnist"
+    assert found.data.params["model.encoder.0.filters"] == "4"
+    assert found.data.params["training.epochs"] == "3"
+    logged = [(m.step, m.value) for m in client.get_metric_history(run_id, "val_loss")]
+    assert logged == [(row["epoch"], row["val_loss"]) for row in run.history]
+    assert found.data.metrics["test_psnr"] == run.metrics["test"]["psnr"]
+    names = {file.path for file in client.list_artifacts(run_id)}
+    assert names == {"best.keras", "config.yaml", "history.csv", "metrics.json", "report.html",
+                     "figures"}  # fmt: skip
+    (store / "mlflow.db").write_bytes(b"no database" * 100)
+    with pytest.raises(ConvaeError, match="output.mlflow: the store cannot be used"):
+        train(run.config)

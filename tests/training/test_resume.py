@@ -1,0 +1,153 @@
+"""What may change when a run goes on; the long way round is tests/stress/stress.py."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from convae.config.loader import load_config
+from convae.config.schema import Config
+from convae.errors import ConvaeError
+from convae.runs.provenance import versions
+from convae.runs.run import Run
+from convae.runtime import plan as runtime
+from convae.training import resume
+from tests.conftest import ROOT, Command, tiny
+
+
+def config(folder: Path, *more: str) -> Config:
+    return load_config(ROOT / "configs/mnist.yaml", [f"output.folder={folder}", *more])
+
+
+def data(sha256: str = "a", samples_per_epoch: int = 40) -> Any:
+    return SimpleNamespace(name="digits", sha256=sha256, samples_per_epoch=samples_per_epoch)
+
+
+def stopped(folder: Path, *more: str) -> Run:
+    """A run with a checkpoint in its third epoch."""
+    settings = config(folder, *more)
+    run = Run.create(settings)
+    plan = runtime.plan(settings)
+    run.update_manifest(
+        data_sha256="a",
+        data={"name": "digits", "samples_per_epoch": 40},
+        runtime=plan.record(),
+        versions=versions(),
+    )
+    state = {"epoch": 2, "step": 3, "losses": [], "config": settings.to_yaml()}
+    run.save_checkpoint(state, [])
+    return run
+
+
+def reopen(run: Run, *overrides: str, found: Any = None) -> dict[str, Any]:
+    now = run.config_with(overrides)
+    return resume.reopen(run, now, found or data(), runtime.plan(now))[0]
+
+
+def test_it_goes_on_where_it_was_and_that_is_recorded(tmp_path: Path) -> None:
+    run = stopped(tmp_path)
+    assert reopen(run) == {"epoch": 2, "step": 3, "losses": []}
+    (entry,) = run.manifest["resumptions"]
+    assert entry["epoch"] == 2
+    assert entry["step"] == 3
+    assert entry["changed"] == {}
+    assert entry["bit_identical"] is True
+    reopen(run)
+    assert len(run.manifest["resumptions"]) == 2
+
+
+def test_what_may_change_is_told_recorded_and_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = stopped(tmp_path)
+    reopen(run, "training.epochs=30", "training.checkpoint_interval={seconds: 60}")
+    assert "training.epochs: 25 -> 30" in capsys.readouterr().err
+    assert run.config.training.epochs == 30
+    changed = run.manifest["resumptions"][-1]["changed"]
+    assert changed["training.epochs"] == [25, 30]
+    assert changed["training.checkpoint_interval"] == [None, {"steps": None, "seconds": 60.0}]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seed=1", "training.epochs=3"], r"seed: 0 -> 1\nThese may change: training.epochs, "),
+        (["model.encoder.0.filters=31"], "model.encoder.0.filters: 32 -> 31"),
+        (["training.early_stopping={patience: 2}"], "training.early_stopping: None -> "),
+        (["data.validation_split=0.3"], "data.validation_split: 0.2 -> 0.3"),
+        (["training.epochs=2"], "has already begun epoch 3. Received: 2"),
+    ],
+)
+def test_what_would_be_another_training_is_refused(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    run = stopped(tmp_path)
+    with pytest.raises(ConvaeError, match=message):
+        reopen(run, *overrides)
+    assert run.config.seed == 0
+    assert "resumptions" not in run.manifest
+
+
+def test_one_cycle_cannot_have_other_epochs(tmp_path: Path) -> None:
+    run = stopped(tmp_path, "training.schedule={type: one_cycle}")
+    with pytest.raises(
+        ConvaeError, match=r"(?s)epochs: 25 -> 30.*one_cycle's learning rate depends"
+    ):
+        reopen(run, "training.epochs=30")
+
+
+def test_an_edited_config_is_an_override_like_any_other(tmp_path: Path) -> None:
+    run = stopped(tmp_path)
+    run.write_config(config(tmp_path, "training.learning_rate=0.5"))
+    with pytest.raises(ConvaeError, match="training.learning_rate: 0.001 -> 0.5"):
+        reopen(run)
+
+
+def test_other_images_or_another_epoch_are_refused(tmp_path: Path) -> None:
+    run = stopped(tmp_path)
+    with pytest.raises(ConvaeError, match="began with digits, but the data found now are"):
+        reopen(run, found=data("b"))
+    with pytest.raises(ConvaeError, match="began with 40 images an epoch, and these data give 50"):
+        reopen(run, found=data(samples_per_epoch=50))
+
+
+def test_other_arithmetic_is_allowed_and_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = stopped(tmp_path, "runtime.precision=float32")
+    reopen(
+        run, "runtime.precision=mixed_bfloat16", "runtime.threads=1", "runtime.micro_batch_size=50"
+    )
+    told = capsys.readouterr().err
+    assert "precision: float32 -> mixed_bfloat16" in told
+    assert "will not be bit-identical" in told
+    entry = run.manifest["resumptions"][-1]
+    assert entry["bit_identical"] is False
+    assert "precision: float32 -> mixed_bfloat16" in entry["why_not"]
+
+
+def test_another_machine_or_version_is_recorded_though_no_key_changed(tmp_path: Path) -> None:
+    run = stopped(tmp_path)
+    before = run.manifest
+    run.update_manifest(
+        runtime={**before["runtime"], "device_name": "another"},
+        versions={**before["versions"], "keras": "3.0.0"},
+    )
+    reopen(run)
+    entry = run.manifest["resumptions"][-1]
+    assert entry["changed"] == {}
+    assert [why.split(":")[0] for why in entry["why_not"]] == ["device_name", "keras version"]
+
+
+@pytest.mark.slow
+def test_resume_on_the_command_line(digits: Path, tmp_path: Path, convae: Command) -> None:
+    words = tiny(digits, tmp_path / "outputs", "training.epochs=1")
+    first = convae("train", str(ROOT / "configs/mnist.yaml"), *words)
+    assert first.returncode == 0, first.stderr
+    refused = convae("train", "--resume", "seed=3")
+    assert refused.returncode == 2
+    assert "seed: 0 -> 3" in refused.stderr
+    done = convae("train", "--resume", "training.epochs=2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert '"epoch": 2' in done.stdout

@@ -1,0 +1,272 @@
+"""Trainings of seconds, in this process; what kills a process is in test_end_to_end.py."""
+
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convae.config.loader import load_config
+from convae.config.schema import Config
+from convae.errors import ConvaeError
+from convae.runs.run import HISTORY, Run
+from tests.conftest import ROOT, tiny
+
+
+def config(digits: Path, outputs: Path, *more: str) -> Config:
+    return load_config(ROOT / "configs/mnist.yaml", tiny(digits, outputs, *more))
+
+
+def weights(run: Run) -> str:
+    return str(run.manifest["weights_sha256"])
+
+
+def test_a_run_holds_what_it_promises(digits: Path, tmp_path: Path) -> None:
+    from convae.training.trainer import train
+
+    run = train(config(digits, tmp_path))
+    names = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
+    assert names == {
+        "config.yaml",
+        "manifest.json",
+        "history.csv",
+        "checkpoint/latest.npz",
+        "checkpoint/previous.npz",
+        "lock",
+        "best.keras",
+        "model.keras",
+    }
+    history, manifest = run.history, run.manifest
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert tuple(history[0]) == HISTORY
+    assert history[1]["val_loss"] < history[0]["val_loss"]
+    for row in history:
+        assert 0 < row["val_excess"] < row["val_loss"]
+    assert manifest["status"] == "finished"
+    assert manifest["parameters"] == 1_545
+    assert manifest["device"] == "cpu"
+    assert manifest["data"]["train_images"] == 200
+    assert manifest["seconds"] > 0
+    assert manifest["peak_memory_mib"] > 100
+
+
+def test_the_same_seed_gives_the_same_bits(digits: Path, tmp_path: Path) -> None:
+    from convae.training.trainer import train
+
+    first = train(config(digits, tmp_path / "a"))
+    second = train(config(digits, tmp_path / "b"))
+    other = train(config(digits, tmp_path / "c", "seed=1"))
+    assert weights(first) == weights(second) != weights(other)
+    drop = ("seconds", "images_per_second")
+    rows = [[{k: v for k, v in r.items() if k not in drop} for r in x.history]
+            for x in (first, second)]  # fmt: skip
+    assert rows[0] == rows[1]
+
+
+class Stop:
+    """A callback that sends SIGINT to this process after some steps."""
+
+    def __init__(self, after: int) -> None:
+        from convae.runtime.backend import keras
+
+        self.after = after
+        outer = self
+
+        class Callback(keras.callbacks.Callback):  # type: ignore[misc]
+            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+                outer.after -= 1
+                if outer.after == 0:
+                    signal.raise_signal(signal.SIGINT)
+
+        self.callback = Callback()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "after"),  # an epoch has 5 steps: in the middle of one, and at its end
+    [
+        pytest.param("constant", 1, marks=pytest.mark.slow),
+        ("constant", 5),
+        ("one_cycle", 7),
+        ("reduce_on_plateau", 8),
+        pytest.param("reduce_on_plateau", 10, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
+    digits: Path, tmp_path: Path, schedule: str, after: int
+) -> None:
+    from convae.training.trainer import Interrupted, train
+
+    more = [f"training.schedule={{type: {schedule}}}", "training.epochs=3"]
+    if schedule == "reduce_on_plateau":  # a rate that cannot improve much, so that it falls
+        more += ["training.schedule.patience=1", "training.learning_rate=0.1"]
+    whole = train(config(digits, tmp_path / "whole", *more))
+    with pytest.raises(Interrupted) as stopped:
+        train(config(digits, tmp_path / "cut", *more), callbacks=[Stop(after).callback])
+    run = stopped.value.run
+    assert run.manifest["status"] == "interrupted"
+    train(run.config, resume=run)
+    assert run.manifest["status"] == "finished"
+    assert weights(run) == weights(whole)
+    for row, reference in zip(run.history, whole.history, strict=True):
+        for key in ("epoch", "loss", "val_loss", "val_excess", "learning_rate"):
+            assert row[key] == reference[key], key
+
+
+@pytest.mark.parametrize(
+    "every", ["steps: 2", pytest.param("seconds: 0.001", marks=pytest.mark.slow)]
+)
+def test_saving_in_mid_epoch_changes_no_bit(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: str
+) -> None:
+    from convae.training.trainer import train
+
+    whole = train(config(digits, tmp_path / "a"))
+    saves: list[tuple[int, int]] = []
+    save = Run.save_checkpoint
+
+    class Pulled(BaseException):
+        """Nothing is told to the run, as at a kill."""
+
+    def counted(run: Run, state: Any, arrays: Any) -> None:
+        save(run, state, arrays)
+        saves.append((state["epoch"], state["step"]))
+        if len(saves) == 3:
+            raise Pulled
+
+    monkeypatch.setattr(Run, "save_checkpoint", counted)
+    with pytest.raises(Pulled):
+        train(config(digits, tmp_path / "b", f"training.checkpoint_interval={{{every}}}"))
+    monkeypatch.undo()
+    assert saves == ([(0, 0), (0, 2), (0, 4)] if "steps" in every else [(0, 0), (0, 1), (0, 2)])
+    run = Run.find(None, str(tmp_path / "b"))
+    train(run.config, resume=run)
+    assert weights(run) == weights(whole)
+
+
+def test_more_epochs_than_first_meant_are_as_if_meant_at_once(digits: Path, tmp_path: Path) -> None:
+    from convae.training.trainer import train
+
+    run = train(config(digits, tmp_path / "a", "training.epochs=1"))
+    began = run.manifest["started"]
+    train(run.config_with(["training.epochs=2"]), resume=run)
+    assert weights(run) == weights(train(config(digits, tmp_path / "b")))
+    assert run.config.training.epochs == 2
+    assert run.manifest["started"] == began
+
+
+def test_a_run_killed_at_the_edges_goes_on(digits: Path, tmp_path: Path) -> None:
+    """Before its first checkpoint, and between the last one and history.csv."""
+    from convae.training.trainer import train
+
+    settings = config(digits, tmp_path, "training.epochs=1")
+    run = train(settings)
+    before, rows = weights(run), run.history
+    (run.path / "history.csv").unlink()
+    assert train(settings, resume=run).history == rows
+    for path in (run.path / "checkpoint").iterdir():
+        path.unlink()
+    train(settings, resume=run)
+    assert weights(run) == before
+
+
+def test_a_run_does_not_go_on_with_other_data(digits: Path, tmp_path: Path) -> None:
+    from convae.training.trainer import train
+
+    other = tmp_path / "other.npz"
+    other.write_bytes(digits.read_bytes())
+    run = train(config(other, tmp_path, "training.epochs=1"))
+    with np.load(digits) as file:
+        np.savez(other, x_train=file["x_train"][::-1], x_test=file["x_test"])
+    with pytest.raises(ConvaeError, match="began with .*but the data found now are"):
+        train(run.config, resume=run)
+
+
+@pytest.mark.slow
+def test_early_stopping_also_after_a_resume(digits: Path, tmp_path: Path) -> None:
+    from convae.training.trainer import Interrupted, train
+
+    more = ["training.epochs=8", "training.early_stopping={patience: 2, min_delta: 10}"]
+    run = train(config(digits, tmp_path / "a", *more))
+    assert len(run.history) == 3  # one that sets the mark, two without a gain of 10
+    with pytest.raises(Interrupted) as stopped:
+        train(config(digits, tmp_path / "b", *more), callbacks=[Stop(12).callback])
+    again = train(stopped.value.run.config, resume=stopped.value.run)
+    assert len(again.history) == 3
+    assert weights(again) == weights(run)
+
+
+def test_one_cycle_rises_and_falls(digits: Path, tmp_path: Path) -> None:
+    from convae.training.trainer import build_optimizer
+
+    settings = config(digits, tmp_path, "training.schedule={type: one_cycle, warmup: 0.2}")
+    schedule = build_optimizer(settings, 100)._learning_rate
+    rates = [float(schedule(step)) for step in range(101)]
+    assert max(rates) == pytest.approx(1e-3, rel=1e-3)
+    assert int(np.argmax(rates)) == 20
+    assert rates[0] < 1e-4
+    assert rates[100] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_batch_larger_than_the_data_is_refused_and_nothing_written(
+    digits: Path, tmp_path: Path
+) -> None:
+    from convae.training.trainer import train
+
+    with pytest.raises(ConvaeError, match="cannot be larger than the 200 training images"):
+        train(config(digits, tmp_path / "o", "training.batch_size=201"))
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_loss_that_is_no_number_names_likely_causes(digits: Path, tmp_path: Path) -> None:
+    from convae.training.trainer import train
+
+    more = ["training.optimizer=sgd", "training.learning_rate=1e30",
+            "training.loss=mean_squared_error", "model.decoder.3.activation=linear"]  # fmt: skip
+    with pytest.raises(ConvaeError, match="the loss is not a number .*learning_rate"):
+        train(config(digits, tmp_path, *more))
+    more.append("training.batch_size=200")  # one step: it shows in the validation loss alone
+    with pytest.raises(ConvaeError, match="the loss is not a number .*learning_rate"):
+        train(config(digits, tmp_path, *more, "training.epochs=1"))
+
+
+def test_a_model_that_learns_nothing_is_stopped(digits: Path, tmp_path: Path) -> None:
+    from convae.training.trainer import train
+
+    more = ["training.epochs=60", "training.learning_rate=1e-12", "training.batch_size=10"]
+    with pytest.raises(ConvaeError, match="still above the mean image's .*learning_rate"):
+        train(config(digits, tmp_path, *more))
+    run = Run.find(None, str(tmp_path))
+    assert run.manifest["status"] == "failed"
+    assert 3 <= len(run.history) < 10
+
+
+def test_every_epoch_sees_every_image_in_an_order_of_its_own() -> None:
+    from convae.training.trainer import epoch_order
+
+    orders = [epoch_order(0, epoch, 50, 50) for epoch in range(3)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+    assert tuple(epoch_order(0, 1, 50, 50)) == tuple(orders[1])
+    repeated = epoch_order(0, 0, 50, 120)
+    assert len(repeated) == 120
+    assert max(np.bincount(repeated)) == math.ceil(120 / 50)
+    assert min(np.bincount(repeated)) == 120 // 50
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param(["runtime.precision=mixed_bfloat16"], id="bfloat16", marks=pytest.mark.slow),
+        pytest.param(["task.type=denoise"], id="denoise"),
+        pytest.param(
+            ["task={type: anomaly, normal_class: 1}", "training.batch_size=10"], id="anomaly"
+        ),
+    ],
+)
+def test_two_trainings_give_the_same_bits(more: list[str], digits: Path, tmp_path: Path) -> None:
+    from convae.training.trainer import train
+
+    first, second = (train(config(digits, tmp_path / name, *more)) for name in ("a", "b"))
+    assert weights(first) == weights(second)
