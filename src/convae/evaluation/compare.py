@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convae.config.diff import flatten
+from convae.config.diff import format_leaves
 from convae.console import format_table, logger
 from convae.errors import RunError
 from convae.evaluation.html import duration, number, picture, render, words
@@ -137,7 +137,7 @@ def _columns(tables: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> dict
 def _differences(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, dict[str, str | None]]:
     """The config's keys whose values are not the same everywhere; where results go is no matter."""
     dumps = (run.config.model_dump(mode="json", exclude={"name", "output"}) for run in runs)
-    rows = _columns([dict(flatten(tree)) for tree in dumps], labels)
+    rows = _columns([format_leaves(tree) for tree in dumps], labels)
     return {key: row for key, row in rows.items() if len(set(row.values())) > 1}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from convae.config.diff import flatten
+from convae.config.diff import format_leaves
 from convae.config.schema import Config
 from convae.errors import RunError
 from convae.evaluation.html import Picture, duration, number, picture, render, words
@@ -92,7 +92,7 @@ def build(run: Run) -> str:
             }
             for name, value in test.items()
         ],
-        further=list(flatten({k: v for k, v in measured.items() if k not in KNOWN})),
+        further=format_leaves({k: v for k, v in measured.items() if k not in KNOWN}).items(),
         per_class=measured.get("per_class") or {},
         curves=[p for p in pictures if p.title == "Training"],
         pictures=[p for p in pictures if p.title != "Training"],
@@ -106,7 +106,7 @@ def build(run: Run) -> str:
         commands=commands(run, manifest),
         weights_sha256=manifest.get("weights_sha256"),
         config=compact(config),
-        manifest=list(flatten(manifest)),
+        manifest=format_leaves(manifest).items(),
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convae.config.diff import differences
 from convae.errors import ConfigError
 from convae.runtime import cluster, rendezvous
 from convae.runtime.backend import quiet, tf
@@ -127,12 +128,11 @@ class Replicas:
         digest = list(hashlib.sha256(mine.encode()).digest())
         if len({tuple(row) for row in self._gathered(digest, len(digest))}) == 1:
             return
-        chief, *others = (_leaves(json.loads(text)) for text in self.texts(mine))
+        chief, *others = (json.loads(text) for text in self.texts(mine))
         lines = [
-            f"  {key}: worker {rank} has {leaves.get(key)!r:.60}, the chief {chief.get(key)!r:.60}"
-            for rank, leaves in enumerate(others, 1)
-            for key in dict.fromkeys((*chief, *leaves))
-            if leaves.get(key) != chief.get(key)
+            f"  {key}: worker {rank} has {its!r:.60}, the chief {chiefs!r:.60}"
+            for rank, other in enumerate(others, 1)
+            for key, (chiefs, its) in differences(chief, other).items()
         ]
         more = [f"  and {len(lines) - TOLD} more"] if len(lines) > TOLD else []
         raise ConfigError(
@@ -168,15 +168,3 @@ def _connected() -> Any:
             "runtime.strategy: multi_worker must come before anything else of TensorFlow, in a "
             f"process of its own: {error}"
         ) from None
-
-
-def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
-    """The values of a JSON tree by their dotted keys."""
-    if isinstance(tree, dict | list):
-        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-        return {
-            k: v
-            for key, below in items
-            for k, v in _leaves(below, f"{path}.{key}" if path else str(key)).items()
-        }
-    return {path: tree}

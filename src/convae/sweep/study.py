@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convae.config import yaml_tree as yamltree
+from convae.config.diff import differences
 from convae.config.loader import load_config
 from convae.config.schema import Config
 from convae.config.validation import validated
@@ -119,7 +120,7 @@ def open_study(
     if before is None:
         study.set_user_attr("settings", now)
     elif before != now:
-        keys = ", ".join(list(_differences(before, now))[:5])
+        keys = ", ".join(list(differences(before, now))[:5])
         raise ConfigError(
             f"the study {name} was begun with other settings: {keys}. Trials of both cannot be "
             "compared: take another --name, or go back to those settings"
@@ -159,12 +160,3 @@ def readable_errors(name: str) -> Iterator[None]:
             f"the storage of the study {name} cannot be used: {cause:.300}. Without --storage, it "
             "is a file in the study's folder"
         ) from None
-
-
-def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """The dotted keys at which two trees of JSON differ."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in {**before, **now}:
-            yield from _differences(before.get(key), now.get(key), f"{path}{key}.")
-    elif before != now:
-        yield path.rstrip(".")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convae.config.diff import flatten
+from convae.config.diff import format_leaves
 from convae.console import logger
 from convae.data.image_folder import png
 from convae.errors import ConfigError
@@ -167,7 +167,8 @@ class MLflow(Logger):
     def _log_parameters(self, config: Config, run_id: str) -> None:
         from mlflow.entities import Param
 
-        parameters = [Param(key, value) for key, value in flatten(config.model_dump(mode="json"))]
+        leaves = format_leaves(config.model_dump(mode="json"))
+        parameters = [Param(key, value) for key, value in leaves.items()]
         for start in range(0, len(parameters), AT_ONCE):
             self._client.log_batch(run_id, params=parameters[start : start + AT_ONCE])
 

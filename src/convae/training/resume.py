@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from convae.config.diff import differences
 from convae.config.loader import parse_config
 from convae.config.schema import Config
 from convae.console import logger
@@ -52,12 +53,13 @@ def reopen(
         if notice:
             logger.info(notice)
         # Not config.yaml but what the weights were made with: nobody edits a checkpoint by hand.
-        changes = differences(parse_config(state.pop("config"), str(run.path)), config)
+        before = parse_config(state.pop("config"), str(run.path))
+        changes = differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
         check_changes(run, config, changes)
         check_epochs(run, config, state)
     check_data(run, manifest, data)
-    for key, (before, now) in changes.items():
-        logger.info(f"{key}: {before} -> {now}")
+    for key, (old, new) in changes.items():
+        logger.info(f"{key}: {old} -> {new}")
     reasons = why_not_identical(manifest, plan) if state else []
     if reasons:
         logger.info(
@@ -136,21 +138,3 @@ def why_not_identical(manifest: Mapping[str, Any], plan: Plan) -> list[str]:
     current = versions()
     pairs += [(f"{p} version", v, current[p]) for p, v in manifest["versions"].items()]
     return [f"{what}: {old} -> {new}" for what, old, new in pairs if old != new]
-
-
-def differences(before: Config, now: Config) -> Changes:
-    """Every key whose value differs, by its dotted name."""
-    found: Changes = {}
-
-    def compare(old: Any, new: Any, path: tuple[str, ...]) -> None:
-        if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
-            for key in old:
-                compare(old[key], new[key], (*path, key))
-        elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-            for index, pair in enumerate(zip(old, new, strict=True)):
-                compare(*pair, (*path, str(index)))
-        elif old != new:
-            found[".".join(path)] = (old, new)
-
-    compare(before.model_dump(mode="json"), now.model_dump(mode="json"), ())
-    return found
