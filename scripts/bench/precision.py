@@ -4,7 +4,7 @@
     python -m scripts.bench.precision --epochs 8
 
 Prints the validation losses of the last epoch and their difference, which should stay within
-0.0003. Finished trainings are kept in --output, so that a second call goes on with the rest.
+0.0003. Finished trainings are kept in --output-dir, so that a second call goes on with the rest.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--output", type=Path, default=Path("outputs/precision"))
+    parser.add_argument("--output-dir", type=Path, default=Path("outputs/precision"))
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
     print(f"| seed | {' | '.join(PRECISIONS)} | difference |\n|---|---|---|---|")
     worst = 0.0
     for seed in arguments.seeds:
         exact, rounded = (
-            val_loss(seed, precision, arguments.epochs, arguments.output)
+            val_loss(seed, precision, arguments.epochs, arguments.output_dir)
             for precision in PRECISIONS
         )
         worst = max(worst, abs(rounded - exact))

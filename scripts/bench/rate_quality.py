@@ -40,11 +40,11 @@ def main() -> int:
     """Print the table and draw the chart; 2 if a run cannot be shown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="RUN")
-    parser.add_argument("--outputs", default="outputs")
+    parser.add_argument("--runs-dir", default="outputs")
     parser.add_argument("--output", type=Path, default=Path("docs/images/rate_quality.png"))
     arguments = parser.parse_args()
     try:
-        found = sorted(measured(Run.find(run, arguments.outputs)) for run in arguments.runs)
+        found = sorted(measured(Run.find(run, arguments.runs_dir)) for run in arguments.runs)
         if len({row[3:] for row in found}) > 1:
             raise ConvaeError("the runs are of different data: one chart cannot hold them")
     except ConvaeError as error:

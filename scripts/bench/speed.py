@@ -50,9 +50,9 @@ def main() -> None:
     parser.add_argument("--scaling", action="store_true")
     parser.add_argument("--precision", action="store_true")
     parser.add_argument("--seeds", type=int, default=5, help="of fast.yaml, with --quality")
-    parser.add_argument("--output", type=Path, default=Path("outputs/benchmark"))
+    parser.add_argument("--output-dir", type=Path, default=Path("outputs/benchmark"))
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
 
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "images.npz"
@@ -63,11 +63,11 @@ def main() -> None:
         what = next((part for part in parts if getattr(arguments, part)), "speed")
         result = parts.get(what, speed)(arguments, data)
         result |= {"machine": machine, "data": name}
-    path = arguments.output / f"{what}.json"
+    path = arguments.output_dir / f"{what}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(f"\nwrote {path}")
     if what == "speed":
-        print(f"wrote {chart(result, arguments.output / 'speed.png')}")
+        print(f"wrote {chart(result, arguments.output_dir / 'speed.png')}")
 
 
 def measure(variant: str, data: Path, **options: Any) -> dict[str, float]:

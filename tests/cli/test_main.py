@@ -88,7 +88,7 @@ def test_a_users_mistake_is_one_message_and_exit_2(
 @pytest.fixture
 def run(convae: Command, digits: Path, tmp_path: Path) -> Path:
     settings = [word for word in tiny(digits, tmp_path) if "output.folder" not in word]
-    done = convae("train", MNIST, *settings, "--outputs", str(tmp_path / "outputs"), "--json")
+    done = convae("train", MNIST, *settings, "--runs-dir", str(tmp_path / "outputs"), "--json")
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     row = json.loads(line)

@@ -384,7 +384,7 @@ def test_training_on_more_than_memory_should_hold(convae: Command, tmp_path: Pat
         "data.validation_split=0.02",
         "training.epochs=1",
         "training.samples_per_epoch=2400",
-        "--outputs",
+        "--runs-dir",
         str(tmp_path / "outputs"),
         timeout=600,
     )

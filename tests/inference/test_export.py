@@ -203,7 +203,9 @@ def test_without_its_data_the_sample_stands_in(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ConvaeError, match="file/x: cannot be written: .*--output names another"):
+    with pytest.raises(
+        ConvaeError, match="file/x: cannot be written: .*--output-dir names another"
+    ):
         exporting.export(run, ["weights"], str(tmp_path / "file/x"))
     assert (tmp_path / "file").read_text() == "in the way"
 
@@ -229,7 +231,7 @@ def test_a_missing_package_is_told_with_its_install_line(monkeypatch: pytest.Mon
 )
 def test_wrong_words(convae: Command, run: Run, words: list[str], part: str) -> None:
     folder = "empty" if "there is no run" in part else str(run.path.parents[1])
-    done = convae(*words, "--outputs", folder)
+    done = convae(*words, "--runs-dir", folder)
     assert done.returncode == 2
     assert part in done.stderr
     assert "Traceback" not in done.stderr

@@ -164,7 +164,10 @@ def test_free_ports_differ() -> None:
         (["launch"], "Missing argument"),
         (["launch", "-n", "0", "--", "train", "x.yaml"], "-n: must be from 1 to"),
         (["launch", "-n", "2", "--", "eval", "x"], "Received after --: eval x"),
-        (["launch", "--deadline", "0", "--", "train", "x.yaml"], "--deadline: must be above 0"),
+        (
+            ["launch", "--rendezvous-timeout", "0", "--", "train", "x.yaml"],
+            "--rendezvous-timeout: must be above 0",
+        ),
         (["launch", "-n", "2", "--", "train", "missing.yaml"], "no such file"),
     ],
 )

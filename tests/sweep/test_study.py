@@ -38,7 +38,7 @@ if words[0] == "--resume":
     run = Run(pathlib.Path(words[1]))
     config = run.config
 else:
-    at = words.index("--outputs")
+    at = words.index("--runs-dir")
     config = load_config(words[0], [*words[1:at], f"output.folder={json.dumps(words[at + 1])}"])
     run = Run.create(config)
 stopped = []

@@ -18,10 +18,10 @@ from convae import __version__
 from convae.cli import inspect as laboratory
 from convae.cli.options import (
     ConfigPath,
-    Folder,
     Json,
     Overrides,
     RunName,
+    RunsDir,
     complete_config,
     complete_run,
     global_first,
@@ -87,7 +87,7 @@ def train(
             autocompletion=complete_run,
         ),
     ] = None,
-    outputs: Annotated[
+    runs_dir: Annotated[
         str | None,
         typer.Option(metavar="FOLDER", help="Where runs are kept: output.folder of the config."),
     ] = None,
@@ -102,12 +102,12 @@ def train(
         config, words = split(config, overrides)
         if config is not None:
             raise ConfigError(f"--resume takes the run's own config. Received: CONFIG {config}")
-        run = Run.find(resume, outputs or "outputs")
+        run = Run.find(resume, runs_dir or "outputs")
         settings = run.config_with(words)
     elif config is None:
         raise ConfigError("which config? For example: convae train configs/mnist.yaml")
     else:
-        kept = [f"output.folder={json.dumps(outputs)}"] if outputs else []
+        kept = [f"output.folder={json.dumps(runs_dir)}"] if runs_dir else []
         run, settings = None, load_config(config, [*(overrides or []), *kept])
     named_path(settings.data)  # told at once, if it is wrong: TensorFlow takes seconds
     from convae.training.trainer import Interrupted
@@ -136,14 +136,14 @@ def evaluate(
     umap: Annotated[
         bool, typer.Option("--umap", help="Map the codes by UMAP too; needs convae[umap].")
     ] = False,
-    outputs: Folder = "outputs",
+    runs_dir: RunsDir = "outputs",
     as_json: Json = False,
 ) -> None:
     """Measure a run on the test part, draw its pictures, and write its report."""
     from convae.runs.run import Run
 
     run, words = split(run, overrides)
-    found = Run.find(run, outputs)
+    found = Run.find(run, runs_dir)
     from convae.evaluation.evaluate import evaluate as measure
     from convae.evaluation.evaluate import summary
 
@@ -153,23 +153,23 @@ def evaluate(
 
 
 @app.command()
-def report(run: RunName = None, outputs: Folder = "outputs") -> None:
+def report(run: RunName = None, runs_dir: RunsDir = "outputs") -> None:
     """Write a run's report.html again, from the files in its folder."""
     from convae.evaluation import report as page
     from convae.runs.run import Run
 
-    path = page.write(Run.find(run, outputs))
+    path = page.write(Run.find(run, runs_dir))
     print(path)
     suggest(f"open {path} in a browser")
 
 
 @app.command()
-def runs(outputs: Folder = "outputs", as_json: Json = False) -> None:
+def runs(runs_dir: RunsDir = "outputs", as_json: Json = False) -> None:
     """List the runs, the newest last: how far they came, what they reached."""
     from convae.cli import runs as listing
 
-    found = listing.rows(outputs)
-    print(json.dumps(found, indent=2) if as_json else listing.table(found, outputs))
+    found = listing.rows(runs_dir)
+    print(json.dumps(found, indent=2) if as_json else listing.table(found, runs_dir))
     suggest(listing.next_command(found), silent=as_json)
 
 
@@ -183,19 +183,19 @@ def compare(
             autocompletion=complete_run,
         ),
     ],
-    output: Annotated[
+    output_dir: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Where pictures and page go: OUTPUTS/compare."),
+        typer.Option(metavar="FOLDER", help="Where pictures and page go: RUNS_DIR/compare."),
     ] = None,
-    outputs: Folder = "outputs",
+    runs_dir: RunsDir = "outputs",
     as_json: Json = False,
 ) -> None:
     """Compare runs: what differs in their configs, and what came of it. Measures where needed."""
     from convae.evaluation import compare as comparison
     from convae.runs.run import Run
 
-    found = comparison.distinct([Run.find(name, outputs) for name in runs])
-    result = comparison.compare(found, Path(output or Path(outputs) / "compare"))
+    found = comparison.distinct([Run.find(name, runs_dir) for name in runs])
+    result = comparison.compare(found, Path(output_dir or Path(runs_dir) / "compare"))
     print(json.dumps(result, indent=2) if as_json else comparison.told(result))
     suggest(f"open {result['files']['page']} in a browser", silent=as_json)
 
@@ -212,7 +212,7 @@ def predict(
         list[str],
         typer.Argument(metavar="FILES", help="Images, folders, patterns; - reads names on stdin."),
     ],
-    output: Annotated[
+    output_dir: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Where to write; the run's predictions/.")
     ] = None,
     as_digit: Annotated[
@@ -221,16 +221,16 @@ def predict(
             "--as-digit", help="Invert, cut and center photographs as MNIST's digits are."
         ),
     ] = False,
-    outputs: Folder = "outputs",
+    runs_dir: RunsDir = "outputs",
     as_json: Json = False,
 ) -> None:
     """Send image files through a model: reconstructed, denoised, upscaled, segmented or scored."""
     from convae.runs.run import Run
 
-    found = Run.find(run, outputs)
+    found = Run.find(run, runs_dir)
     from convae.inference import predict as prediction
 
-    folder = Path(output) if output else found.path / "predictions"
+    folder = Path(output_dir) if output_dir else found.path / "predictions"
     made = prediction.predict(found, named(files), folder, as_digit=as_digit)
     rows = [vars(one) for one in made]
     print(json.dumps(rows, indent=2) if as_json else prediction.told(made, folder))
@@ -244,10 +244,10 @@ def export(
         list[str] | None,
         typer.Option("--format", help="onnx, litert, saved_model, weights or all; repeatable."),
     ] = None,
-    output: Annotated[
+    output_dir: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Where to write; the run's export/.")
     ] = None,
-    outputs: Folder = "outputs",
+    runs_dir: RunsDir = "outputs",
     as_json: Json = False,
 ) -> None:
     """Write a run's model for other runtimes, each file compared with Keras."""
@@ -255,7 +255,7 @@ def export(
     from convae.runs.run import Run
 
     exporting.check(formats or [])
-    result = exporting.export(Run.find(run, outputs), formats or [], output)
+    result = exporting.export(Run.find(run, runs_dir), formats or [], output_dir)
     print(json.dumps(result, indent=2) if as_json else exporting.summary(result))
     suggest(f"look at the files in {result['folder']}", silent=as_json)
 
@@ -274,13 +274,13 @@ def demo(
         int, typer.Option(min=1, max=65535, help="If it is in use, the next free one.")
     ] = 7860,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    outputs: Folder = "outputs",
+    runs_dir: RunsDir = "outputs",
 ) -> None:
     """Serve a page to draw on, for this machine alone: what a model makes of a digit, live."""
     from convae.demo import server as page
     from convae.demo import session as viewer
 
-    page.serve(page.listen(viewer.choices(runs or [], outputs), port), show=show)
+    page.serve(page.listen(viewer.choices(runs or [], runs_dir), port), show=show)
 
 
 @app.command()
@@ -372,14 +372,14 @@ def launch(
         list[str], typer.Argument(metavar="-- train CONFIG ...", help="What each worker runs.")
     ],
     count: Annotated[int, typer.Option("-n", metavar="N", help="Workers on this machine.")] = 2,
-    deadline: Annotated[
+    rendezvous_timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="Until all have found each other.")
     ] = 120.0,
 ) -> None:
     """Train with several workers on this machine, started and ended together."""
     from convae.runtime import launch as launching
 
-    raise SystemExit(launching.launch(launching.workers(count, words), deadline))
+    raise SystemExit(launching.launch(launching.workers(count, words), rendezvous_timeout))
 
 
 @app.command()

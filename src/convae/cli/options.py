@@ -41,7 +41,7 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE ...]", help="Overrides, such as training.epochs=5."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Folder = Annotated[str, typer.Option("--outputs", metavar="FOLDER", help="Where runs are kept.")]
+RunsDir = Annotated[str, typer.Option("--runs-dir", metavar="FOLDER", help="Where runs are kept.")]
 
 
 def split(first: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:

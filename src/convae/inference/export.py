@@ -142,7 +142,7 @@ def built_aside(folder: Path) -> Iterator[Path]:
                 atomic.replace(new, place)
     except OSError as error:
         raise RunError(
-            f"{folder}: cannot be written: {error}. --output names another folder"
+            f"{folder}: cannot be written: {error}. --output-dir names another folder"
         ) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -53,7 +53,7 @@ def launch(
     and end; a second one kills them. Stdout of worker 0 stays stdout; all else goes to stderr.
     """
     if not deadline > 0:
-        raise ConfigError(f"--deadline: must be above 0 seconds. Received: {deadline:g}")
+        raise ConfigError(f"--rendezvous-timeout: must be above 0 seconds. Received: {deadline:g}")
     addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(len(commands)))
     cores = processes.shares(processes.available_cores(), len(commands))
     gpus = processes.gpus()
@@ -140,7 +140,7 @@ def _watch(
                 _say(
                     f"not all of the {len(running)} workers found each other within "
                     f"{deadline:g} s; still missing: {names}. All were ended. If the machine is "
-                    f"slow, give them longer: --deadline {2 * deadline:g}"
+                    f"slow, give them longer: --rendezvous-timeout {2 * deadline:g}"
                 )
                 processes.end(running, signal.SIGTERM, grace)
                 return 1

@@ -144,7 +144,7 @@ class Sweeper:
         else:
             config, *overrides = self._words
             chosen = [f"{key}={as_json(value)}" for key, value in trial.params.items()]
-            words = [config, *overrides, *chosen, "--outputs", str(folder)]
+            words = [config, *overrides, *chosen, "--runs-dir", str(folder)]
         slot = min(set(range(self.settings.workers)) - {job.slot for job in self._jobs})
         environment = dict(os.environ)
         if self._gpus[slot]:
