@@ -70,7 +70,7 @@ def write_data(path: Path) -> str:
     data = load_training(Data(path=None), (28, 28, 1))
     images = np.concatenate([data.train.images, data.validation.images])
     images = np.resize(images, (60_000, 28, 28))
-    # A file with a test part is split as Keras' fit does: both validate on the same images.
+    # A file with a test split is split as Keras' fit does: both validate on the same images.
     np.savez(path, x_train=images, x_test=images[:1])
     return data.name
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import platform
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -62,3 +65,36 @@ def replace(temporary: Path, path: Path) -> None:
             os.close(handle)
         if rename:
             temporary.replace(path)
+
+
+@contextmanager
+def locked(path: Path, on_busy: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of `path` inside a `with` block.
+
+    The kernel releases it when the process ends, however it ends. On a file system without locks
+    nothing is locked.
+
+    Args:
+        path: The lock file, which is created. It holds a line that names the process with the lock.
+        on_busy: Called with that line if another process holds the lock. It may raise; if it
+            returns, this process waits.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_busy(os.read(handle, 1000).decode(errors="replace"))
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        with suppress(OSError):
+            os.ftruncate(handle, 0)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            os.pwrite(handle, f"{os.getpid()} on {platform.node()} since {since}".encode(), 0)
+        yield
+    finally:
+        os.close(handle)

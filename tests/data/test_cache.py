@@ -263,7 +263,7 @@ def test_arrays_are_mapped(tmp_path: Path) -> None:
     training = data.load_training(settings, SHAPE)
     assert isinstance(training.train.images, Mapped)
     np.testing.assert_array_equal(training.train.images, x[:14])
-    np.testing.assert_array_equal(data.load_test(settings, SHAPE).part.images, x[18:])
+    np.testing.assert_array_equal(data.load_test(settings, SHAPE).test.images, x[18:])
     assert training.classes == ("0", "1", "2")
     np.savez(tmp_path / "x.npz", x_train=x, y_train=np.arange(20) % 3)
     other = data.load_training(config.Data(path=str(tmp_path / "x.npz")), SHAPE)

@@ -69,13 +69,13 @@ def test_it_is_downloaded_into_the_cache_of_keras(
 ) -> None:
     monkeypatch.setattr(fashion, "URL", server)
     loaded = data.load_training(SETTINGS, SHAPE)
-    assert (loaded.name, loaded.sample, loaded.notice) == ("Fashion-MNIST", False, None)
+    assert (loaded.name, loaded.is_sample, loaded.notice) == ("Fashion-MNIST", False, None)
     assert (len(loaded.train), len(loaded.validation)) == (16, 4)
     assert loaded.classes == fashion.CLASSES
     folder = fashion.keras_datasets() / "fashion-mnist"  # where Keras' own loader looks
     assert sorted(path.name for path in folder.iterdir()) == sorted(fashion.FILES)
     monkeypatch.setattr(fashion, "URL", "http://127.0.0.1:9")
-    assert len(data.load_test(SETTINGS, SHAPE).part) == 5
+    assert len(data.load_test(SETTINGS, SHAPE).test) == 5
 
 
 def test_debians_package_is_found(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,8 +53,8 @@ def test_images_with_classes(tmp_path: Path) -> None:
     settings = config.Data(path=str(tmp_path))
     training, test = data.load_training(settings, SHAPE), data.load_test(settings, SHAPE)
     assert training.classes == test.classes == ("1", "2", "10")
-    assert (len(training.train), len(training.validation), len(test.part)) == (43, 11, 6)
-    for part in (training.train, training.validation, test.part):
+    assert (len(training.train), len(training.validation), len(test.test)) == (43, 11, 6)
+    for part in (training.train, training.validation, test.test):
         assert part.labels is not None
         assert len(set(part.labels)) > 1  # no cut follows the classes
         number = np.array([1, 2, 10])[part.labels]
@@ -69,8 +69,8 @@ def test_images_with_train_and_test_folders(tmp_path: Path) -> None:
     settings = config.Data(path=str(tmp_path))
     training, test = data.load_training(settings, SHAPE), data.load_test(settings, SHAPE)
     assert training.classes == test.classes == ("cat", "dog")
-    assert (len(training.train), len(training.validation), len(test.part)) == (8, 2, 2)
-    np.testing.assert_array_equal(test.part.labels, [1, 1])
+    assert (len(training.train), len(training.validation), len(test.test)) == (8, 2, 2)
+    np.testing.assert_array_equal(test.test.labels, [1, 1])
 
 
 def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_random_crops_of_a_folder(tmp_path: Path) -> None:
         training = data.load_training(settings, (6, 5, 3))
         assert training.train.images.shape[1:] == stored
         assert training.validation.images.shape[1:] == (6, 5, 3)
-        assert data.load_test(settings, (6, 5, 3)).part.images.shape == (2, 6, 5, 3)
+        assert data.load_test(settings, (6, 5, 3)).test.images.shape == (2, 6, 5, 3)
     message = refusal(tmp_path, (31, 5, 3), crop="random")
     assert "the images are [30, 40, 3]" in message
     with pytest.raises(ConvaeError, match=r"data.resize: cannot be smaller than the crop"):

@@ -67,11 +67,11 @@ def test_npz_is_split_by_position_and_stays_uint8(npz: Callable[..., str]) -> No
     np.testing.assert_array_equal(loaded.validation.images[..., 0], x[16:])
     np.testing.assert_array_equal(loaded.train.labels, y[:16])
     assert loaded.train.images.base is loaded.validation.images.base  # views of one array
-    assert (loaded.name, loaded.sample, loaded.notice) == ("own.npz", False, None)
+    assert (loaded.name, loaded.is_sample, loaded.notice) == ("own.npz", False, None)
     assert (loaded.samples_per_epoch, loaded.classes) == (16, ("0", "1", "2"))
     bytes_ = x.tobytes() + y.astype(np.int64).tobytes()
     assert loaded.sha256 == hashlib.sha256(bytes_).hexdigest()
-    np.testing.assert_array_equal(data.load_test(settings, SHAPE).part.images[..., 0], x_test)
+    np.testing.assert_array_equal(data.load_test(settings, SHAPE).test.images[..., 0], x_test)
 
 
 def test_without_a_test_part_the_last_images_are_kept_from_training(
@@ -82,7 +82,7 @@ def test_without_a_test_part_the_last_images_are_kept_from_training(
     training, test = data.load_training(settings, SHAPE), data.load_test(settings, SHAPE)
     seen = np.concatenate([training.train.images, training.validation.images])
     np.testing.assert_array_equal(seen[..., 0], x[:15])
-    np.testing.assert_array_equal(test.part.images[..., 0], x[15:])
+    np.testing.assert_array_equal(test.test.images[..., 0], x[15:])
 
 
 def test_training_opens_no_test_image_and_evaluation_no_training_image(tmp_path: Path) -> None:
@@ -131,7 +131,11 @@ def test_split_of_mnist() -> None:
 
 def test_fallback_says_what_it_is_and_why() -> None:
     loaded = data.load_training(config.Data(), (28, 28, 1))
-    assert (loaded.name, loaded.sample, loaded.samples_per_epoch) == ("MNIST sample", True, 48_000)
+    assert (loaded.name, loaded.is_sample, loaded.samples_per_epoch) == (
+        "MNIST sample",
+        True,
+        48_000,
+    )
     assert (len(loaded.train), len(loaded.validation)) == (3200, 800)
     assert loaded.notice
     for words in ("sample of 5,000", "no such file", "download: http", "15 times", "CONVAE_DATA"):
@@ -141,9 +145,9 @@ def test_fallback_says_what_it_is_and_why() -> None:
     counts = np.bincount(loaded.train.labels) + np.bincount(loaded.validation.labels)
     np.testing.assert_array_equal(counts, [400] * 10)
     test = data.load_test(config.Data(), (28, 28, 1))
-    assert test.part.labels is not None
-    np.testing.assert_array_equal(np.bincount(test.part.labels), [100] * 10)
-    assert test.sample
+    assert test.test.labels is not None
+    np.testing.assert_array_equal(np.bincount(test.test.labels), [100] * 10)
+    assert test.is_sample
     assert test.notice
     assert "15 times" not in test.notice
 
@@ -154,7 +158,7 @@ def test_fallback_with_subset_or_asked_for() -> None:
     with pytest.raises(ConvaeError, match="sample of 5,000"):
         data.load_training(config.Data(subset=5000), (28, 28, 1))
     asked = data.load_training(config.Data(path=str(data.SAMPLE_PATH)), (28, 28, 1))
-    assert (asked.sample, asked.notice, asked.samples_per_epoch) == (True, None, 3200)
+    assert (asked.is_sample, asked.notice, asked.samples_per_epoch) == (True, None, 3200)
 
 
 def test_no_sample_where_it_is_not_allowed() -> None:
@@ -191,14 +195,14 @@ def test_cache_is_used_and_a_damaged_one_named(mnist: Path, tmp_path: Path) -> N
     cache.parent.mkdir(parents=True)
     cache.write_bytes(mnist.read_bytes())
     loaded = data.load_training(config.Data(download=False), SHAPE)
-    assert (loaded.name, loaded.sample, loaded.notice) == ("MNIST", False, None)
+    assert (loaded.name, loaded.is_sample, loaded.notice) == ("MNIST", False, None)
     cache.write_bytes(mnist.read_bytes()[:-100])
     notice = data.load_training(config.Data(download=False), (28, 28, 1)).notice
     assert notice
     assert f"Keras' cache: {cache}: is no whole .npz file" in notice
     with np.load(mnist) as arrays:
-        np.savez(cache, x_train=arrays["x_train"])  # it has no test part to keep from training
-    assert data.load_training(config.Data(download=False), (28, 28, 1)).sample
+        np.savez(cache, x_train=arrays["x_train"])  # it has no test split to keep from training
+    assert data.load_training(config.Data(download=False), (28, 28, 1)).is_sample
 
 
 def test_mnist_is_known_by_its_images_and_found_by_the_environment(
@@ -256,6 +260,6 @@ def test_the_whole_mnist() -> None:
     loaded = data.load_training(config.Data(path=FULL), (28, 28, 1))
     test = data.load_test(config.Data(path=FULL), (28, 28, 1))
     assert (loaded.name, test.name) == ("MNIST", "MNIST")
-    sizes = (len(loaded.train), len(loaded.validation), len(test.part), loaded.samples_per_epoch)
+    sizes = (len(loaded.train), len(loaded.validation), len(test.test), loaded.samples_per_epoch)
     assert sizes == (48_000, 12_000, 10_000, 48_000)
     assert loaded.classes == tuple("0123456789")

@@ -8,7 +8,7 @@ import pytest
 
 from convae.config.loader import load_config
 from convae.config.schema import Config
-from convae.data.loading import Part, TrainingData
+from convae.data.loading import Split, TrainingData
 from convae.errors import ConvaeError
 from convae.tasks import Examples, Task, build_task, metrics
 from convae.tasks.scenes import INK
@@ -54,46 +54,46 @@ def task(name: str, *more: str) -> Task:
 
 
 @pytest.fixture(scope="module")
-def part() -> Part:
+def split() -> Split:
     with np.load(SAMPLE) as file:
         images, labels = file["x_train"][:400, ..., None], file["y_train"][:400]
-    return Part(images, labels.astype(np.int64))
+    return Split(images, labels.astype(np.int64))
 
 
 @pytest.fixture(scope="module")
-def data(part: Part) -> TrainingData:
-    assert part.labels is not None
-    train = Part(part.images[:300], part.labels[:300])
-    validation = Part(part.images[300:], part.labels[300:])
+def data(split: Split) -> TrainingData:
+    assert split.labels is not None
+    train = Split(split.images[:300], split.labels[:300])
+    validation = Split(split.images[300:], split.labels[300:])
     return TrainingData("digits", False, "", None, train, validation, 300, None)
 
 
-def of(name: str, part: Part, *key: int) -> Examples:
-    return task(name).examples(part, np.arange(40), example_generator(*key))
+def of(name: str, split: Split, *key: int) -> Examples:
+    return task(name).examples(split, np.arange(40), example_generator(*key))
 
 
 @pytest.mark.parametrize("name", OVERRIDES)
-def test_examples_follow_from_seed_epoch_and_step(name: str, part: Part) -> None:
-    first, again = of(name, part, 0, 1, 2), of(name, part, 0, 1, 2)
+def test_examples_follow_from_seed_epoch_and_step(name: str, split: Split) -> None:
+    first, again = of(name, split, 0, 1, 2), of(name, split, 0, 1, 2)
     np.testing.assert_array_equal(first.inputs, again.inputs)
     np.testing.assert_array_equal(first.targets, again.targets)
     drawn = name in {"gaussian", "salt_and_pepper", "erased_blocks", "segment"}
     for key in ((0, 1, 3), (0, 2, 2), (1, 1, 2), (0, 1, 0)):
-        assert np.array_equal(of(name, part, *key).inputs, first.inputs) != drawn
+        assert np.array_equal(of(name, split, *key).inputs, first.inputs) != drawn
 
 
 @pytest.mark.parametrize("name", OVERRIDES)
-def test_examples_fit_the_model_and_held_out_ones_stay_the_same(name: str, part: Part) -> None:
+def test_examples_fit_the_model_and_held_out_ones_stay_the_same(name: str, split: Split) -> None:
     settings = config(name)
-    held_out = task(name).held_out(part)
-    again = task(name).held_out(part)
+    held_out = task(name).held_out(split)
+    again = task(name).held_out(split)
     np.testing.assert_array_equal(held_out.inputs, again.inputs)
     np.testing.assert_array_equal(held_out.targets, again.targets)
     assert held_out.inputs.shape[1:] == settings.model.input_shape
     channels = 1 if name == "segment" else settings.output_shape[2]
     assert held_out.targets.shape[1:] == (*settings.output_shape[:2], channels)
     assert held_out.inputs.dtype == held_out.targets.dtype == np.uint8
-    assert len(held_out) == (30 if name == "segment" else len(part))
+    assert len(held_out) == (30 if name == "segment" else len(split))
     assert len(held_out[slice(7)]) == 7
 
 
@@ -103,15 +103,15 @@ def test_no_epoch_draws_what_the_held_out_examples_hold() -> None:
     assert not any(np.array_equal(held_out, numbers) for numbers in drawn)
 
 
-def test_nothing_changes_the_images_that_were_given(part: Part) -> None:
-    before = part.images.copy()
+def test_nothing_changes_the_images_that_were_given(split: Split) -> None:
+    before = split.images.copy()
     for name in OVERRIDES:
-        of(name, part, 0, 0, 0)
-    np.testing.assert_array_equal(part.images, before)
+        of(name, split, 0, 0, 0)
+    np.testing.assert_array_equal(split.images, before)
 
 
 def test_gaussian_noise_has_its_scale_and_is_clipped() -> None:
-    gray = Part(np.full((50, 28, 28, 1), 128, np.uint8), None)
+    gray = Split(np.full((50, 28, 28, 1), 128, np.uint8), None)
     noisy = task("gaussian", "task.noise={type: gaussian, scale: 0.1}").held_out(gray).inputs / 255
     difference = noisy - 128 / 255
     assert abs(difference.mean()) < 0.002
@@ -122,16 +122,16 @@ def test_gaussian_noise_has_its_scale_and_is_clipped() -> None:
     assert (strong == 0).mean() == pytest.approx(0.158, abs=0.01)  # 0.5 below 0.502: a deviation
 
 
-def test_noise_is_really_there(part: Part) -> None:
+def test_noise_is_really_there(split: Split) -> None:
     for name, least in {"gaussian": 0.05, "salt_and_pepper": 0.05, "erased_blocks": 0.005}.items():
-        found = task(name).held_out(part)
-        np.testing.assert_array_equal(found.targets, part.images)
+        found = task(name).held_out(split)
+        np.testing.assert_array_equal(found.targets, split.images)
         error = ((found.inputs / 255 - found.targets / 255) ** 2).mean()
         assert error > least, name
 
 
 def test_salt_and_pepper_replaces_its_share_of_pixels_by_black_or_white() -> None:
-    gray = Part(np.full((50, 28, 28, 3), 100, np.uint8), None)
+    gray = Split(np.full((50, 28, 28, 3), 100, np.uint8), None)
     damaged = task("salt_and_pepper").damaged(gray.images, np.random.default_rng(0))
     hit = damaged != 100
     assert hit[..., 0].mean() == pytest.approx(0.3, abs=0.01)
@@ -154,18 +154,18 @@ def test_erased_blocks_are_squares_of_black() -> None:
     assert not whole.any()
 
 
-def test_what_is_upscaled_is_the_mean_of_blocks_and_tells_no_more(part: Part) -> None:
-    found = task("upscale").held_out(part)
-    blocks = part.images.reshape(-1, 14, 2, 14, 2, 1).mean(axis=(2, 4))
+def test_what_is_upscaled_is_the_mean_of_blocks_and_tells_no_more(split: Split) -> None:
+    found = task("upscale").held_out(split)
+    blocks = split.images.reshape(-1, 14, 2, 14, 2, 1).mean(axis=(2, 4))
     np.testing.assert_array_equal(found.inputs, np.floor(blocks + 0.5))
     # Whatever keeps the means of the blocks gives the same input: it cannot see the original.
-    mixed = part.images.reshape(-1, 14, 2, 14, 2, 1)[:, :, ::-1, :, ::-1].reshape(-1, 28, 28, 1)
-    np.testing.assert_array_equal(task("upscale").held_out(Part(mixed, None)).inputs, found.inputs)
+    mixed = split.images.reshape(-1, 14, 2, 14, 2, 1)[:, :, ::-1, :, ::-1].reshape(-1, 28, 28, 1)
+    np.testing.assert_array_equal(task("upscale").held_out(Split(mixed, None)).inputs, found.inputs)
     four = task(
         "upscale", "task.factor=4", "model.input_shape=[7, 7, 1]",
         "model.decoder.0.strides=4", "model.decoder.0.kernel_size=4",
     )  # fmt: skip
-    assert four.held_out(part).inputs.shape[1:] == (7, 7, 1)
+    assert four.held_out(split).inputs.shape[1:] == (7, 7, 1)
 
 
 def test_interpolation_keeps_what_is_flat_and_what_rises_evenly(data: TrainingData) -> None:
@@ -183,10 +183,10 @@ def test_interpolation_keeps_what_is_flat_and_what_rises_evenly(data: TrainingDa
     np.testing.assert_allclose(np.diff(bicubic[6:-6], axis=0) * 255, 5, atol=1e-3)
 
 
-def test_scenes_hold_digits_of_their_part_alone(part: Part) -> None:
-    assert part.labels is not None
+def test_scenes_hold_digits_of_their_split_alone(split: Split) -> None:
+    assert split.labels is not None
     segment = task("segment")
-    few = Part(part.images[:20], part.labels[:20] * 0 + 4)
+    few = Split(split.images[:20], split.labels[:20] * 0 + 4)
     found = segment.examples(few, np.arange(20), np.random.default_rng(0))
     assert set(np.unique(found.targets)) == {4, 10}
     ink = (few.images[..., 0] >= INK).sum(axis=(1, 2))
@@ -201,7 +201,9 @@ def test_the_class_map_is_where_the_ink_is() -> None:
     images = np.zeros((3, 28, 28, 1), np.uint8)
     images[:, 5:23, 10:18] = 255
     lone = task("segment", "task.digits=[1, 1]")
-    found = lone.examples(Part(images, np.array([2, 5, 7])), np.arange(3), np.random.default_rng(3))
+    found = lone.examples(
+        Split(images, np.array([2, 5, 7])), np.arange(3), np.random.default_rng(3)
+    )
     for scene, classes, label in zip(found.inputs, found.targets[..., 0], (2, 5, 7), strict=True):
         inside = classes == label
         assert (classes[~inside] == 10).all()
@@ -214,7 +216,7 @@ def test_the_class_map_is_where_the_ink_is() -> None:
 
 def test_later_digits_cover_earlier_ones() -> None:
     """Full squares that fill the scene: only the last of them can be seen."""
-    full = Part(np.full((2, 28, 28, 1), 255, np.uint8), np.array([1, 8]))
+    full = Split(np.full((2, 28, 28, 1), 255, np.uint8), np.array([1, 8]))
     segment = task("segment", "task.digits=[3, 3]", "model.input_shape=[28, 28, 3]")
     found = segment.examples(full, np.zeros(40, np.int64), np.random.default_rng(0)).targets
     seen = {int(classes[0, 0, 0]) for classes in found}
@@ -222,19 +224,19 @@ def test_later_digits_cover_earlier_ones() -> None:
     assert all(len(np.unique(classes)) == 1 for classes in found)
 
 
-def test_landmarks_of_a_segmentation_are_the_entropy_of_the_shares(part: Part) -> None:
+def test_landmarks_of_a_segmentation_are_the_entropy_of_the_shares(split: Split) -> None:
     segment = task("segment")
-    held_out = segment.held_out(part)
-    best, fixed = segment.landmarks(part, held_out)
+    held_out = segment.held_out(split)
+    best, fixed = segment.landmarks(split, held_out)
     shares = np.bincount(held_out.targets.ravel(), minlength=11) / held_out.targets.size
     loss = -np.log(shares[held_out.targets.ravel()]).mean()
     assert best == 0
     assert fixed == pytest.approx(loss)
 
 
-def test_a_segmentation_is_scored_over_all_pixels(part: Part) -> None:
+def test_a_segmentation_is_scored_over_all_pixels(split: Split) -> None:
     segment = task("segment")
-    held_out = segment.held_out(part)[slice(6)]
+    held_out = segment.held_out(split)[slice(6)]
     perfect = np.eye(11, dtype=np.float32)[held_out.targets[..., 0]]
     scores = segment.scores(held_out.targets, perfect)
     assert segment.summarize(scores) == {"iou": 1.0, "accuracy": 1.0}
@@ -248,14 +250,14 @@ def test_a_segmentation_is_scored_over_all_pixels(part: Part) -> None:
     assert segment.summarize(scores)["iou"] == pytest.approx(share / there)
 
 
-def test_an_anomaly_task_trains_on_the_normal_class_alone(part: Part) -> None:
-    chosen = task("anomaly").select(part)
+def test_an_anomaly_task_trains_on_the_normal_class_alone(split: Split) -> None:
+    chosen = task("anomaly").select(split)
     assert chosen.labels is not None
     assert set(chosen.labels) == {3}
     with pytest.raises(ConvaeError, match="task.normal_class: must be a class.*Received: 77"):
-        task("anomaly", "task.normal_class=77").select(part)
+        task("anomaly", "task.normal_class=77").select(split)
     with pytest.raises(ConvaeError, match="labels"):
-        task("anomaly").select(Part(part.images, None))
+        task("anomaly").select(Split(split.images, None))
 
 
 def test_the_threshold_is_a_quantile_of_normal_validation_images(data: TrainingData) -> None:
@@ -296,9 +298,9 @@ def test_auroc_by_class_and_over_all() -> None:
         anomaly.summarize(scores, None)
 
 
-def test_principal_components_are_those_of_an_svd(part: Part) -> None:
-    found = principal_components(part.images, 12).outputs(part.images[:5])
-    flat = part.images.reshape(len(part), -1) / 255
+def test_principal_components_are_those_of_an_svd(split: Split) -> None:
+    found = principal_components(split.images, 12).outputs(split.images[:5])
+    flat = split.images.reshape(len(split), -1) / 255
     mean = flat.mean(axis=0)
     axes = np.linalg.svd(flat - mean, full_matrices=False)[2][:12]
     expected = ((flat[:5] - mean) @ axes.T @ axes + mean).clip(0, 1)
@@ -320,7 +322,7 @@ def test_filters_are_tuned_on_validation_images(data: TrainingData) -> None:
     denoise = task("gaussian", "task.noise={type: gaussian, scale: 0.3}")
     few = cast(
         "TrainingData",
-        SimpleNamespace(train=data.train, validation=Part(data.validation.images[:20], None)),
+        SimpleNamespace(train=data.train, validation=Split(data.validation.images[:20], None)),
     )
     found = denoise.baselines(few)
     assert {"noisy_input", "median", "gaussian", "total_variation"} <= set(found)

@@ -12,7 +12,7 @@ from convae.config.loader import load_config
 from convae.console import logger
 from convae.data.cache import Pack, cache_folder, pack, packs, remove
 from convae.data.loading import load_test, load_training
-from convae.data.readers import Side, is_idx_folder
+from convae.data.readers import SplitName, is_idx_folder
 from convae.errors import ConfigError
 
 
@@ -56,7 +56,7 @@ def command(
     load_training(data, shape)  # as training and eval do, so that the same mistakes are found
     load_test(data, shape)
     cache, rows = cache_folder(data), {}
-    for side in get_args(Side):
+    for side in get_args(SplitName):
         packed, whole = pack(folder, side, shape, data)
         if verify and not packed.verify(cache):
             logger.info(f"{packed.path(cache)}: damaged; packing again")

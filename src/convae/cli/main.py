@@ -139,7 +139,7 @@ def evaluate(
     runs_dir: RunsDir = "outputs",
     as_json: Json = False,
 ) -> None:
-    """Measure a run on the test part, draw its pictures, and write its report."""
+    """Measure a run on the test split, draw its pictures, and write its report."""
     from convae.runs.run import Run
 
     run, words = split(run, overrides)

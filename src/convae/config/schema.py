@@ -102,7 +102,7 @@ class Data(Section):
     cache: Place | None = None  # where folders of images are packed; null: ~/.cache/convae
     subset: Size | None = None  # the first so many training images
     validation_split: Fraction = 0.2
-    test_split: Fraction = 0.1  # only for data that come without a test part
+    test_split: Fraction = 0.1  # only for data that come without a test split
 
 
 class Constant(Section):

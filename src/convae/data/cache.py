@@ -8,8 +8,6 @@ start compares only the stamp of the folder, which is made of its files' names, 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import math
@@ -31,7 +29,7 @@ from convae import files as atomic
 from convae.console import logger, no_bar
 from convae.data import image_folder as images
 from convae.data.memmap import Mapped
-from convae.data.readers import Arrays, Side, map_npy, sha256
+from convae.data.readers import Arrays, SplitName, map_npy, sha256
 from convae.errors import ConvaeError, DataError
 from convae.runtime.plan import cores
 
@@ -100,7 +98,7 @@ def cache_folder(data: Data) -> Path:
         ) from None
 
 
-def read_folder(folder: Path, side: Side, shape: images.Shape, data: Data) -> Arrays:
+def read_folder(folder: Path, side: SplitName, shape: images.Shape, data: Data) -> Arrays:
     """The images of one side of `folder`, from its pack, which is made if there is none yet.
 
     `shape` is the model's (height, width, channels). The images are of that size, of `data.resize`,
@@ -116,7 +114,7 @@ def read_folder(folder: Path, side: Side, shape: images.Shape, data: Data) -> Ar
     )
 
 
-def pack(folder: Path, side: Side, shape: images.Shape, data: Data) -> tuple[Pack, bool]:
+def pack(folder: Path, side: SplitName, shape: images.Shape, data: Data) -> tuple[Pack, bool]:
     """The pack of one side of `folder`, and whether it serves both sides; made if need be.
 
     Packs of the same folder and settings with another content are removed. Raises DataError as
@@ -136,9 +134,10 @@ def pack(folder: Path, side: Side, shape: images.Shape, data: Data) -> tuple[Pac
         if old.stamp == listing.stamp and old.is_whole(cache):
             return old, listing.whole
     key = _key(listing, settings)
+    waiting = f"{cache}: waiting for another process that caches the same images"
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _locked(cache / f".{key}.lock"):
+        with atomic.locked(cache / f".{key}.lock", lambda _: logger.info(waiting)):
             packed = _read(cache / f"{key}.json")  # by another process, or from another place
             if packed is None or not packed.is_whole(cache):
                 if packed is not None or (cache / f"{key}.npy").exists():
@@ -287,19 +286,3 @@ def _decoded(
         bad = sorted(broken)
         raise DataError(images.no_images(listing.root, bad, count, broken[bad[0]]))
     images.check_sizes(listing, sizes, shape, crop=bool(data.crop))
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Only one process at a time is inside; it is also let out when it dies.
-
-    Where the file system knows no locks, two may do the same work: each renames whole files.
-    """
-    with path.open("w") as file:
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                logger.info(f"{path.parent}: another process packs the same images; waiting for it")
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield

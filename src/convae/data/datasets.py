@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from convae.data.download import download as fetch
-from convae.data.readers import Arrays, Side, digests, read_idx
+from convae.data.readers import Arrays, SplitName, digests, read_idx
 from convae.errors import ConvaeError, DataError
 
 NAME = "Fashion-MNIST"
@@ -43,7 +43,7 @@ FILES = {  # SHA-256 of the archives, as they are published
         "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
     ),
 }
-IMAGES: dict[Side, str] = {  # SHA-256 of the images alone: Debian packs the archives anew
+IMAGES: dict[SplitName, str] = {  # SHA-256 of the images alone: Debian packs the archives anew
     "train": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
     "test": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
 }
@@ -58,7 +58,7 @@ def keras_datasets() -> Path:
         raise DataError("this user has no home folder; KERAS_HOME can name another") from None
 
 
-def find(side: Side, *, download: bool) -> Arrays:
+def find(side: SplitName, *, download: bool) -> Arrays:
     """One side of Fashion-MNIST, verified. Raises DataError with every step's reason."""
     cache = keras_datasets() / "fashion-mnist"
     reasons = []
@@ -77,7 +77,7 @@ def find(side: Side, *, download: bool) -> Arrays:
     )
 
 
-def _verified(folder: Path, side: Side) -> Arrays:
+def _verified(folder: Path, side: SplitName) -> Arrays:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     arrays = read_idx(folder, side)

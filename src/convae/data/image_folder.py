@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageOps
 
-from convae.data.readers import Side, empty
+from convae.data.readers import SplitName, empty
 from convae.errors import DataError
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ class Listing:
     names: list[str]  # relative to `root`
     labels: NDArray[np.int64] | None  # (N,), each an index into `classes`
     classes: tuple[str, ...] | None
-    whole: bool  # True: there is no test part, so these serve both sides
+    whole: bool  # True: there is no test split, so these serve both sides
     stamp: str  # another one if a file was added, removed, renamed or written to
 
 
-def list_folder(folder: Path, side: Side) -> Listing:
+def list_folder(folder: Path, side: SplitName) -> Listing:
     """What `folder` holds for one side.
 
     Where there are folders train/ and test/, each is one side; otherwise both sides get all images.

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 
 from convae.data import datasets as fashion
 from convae.data.download import download
-from convae.data.readers import Arrays, Side, digests, is_idx_folder, read_idx, read_npy, read_npz
+from convae.data.readers import (
+    Arrays,
+    SplitName,
+    digests,
+    is_idx_folder,
+    read_idx,
+    read_npy,
+    read_npz,
+)
 from convae.errors import ConvaeError, DataError
 
 if TYPE_CHECKING:
@@ -33,11 +41,11 @@ SAMPLE_PATH = Path(__file__).with_name("mnist_sample.npz")
 ENVIRONMENT = "CONVAE_DATA"
 
 # SHA-256 of the images alone: an archive's own hash changes with the zlib that packed it.
-MNIST: dict[Side, str] = {
+MNIST: dict[SplitName, str] = {
     "train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
     "test": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
 }
-SAMPLE: dict[Side, str] = {
+SAMPLE: dict[SplitName, str] = {
     "train": "bcfddb79ced74a8fc4b4e22dd43fa6c8265c9a6b0256b433a4dbe84e71fbdda8",
     "test": "a912b821ec4d85cc09ba5c3951081006df0c2de1e574a9c349e00fc78ec1a708",
 }
@@ -46,7 +54,7 @@ _failed_downloads: dict[tuple[str, Path], str] = {}  # one wait a process is eno
 
 
 @dataclass(frozen=True)
-class Part:
+class Split:
     """Images from 0 to 255, and their labels if the data have any."""
 
     images: NDArray[np.uint8]  # (N, H, W, C)
@@ -65,11 +73,11 @@ class TrainingData:
     """
 
     name: str  # "MNIST", "MNIST sample", or the name of the file or folder
-    sample: bool  # whether these are the bundled sample's images, wherever they came from
+    is_sample: bool  # whether these are the bundled sample's images, wherever they came from
     sha256: str  # of images and labels as read: before subset, split and resize of arrays
     notice: str | None  # for the fallback: that it is the sample, why, and what to do
-    train: Part
-    validation: Part
+    train: Split
+    validation: Split
     samples_per_epoch: int  # len(train), or as many as MNIST would have if the sample stands in
     classes: tuple[str, ...] | None
 
@@ -81,30 +89,30 @@ class TestData:
     __test__ = False  # for pytest, which would take it for a test by its name
 
     name: str
-    sample: bool
+    is_sample: bool
     sha256: str
     notice: str | None
-    part: Part
+    test: Split
     classes: tuple[str, ...] | None
 
 
 def load_training(data: config.Data, input_shape: Shape) -> TrainingData:
     """The training and validation images for a model of `input_shape`; opens no test image.
 
-    Of data without a test part, the last `data.test_split` is left out. Then come `data.subset`
+    Of data without a test split, the last `data.test_split` is left out. Then come `data.subset`
     and `data.validation_split`, cutting as Keras does: validation is what stands last. Raises
     DataError for data that cannot be found, read or split, or do not fit the model.
     """
     source = _find(data, "train", input_shape)
-    part = _without_test(source, data) if source.arrays.whole else _part(source.arrays)
-    if data.subset and data.subset > len(part):
+    split = _without_test(source, data) if source.arrays.whole else _split(source.arrays)
+    if data.subset and data.subset > len(split):
         raise DataError(
-            f"data.subset: {data.subset:,} is more than the {len(part):,} training images of "
+            f"data.subset: {data.subset:,} is more than the {len(split):,} training images of "
             f"{source.name}" + (f"\n{source.notice}" if source.notice else "")
         )
-    part = _cut(part, 0, data.subset or len(part))
-    first = _first(len(part), data.validation_split, "data.validation_split")
-    train, validation = _cut(part, 0, first), middle(_cut(part, first, len(part)), input_shape)
+    split = _cut(split, 0, data.subset or len(split))
+    first = _first(len(split), data.validation_split, "data.validation_split")
+    train, validation = _cut(split, 0, first), middle(_cut(split, first, len(split)), input_shape)
     notice, samples_per_epoch = source.notice, first
     if notice and data.subset is None:
         samples_per_epoch = _first(MNIST_IMAGES, data.validation_split, "data.validation_split")
@@ -114,7 +122,7 @@ def load_training(data: config.Data, input_shape: Shape) -> TrainingData:
         )
     return TrainingData(
         source.name,
-        source.sample,
+        source.is_sample,
         source.sha256,
         notice,
         train,
@@ -125,31 +133,31 @@ def load_training(data: config.Data, input_shape: Shape) -> TrainingData:
 
 
 def load_test(data: config.Data, input_shape: Shape) -> TestData:
-    """The test images for a model of `input_shape`: the data's test part, or the last `test_split`.
+    """Return the test images: the test split of the data, or the last `data.test_split`.
 
     Raises DataError as load_training does.
     """
     source = _find(data, "test", input_shape)
-    part = _part(source.arrays)
+    split = _split(source.arrays)
     if source.arrays.whole:
-        part = _cut(part, len(_without_test(source, data)), len(part))
+        split = _cut(split, len(_without_test(source, data)), len(split))
     return TestData(
         source.name,
-        source.sample,
+        source.is_sample,
         source.sha256,
         source.notice,
-        middle(part, input_shape),
+        middle(split, input_shape),
         source.arrays.classes,
     )
 
 
-def middle(part: Part, shape: Shape) -> Part:
+def middle(split: Split, shape: Shape) -> Split:
     """Views of the middle of each image, where images are larger than `shape` for `data.crop`."""
-    if part.images.shape[1:] == shape:
-        return part
+    if split.images.shape[1:] == shape:
+        return split
     from convae.data.image_folder import crop_center
 
-    return Part(crop_center(part.images, shape), part.labels)
+    return Split(crop_center(split.images, shape), split.labels)
 
 
 def keras_cache() -> Path:
@@ -160,7 +168,7 @@ def keras_cache() -> Path:
 @dataclass(frozen=True)
 class _Source:
     name: str
-    sample: bool
+    is_sample: bool
     sha256: str
     notice: str | None
     arrays: Arrays
@@ -190,7 +198,7 @@ def named_path(data: config.Data) -> tuple[str, Path] | None:
     return key, path
 
 
-def _find(data: config.Data, side: Side, shape: Shape) -> _Source:
+def _find(data: config.Data, side: SplitName, shape: Shape) -> _Source:
     """One side of the data, from the first step of the search that leads to any."""
     _check_resize(data, shape)
     notice = None
@@ -236,7 +244,7 @@ def _check_resize(data: config.Data, shape: Shape) -> None:
         )
 
 
-def _read(path: Path, side: Side, shape: Shape, data: config.Data) -> Arrays:
+def _read(path: Path, side: SplitName, shape: Shape, data: config.Data) -> Arrays:
     if path.is_file():
         return read_npy(path) if path.suffix == ".npy" else read_npz(path, side)
     if is_idx_folder(path):
@@ -246,7 +254,7 @@ def _read(path: Path, side: Side, shape: Shape, data: config.Data) -> Arrays:
     return read_folder(path, side, shape, data)
 
 
-def _find_mnist(data: config.Data, side: Side) -> tuple[Arrays, str | None]:
+def _find_mnist(data: config.Data, side: SplitName) -> tuple[Arrays, str | None]:
     """MNIST, or its sample with the notice that says why."""
 
     def cached() -> Arrays:
@@ -279,7 +287,7 @@ def _find_mnist(data: config.Data, side: Side) -> tuple[Arrays, str | None]:
     return _verified(SAMPLE_PATH, side, SAMPLE[side]), notice
 
 
-def _verified(path: Path, side: Side, digest: str) -> Arrays:
+def _verified(path: Path, side: SplitName, digest: str) -> Arrays:
     """What an npz holds for `side`, if its images hash to `digest`; else DataError."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -332,20 +340,20 @@ def _fitted(arrays: Arrays, shape: Shape, data: config.Data, where: str) -> Arra
     )
 
 
-def _part(arrays: Arrays) -> Part:
-    return Part(arrays.images, arrays.labels)
+def _split(arrays: Arrays) -> Split:
+    return Split(arrays.images, arrays.labels)
 
 
-def _cut(part: Part, start: int, stop: int) -> Part:
+def _cut(split: Split, start: int, stop: int) -> Split:
     """Views of the images from `start` to before `stop`."""
-    labels = None if part.labels is None else part.labels[start:stop]
-    return Part(part.images[start:stop], labels)
+    labels = None if split.labels is None else split.labels[start:stop]
+    return Split(split.images[start:stop], labels)
 
 
-def _without_test(source: _Source, data: config.Data) -> Part:
-    """What is left for training of data that have no test part of their own."""
-    part = _part(source.arrays)
-    return _cut(part, 0, _first(len(part), data.test_split, "data.test_split"))
+def _without_test(source: _Source, data: config.Data) -> Split:
+    """What is left for training of data that have no test split of their own."""
+    split = _split(source.arrays)
+    return _cut(split, 0, _first(len(split), data.test_split, "data.test_split"))
 
 
 def _first(images: int, fraction: float, key: str) -> int:

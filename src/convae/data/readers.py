@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Side = Literal["train", "test"]
+SplitName = Literal["train", "test"]
 
 CHUNK = 1 << 20
 MAX_RATIO = 1032  # what DEFLATE, in zip and gzip, can make of one byte
@@ -44,12 +44,12 @@ class Arrays:
     images: NDArray[np.uint8]  # (N, H, W, C)
     labels: NDArray[np.int64] | None  # (N,), each an index into `classes`
     classes: tuple[str, ...] | None
-    whole: bool  # True: the source has no test part, so these serve both sides
+    whole: bool  # True: the source has no test split, so these serve both sides
     # SHA-256 of the images, and of images and labels, where they have been taken already.
     digests: tuple[str, str] | None = None
 
 
-def read_npz(path: Path, side: Side) -> Arrays:
+def read_npz(path: Path, side: SplitName) -> Arrays:
     """The images and labels of one side from keys x_train, y_train, x_test and y_test.
 
     Opens no other member: the test images stay unread while training, and the other way round.
@@ -268,7 +268,7 @@ def is_idx_folder(folder: Path) -> bool:
     return any(_IDX_NAME.fullmatch(path.name) for path in folder.iterdir())
 
 
-def read_idx(folder: Path, side: Side) -> Arrays:
+def read_idx(folder: Path, side: SplitName) -> Arrays:
     """The images and labels of one side from train-images-idx3-ubyte and its three siblings.
 
     Takes .gz files, and names with a dot (train-images.idx3-ubyte). Without a file of test images,

@@ -247,10 +247,10 @@ def _reconstructions(runs: Sequence[Run], labels: Sequence[str], notes: list[str
 
     config = runs[0].config
     task = build_task(config)
-    test = load_test(config.data, task.image_shape)
-    held_out = task.held_out(test.part)
-    single = len(held_out) == len(test.part)  # each example is one image of the part
-    chosen = first_of_each(test.part.labels if single else None, min(SHOWN, len(held_out)))
+    test_data = load_test(config.data, task.image_shape)
+    held_out = task.held_out(test_data.test)
+    single = len(held_out) == len(test_data.test)  # each example is one image of the split
+    chosen = first_of_each(test_data.test.labels if single else None, min(SHOWN, len(held_out)))
     examples = held_out[np.array(chosen)]
     rows: dict[str, NDArray[np.float32] | None] = {}
     for run, label in zip(runs, labels, strict=True):
@@ -262,7 +262,7 @@ def _reconstructions(runs: Sequence[Run], labels: Sequence[str], notes: list[str
             shape = "×".join(map(str, other.model.input_shape))
             notes.append(f"{label} takes images of {shape}: none of its beside the others.")
     segments = config.task.type == "segment"
-    return side_by_side(examples.inputs, examples.targets, rows, test.name, segments)
+    return side_by_side(examples.inputs, examples.targets, rows, test_data.name, segments)
 
 
 @applied()

@@ -1,6 +1,6 @@
-"""A run on the test part: metrics.json, figures and report.html.
+"""A run on the test split: metrics.json, figures and report.html.
 
-The only place that opens the test part of the data. The weights are those of the epoch with the
+The only place that opens the test split of the data. The weights are those of the epoch with the
 lowest validation loss.
 """
 
@@ -48,9 +48,9 @@ def evaluate(run: Run, overrides: Sequence[str] = (), umap: bool = False) -> dic
         latent.check_umap(config)
     task = build_task(config)
     training = task.seen(load_training(config.data, task.image_shape))
-    test = load_test(config.data, task.image_shape)
-    examples = task.held_out(test.part)
-    labels, classes = test.part.labels, test.classes or ()
+    test_data = load_test(config.data, task.image_shape)
+    examples = task.held_out(test_data.test)
+    labels, classes = test_data.test.labels, test_data.classes or ()
     plan = runtime.start_in_float32(config)
     model = load_model(run)
     engine = Engine(model, config, plan)
@@ -66,7 +66,7 @@ def evaluate(run: Run, overrides: Sequence[str] = (), umap: bool = False) -> dic
     trained, trained_on = manifest.get("data", {}), manifest.get("data_sha256")
     result: dict[str, Any] = {
         "task": config.task.type,
-        "data": {"name": test.name, "examples": len(examples), "sample": test.sample},
+        "data": {"name": test_data.name, "examples": len(examples), "sample": test_data.is_sample},
         "weights": {"file": weights.name, "epoch": best and best["epoch"]},
         "same_training_data": trained_on is None or trained_on == training.sha256,
         "test": task.summarize(scores, labels),
@@ -86,9 +86,11 @@ def evaluate(run: Run, overrides: Sequence[str] = (), umap: bool = False) -> dic
         result["latent"] = codes.measures
     run.write_json("metrics.json", result)
     note = TRAINED_NOTE if trained.get("sample") else None
-    note = SAMPLE_NOTE if test.sample else note
+    note = SAMPLE_NOTE if test_data.is_sample else note
     drawn = pictures.draw(
-        pictures.Seen(config, test, examples, scores, engine, model, result, baselines, codes, note)
+        pictures.Seen(
+            config, test_data, examples, scores, engine, model, result, baselines, codes, note
+        )
     )
     if history:
         drawn["training"] = pictures.training_curves(

@@ -58,7 +58,7 @@ class Seen:
     """What an evaluation has seen, and the means to see more of it."""
 
     config: Config
-    test: TestData
+    test_data: TestData
     examples: Examples
     scores: Scores
     engine: Engine
@@ -70,13 +70,13 @@ class Seen:
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
-        """The test part's labels, if the examples are its images one by one."""
-        return None if self.config.task.type == "segment" else self.test.part.labels
+        """The test split's labels, if the examples are its images one by one."""
+        return None if self.config.task.type == "segment" else self.test_data.test.labels
 
     @property
     def classes(self) -> Sequence[str]:
         """The names of the data's classes."""
-        return self.test.classes or ()
+        return self.test_data.classes or ()
 
     @property
     def score(self) -> str:
@@ -97,7 +97,7 @@ def draw(seen: Seen) -> dict[str, Figure]:
 
 def _of_images(seen: Seen) -> dict[str, Figure]:
     """Of tasks whose output is an image."""
-    data, note = seen.test.name, seen.note
+    data, note = seen.test_data.name, seen.note
     inputs, kind = seen.examples.inputs, seen.config.task.type
     labels = seen.labels
     shown = first_of_each(labels, min(10, len(inputs)))
@@ -162,7 +162,7 @@ def _rows(seen: Seen, places: Any, rival: bool = False) -> dict[str, NDArray[Any
 
 def _of_anomalies(seen: Seen, labels: NDArray[np.int64]) -> dict[str, Figure]:
     """Scores and threshold, the images that are hardest to tell, and how well each class is."""
-    data, note, scores = seen.test.name, seen.note, seen.scores["score"]
+    data, note, scores = seen.test_data.name, seen.note, seen.scores["score"]
     anomalous = labels != getattr(seen.config.task, "normal_class", None)
     ranked = np.argsort(scores, kind="stable")
     highest = ranked[~anomalous[ranked]][::-1][:10]
@@ -197,7 +197,7 @@ def _of_scenes(seen: Seen) -> dict[str, Figure]:
     """Of the segmentation of scenes."""
     note = seen.note
     names = class_names(seen.classes, seen.config.output_shape[2] - 1)
-    data = f"{seen.test.name}, {len(seen.examples):,} scenes of its test images"
+    data = f"{seen.test_data.name}, {len(seen.examples):,} scenes of its test images"
 
     def classes_found(places: Any) -> NDArray[np.int64]:
         return np.asarray(seen.engine.predict(seen.examples.inputs[places]).argmax(axis=-1))
@@ -235,7 +235,7 @@ def _scores(seen: Seen) -> Figure:
     return plots_charts.scores_beside_baselines(
         {name: table[score] for name, table in tables.items()},
         seen.result["baseline_words"],
-        seen.test.name,
+        seen.test_data.name,
         score,
         seen.note,
     )
@@ -243,7 +243,7 @@ def _scores(seen: Seen) -> Figure:
 
 def _of_codes(seen: Seen, found: Latent) -> dict[str, Figure]:
     """What the codes of a bottleneck tell of their images."""
-    data, note, count = seen.test.name, seen.note, len(found.codes)
+    data, note, count = seen.test_data.name, seen.note, len(found.codes)
     labels = None if seen.labels is None else seen.labels[:count]
     inputs, targets = seen.examples.inputs[:count], seen.examples.targets[:count]
     drawn = {"code_map": plots_codes.code_maps(found.maps, labels, seen.classes, data, note)}

@@ -25,9 +25,8 @@ from tqdm import tqdm
 from convae import files as atomic
 from convae.config.schema import Config
 from convae.console import no_bar
-from convae.data.loading import SAMPLE_PATH, load_test, load_training
-from convae.data.loading import Part as DataPart
-from convae.data.readers import Side, read_npz
+from convae.data.loading import SAMPLE_PATH, Split, load_test, load_training
+from convae.data.readers import SplitName, read_npz
 from convae.errors import ConvaeError, RunError
 from convae.inference.export_formats import (
     ENDINGS,
@@ -170,7 +169,7 @@ def comparison_of(config: Config) -> Comparison:
     task = build_task(config)
     try:
         found = load_test(config.data, task.image_shape)
-        name, test = found.name, found.part
+        name, test = found.name, found.test
         validation = load_training(config.data, task.image_shape).validation
     except ConvaeError:
         name = "MNIST sample"
@@ -185,12 +184,12 @@ def comparison_of(config: Config) -> Comparison:
     return Comparison(name, examples.inputs, few, judge, task.headline)
 
 
-def _sample(side: Side, shape: tuple[int, int, int]) -> DataPart:
+def _sample(side: SplitName, shape: tuple[int, int, int]) -> Split:
     from convae.data.image_folder import resized
 
     arrays = read_npz(SAMPLE_PATH, side)
     images = np.repeat(resized(arrays.images[:IMAGES], shape[:2]), shape[2], axis=-1)
-    return DataPart(images, arrays.labels if arrays.labels is None else arrays.labels[:IMAGES])
+    return Split(images, arrays.labels if arrays.labels is None else arrays.labels[:IMAGES])
 
 
 def parts_of(model: Any, comparison: Comparison) -> list[Part]:

@@ -40,7 +40,7 @@ def describe(
         "parameters": parameters,
         "data": {
             "name": data.name,
-            "sample": data.sample,
+            "sample": data.is_sample,
             "train_images": len(data.train.images),
             "validation_images": len(data.validation.images),
             "samples_per_epoch": data.samples_per_epoch,

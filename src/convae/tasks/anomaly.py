@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convae.config.schema import Anomaly as Settings
-from convae.data.loading import Part
+from convae.data.loading import Split
 from convae.errors import DataError
 from convae.tasks import metrics
 from convae.tasks.task import Examples, Task
@@ -40,17 +40,17 @@ class Anomaly(Task):
     headline = "auroc"
     settings: Settings
 
-    def select(self, part: Part) -> Part:
+    def select(self, split: Split) -> Split:
         """The images of the normal class. Raises DataError if there are none, or no labels."""
-        if part.labels is None:
+        if split.labels is None:
             raise DataError("task.type: anomaly needs data with labels, to train on one class")
-        normal = part.labels == self.settings.normal_class
+        normal = split.labels == self.settings.normal_class
         if not normal.any():
             raise DataError(
                 "task.normal_class: must be a class of the data, which are 0 to "
-                f"{part.labels.max()}. Received: {self.settings.normal_class}"
+                f"{split.labels.max()}. Received: {self.settings.normal_class}"
             )
-        return Part(part.images[normal], part.labels[normal])
+        return Split(split.images[normal], split.labels[normal])
 
     def scores(self, targets: Any, outputs: Any) -> metrics.Scores:
         """`score` of each image, and its plain `mse`."""
@@ -106,7 +106,7 @@ class Anomaly(Task):
     ) -> dict[str, Any]:
         """The threshold: the score that `target_fpr` of normal validation images exceed.
 
-        And what it does on the test part, where it was not chosen.
+        And what it does on the test split, where it was not chosen.
         """
         wanted = self.settings.target_fpr
         threshold = float(np.quantile(score(self.held_out(data.validation))["score"], 1 - wanted))

@@ -13,7 +13,7 @@ from convae.tasks import metrics
 from convae.tasks.task import Baseline, Images, Outputs, Task, as_bytes
 
 if TYPE_CHECKING:
-    from convae.data.loading import Part, TrainingData
+    from convae.data.loading import Split, TrainingData
 
 TUNED_ON = 500  # validation images that choose a filter's strength
 
@@ -24,7 +24,7 @@ class Denoise(Task):
     headline = "psnr"
     settings: Settings
 
-    def draws(self, part: Part) -> bool:
+    def draws(self, split: Split) -> bool:
         """Always: the noise."""
         return True
 

@@ -27,13 +27,13 @@ from convae.tasks.task import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from convae.data.loading import Part, TrainingData
+    from convae.data.loading import Split, TrainingData
 
 DIGIT = (28, 28, 1)
 
 
 class Segment(Task):
-    """Scenes are drawn on the fly from a part's digits alone; parts never mix.
+    """Scenes are drawn on the fly from a split's digits alone; splits never mix.
 
     The classes are the digits' own, and one more for the background, which comes last.
     """
@@ -50,36 +50,36 @@ class Segment(Task):
         """Digits, of which the scenes are drawn."""
         return DIGIT
 
-    def select(self, part: Part) -> Part:
+    def select(self, split: Split) -> Split:
         """All digits. Raises DataError if they have no labels, or too many classes."""
-        highest = _labels(part).max()
+        highest = _labels(split).max()
         if highest >= self.settings.classes:
             raise DataError(
                 f"task.classes: the data's labels go up to {highest}, so there must be "
                 f"{highest + 1} or more. Received: {self.settings.classes}"
             )
-        return part
+        return split
 
-    def draws(self, part: Part) -> bool:
+    def draws(self, split: Split) -> bool:
         """Always: the scenes."""
         return True
 
-    def examples(self, part: Part, chosen: Chosen, generator: np.random.Generator) -> Examples:
+    def examples(self, split: Split, chosen: Chosen, generator: np.random.Generator) -> Examples:
         """A scene for each chosen digit, which is the first that is laid down in it."""
-        first = np.arange(len(part))[chosen]
+        first = np.arange(len(split))[chosen]
         height, width = self.config.model.input_shape[:2]
         scenes, classes = draw_scenes(
-            part.images, _labels(part), first, (height, width),
+            split.images, _labels(split), first, (height, width),
             self.settings.digits, self.settings.classes, generator,
         )  # fmt: skip
         return Examples(scenes, classes)
 
-    def held_out(self, part: Part) -> Examples:
+    def held_out(self, split: Split) -> Examples:
         """`task.scenes` scenes."""
         generator = example_generator(self.config.seed, HELD_OUT, 0)
-        return self.examples(part, np.arange(self.settings.scenes) % len(part), generator)
+        return self.examples(split, np.arange(self.settings.scenes) % len(split), generator)
 
-    def landmarks(self, train: Part, held_out: Examples) -> tuple[float, float]:
+    def landmarks(self, train: Split, held_out: Examples) -> tuple[float, float]:
         """0, and the loss of the best answer that is the same for each pixel."""
         counts = np.bincount(held_out.targets.reshape(-1), minlength=self.settings.classes + 1)
         weights = np.full(len(counts), self.settings.foreground_weight)
@@ -131,7 +131,7 @@ def class_names(classes: Sequence[str], count: int) -> list[str]:
     return [*map(str, (*classes, *range(len(classes), count))), "background"]
 
 
-def _labels(part: Part) -> NDArray[np.int64]:
-    if part.labels is None:
+def _labels(split: Split) -> NDArray[np.int64]:
+    if split.labels is None:
         raise DataError("task.type: segment needs data with labels: the classes of the pixels")
-    return part.labels
+    return split.labels

@@ -21,7 +21,7 @@ from convae.tasks import metrics
 
 if TYPE_CHECKING:
     from convae.config.schema import Config
-    from convae.data.loading import Part, TrainingData
+    from convae.data.loading import Split, TrainingData
 
 Images = NDArray[np.uint8]  # (N, H, W, C)
 Outputs = NDArray[np.float32]  # (N, H, W, C) in [0, 1]
@@ -80,23 +80,23 @@ class Task:
         """Height, width and channels that the data's images must have."""
         return self.config.output_shape
 
-    def select(self, part: Part) -> Part:
-        """What of `part` training may see."""
-        return part
+    def select(self, split: Split) -> Split:
+        """What of `split` training may see."""
+        return split
 
     def seen(self, data: TrainingData) -> TrainingData:
-        """The data with what is selected of both parts."""
+        """The data with what is selected of both splits."""
         train, validation = self.select(data.train), self.select(data.validation)
         return replace(data, train=train, validation=validation)
 
-    def draws(self, part: Part) -> bool:
-        """Whether the examples of `part` hang on a generator."""
-        return part.images.shape[1:] != self.image_shape
+    def draws(self, split: Split) -> bool:
+        """Whether the examples of `split` hang on a generator."""
+        return split.images.shape[1:] != self.image_shape
 
-    def examples(self, part: Part, chosen: Chosen, generator: np.random.Generator) -> Examples:
-        """The examples that the `chosen` images of `part` make."""
-        images = part.images[chosen]
-        if images.shape[1:] != self.image_shape:  # data.crop: another part in each epoch
+    def examples(self, split: Split, chosen: Chosen, generator: np.random.Generator) -> Examples:
+        """The examples that the `chosen` images of `split` make."""
+        images = split.images[chosen]
+        if images.shape[1:] != self.image_shape:  # data.crop: another crop in each epoch
             from convae.data.image_folder import crop_random
 
             images = crop_random(images, self.image_shape, generator)
@@ -106,11 +106,11 @@ class Task:
         """What goes in, made of what should come out; of the same length."""
         return images
 
-    def held_out(self, part: Part) -> Examples:
-        """All examples of a validation or test part, the same at every call."""
-        return self.examples(part, slice(None), example_generator(self.config.seed, HELD_OUT, 0))
+    def held_out(self, split: Split) -> Examples:
+        """All examples of a validation or test split, the same at every call."""
+        return self.examples(split, slice(None), example_generator(self.config.seed, HELD_OUT, 0))
 
-    def landmarks(self, train: Part, held_out: Examples) -> tuple[float, float]:
+    def landmarks(self, train: Split, held_out: Examples) -> tuple[float, float]:
         """On held-out examples: the lowest loss that can be reached, and that of a fixed answer.
 
         A model that stays above the latter, the mean image's loss, has learned nothing.
@@ -155,7 +155,7 @@ class Task:
         return "copies images that it has not seen"
 
     def baselines(self, data: TrainingData) -> dict[str, Baseline]:
-        """Simple ways to the same end, fitted on the training part, tuned on validation."""
+        """Simple ways to the same end, fitted on the training split, tuned on validation."""
         train = middle(data.train, self.image_shape)
         mean = metrics.mean_image(train.images)
         found = {
@@ -171,19 +171,19 @@ class Task:
 
 
 def batch_examples(
-    task: Task, part: Part, chosen: NDArray[np.int64], mine: slice, epoch: int, step: int
+    task: Task, split: Split, chosen: NDArray[np.int64], mine: slice, epoch: int, step: int
 ) -> Examples:
     """Of the batch that the `chosen` images make in a step, the examples at the places `mine`.
 
     They are the same whoever makes them: what is random is drawn for blocks of BLOCK places, each
-    from a generator of its own, and whole blocks are made of which then a part is taken.
+    from a generator of its own, and whole blocks are made of which then a slice is taken.
     """
-    if not task.draws(part):
-        return task.examples(part, chosen[mine], UNUSED)
+    if not task.draws(split):
+        return task.examples(split, chosen[mine], UNUSED)
     first = mine.start // BLOCK * BLOCK
     blocks = [
         task.examples(
-            part,
+            split,
             chosen[start : start + BLOCK],
             example_generator(task.config.seed, epoch, step, start // BLOCK),
         )
