@@ -22,7 +22,7 @@ from convae.config.loader import load_config
 from convae.explain import charts, effects
 from convae.explain import step_figures as figures
 from convae.explain.cell_grid import write
-from convae.explain.operation import Setting
+from convae.explain.operation import ConvOptions
 from convae.explain.worked_example import EXAMPLES, Case
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ def example(name: str) -> Figure:
 
 def stride_two() -> Figure:
     """The reading's basic operation once more, with a stride of 2."""
-    case = Case(np.arange(4).reshape(2, 2), np.arange(4).reshape(2, 2), Setting((2, 2)))
+    case = Case(np.arange(4).reshape(2, 2), np.arange(4).reshape(2, 2), ConvOptions((2, 2)))
     return figures.panels(case, "The basic operation with stride 2")
 
 
@@ -52,7 +52,7 @@ def crop(output_padding: int | None) -> Figure:
     """What `same` cuts off, with and without output_padding."""
     extra = None if output_padding is None else (output_padding, output_padding)
     ones = np.ones((3, 3), int)
-    return figures.panels(Case(ones, ones, Setting((2, 2), "same", extra)))
+    return figures.panels(Case(ones, ones, ConvOptions((2, 2), "same", extra)))
 
 
 def overlap() -> Figure:

@@ -85,3 +85,8 @@ def format_table(cells: Sequence[tuple[str, ...]], mark: int | None = None) -> s
         )
     lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def format_shape(shape: Sequence[int | str]) -> str:
+    """Return a shape such as (28, 28, 1) as "28x28x1"."""
+    return "x".join(map(str, shape))

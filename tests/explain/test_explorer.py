@@ -15,7 +15,7 @@ import pytest
 
 from convae.errors import ConvaeError
 from convae.explain.explorer import build_page, write_page
-from convae.explain.operation import Setting
+from convae.explain.operation import ConvOptions
 from convae.explain.worked_example import Case
 from convae.layers.arithmetic import Padding
 
@@ -81,7 +81,7 @@ def random_cases(count: int) -> list[dict[str, Any]]:
 
 def ours(case: dict[str, Any]) -> Case | str:
     extra = case["output_padding"]
-    setting = Setting(
+    setting = ConvOptions(
         (case["strides"],) * 2,
         case["padding"],
         None if extra is None else (extra, extra),
@@ -113,7 +113,7 @@ def test_arithmetic_is_ours(page: Any) -> None:
         assert answer["formula"] == [expected.formula(0), expected.formula(1)], case
         assert [tuple(c) for c in answer["crop"]] == list(expected.crops), case
         flipped = expected.kernel[::-1, ::-1]
-        plain = Setting(dilation_rate=expected.setting.dilation_rate)
+        plain = ConvOptions(dilation_rate=expected.setting.dilation_rate)
         slid = Case(np.array(grid), flipped, plain, "conv")
         assert slid.result().tolist() == answer["output"], case
     assert legal > 350

@@ -15,7 +15,7 @@ from convae.errors import ConvaeError
 from convae.explain import charts, effects
 from convae.explain import step_figures as figures
 from convae.explain.cell_grid import check_format, write
-from convae.explain.operation import Setting
+from convae.explain.operation import ConvOptions
 from convae.explain.worked_example import EXAMPLES, Case
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,9 @@ def test_same_figure_same_bytes(suffix: str, tmp_path: Path) -> None:
 def test_animation_has_a_frame_a_step_all_alike_in_size(
     view: figures.View, extra: tuple[int, int] | None, tmp_path: Path
 ) -> None:
-    case = Case(np.arange(2).reshape(2, 1), np.ones((2, 2), int), Setting((2, 2), "valid", extra))
+    case = Case(
+        np.arange(2).reshape(2, 1), np.ones((2, 2), int), ConvOptions((2, 2), "valid", extra)
+    )
     drawn = figures.frames(case, None, view)
     assert len(drawn) == (3 if view == "copies" else case.result().size)
     assert len({tuple(f.get_size_inches()) for f in drawn}) == 1
@@ -109,7 +111,7 @@ def test_panels_hold_every_number() -> None:
 
 
 def test_too_large_or_unknown_is_told() -> None:
-    large = Case(np.ones((20, 20)), np.ones((5, 5)), Setting((2, 2)))
+    large = Case(np.ones((20, 20)), np.ones((5, 5)), ConvOptions((2, 2)))
     with pytest.raises(ConvaeError, match="at most 24x24 cells"):
         figures.panels(large)
     with pytest.raises(ConvaeError, match="at most 100 steps"):

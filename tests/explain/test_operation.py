@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from convae.errors import ConvaeError
 from convae.explain import operation as transpose
-from convae.explain.operation import Array, Setting
+from convae.explain.operation import Array, ConvOptions
 from convae.explain.worked_example import EXAMPLES
 from convae.layers import arithmetic as sizes
 
 NO_DILATION = "do not yet support dilation"  # TensorFlow on a CPU without oneDNN
-Drawn = tuple[Array, Array, Setting]
+Drawn = tuple[Array, Array, ConvOptions]
 
 
 def drawn(conv: bool = False) -> st.SearchStrategy[Drawn]:
@@ -45,7 +45,7 @@ def made(random: np.random.Generator, conv: bool) -> Drawn:
     extra = None if conv or random.random() < 0.4 else (rows, columns)
     padding: sizes.Padding = "same" if random.random() < 0.5 else "valid"
     kernel = random.normal(size=(kh, kw, a, b) if conv else (kh, kw, b, a))
-    return random.normal(size=(n, h, w, a)), kernel, Setting(strides, padding, extra, dilation)
+    return random.normal(size=(n, h, w, a)), kernel, ConvOptions(strides, padding, extra, dilation)
 
 
 def in_keras(name: str, *arguments: Any) -> Array | str:
@@ -57,7 +57,7 @@ def in_keras(name: str, *arguments: Any) -> Array | str:
     return found
 
 
-def gradient(x: Array, y: Array, kernel: Array, setting: Setting) -> Array:
+def gradient(x: Array, y: Array, kernel: Array, setting: ConvOptions) -> Array:
     """The gradient of <Conv2D(x), y> with respect to x, by TensorFlow."""
     import tensorflow as tf
 
@@ -82,7 +82,11 @@ def keras() -> Iterator[ProcessPoolExecutor]:
     os.environ |= {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         pool.submit(
-            in_keras, "by_keras", np.ones((1, 1, 1, 1)), np.ones((1, 1, 1, 1)), Setting()
+            in_keras,
+            "transpose_by_keras",
+            np.ones((1, 1, 1, 1)),
+            np.ones((1, 1, 1, 1)),
+            ConvOptions(),
         ).result()
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
@@ -92,7 +96,9 @@ def keras() -> Iterator[ProcessPoolExecutor]:
 def compare(pool: ProcessPoolExecutor, one: Drawn, conv: bool) -> bool:
     """Whether ours is legal; assert that Keras says the same, in shape and in value."""
     run, name = (
-        (transpose.conv, "conv_by_keras") if conv else (transpose.conv_transpose, "by_keras")
+        (transpose.conv, "conv_by_keras")
+        if conv
+        else (transpose.conv_transpose, "transpose_by_keras")
     )
     theirs = pool.submit(in_keras, name, *one).result()
     ours: Array | None = None
@@ -155,7 +161,7 @@ def test_gradient_of_a_convolution_is_the_transposed_one(keras: ProcessPoolExecu
         random = np.random.default_rng(k + 10 * s)
         small = random.normal(size=(2, 3, 4, 3))
         kernel = random.normal(size=(k, k, 2, 3))  # (h, w, in, out) there, (h, w, OUT, in) here
-        setting = Setting((s, s), padding)
+        setting = ConvOptions((s, s), padding)
         back = transpose.conv_transpose(small, kernel, setting)
         theirs = keras.submit(gradient, np.zeros(back.shape), small, kernel, setting).result()
         assert theirs.shape == back.shape
@@ -167,11 +173,13 @@ def test_gradient_of_a_convolution_is_the_transposed_one(keras: ProcessPoolExecu
 def test_three_ways_agree_exactly_on_whole_numbers(one: Drawn, number: int | None) -> None:
     x, kernel, setting = (one[0] * 9).astype(int), (one[1] * 9).astype(int), one[2]
     if number is not None:
-        setting = Setting(setting.strides, number, setting.output_padding, setting.dilation_rate)
+        setting = ConvOptions(
+            setting.strides, number, setting.output_padding, setting.dilation_rate
+        )
     try:
         first, *others = (
-            transpose.conv_transpose(x, kernel, setting, way)
-            for way in transpose.TRANSPOSE_WAYS.values()
+            transpose.conv_transpose(x, kernel, setting, method)
+            for method in transpose.TRANSPOSE_METHODS.values()
         )
     except ConvaeError:
         assume(False)
@@ -186,7 +194,7 @@ def test_convolution_ways_agree_and_the_transpose_is_the_adjoint(one: Drawn) -> 
     x, kernel, setting = (one[0] * 9).astype(int), (one[1] * 9).astype(int), one[2]
     try:
         first, *others = (
-            transpose.conv(x, kernel, setting, way) for way in transpose.CONV_WAYS.values()
+            transpose.conv(x, kernel, setting, method) for method in transpose.CONV_METHODS.values()
         )
     except ConvaeError:
         assume(False)
@@ -216,15 +224,15 @@ def test_shapes_in_are_shapes_out() -> None:
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
-        (Setting((2, 2), "valid", (2, 0)), "smaller than strides 2"),
-        (Setting((2, 1), "valid", None, (1, 2)), "cannot both be above 1"),  # across the axes
-        (Setting((1, 1), "same", (0, 0)), "an even kernel"),
-        (Setting((1, 1), 2), "leaves nothing of a canvas of 4"),
-        (Setting((1, 1), -1), "padding must be"),
-        (Setting((0, 1)), "strides must be 1 or more"),
+        (ConvOptions((2, 2), "valid", (2, 0)), "smaller than strides 2"),
+        (ConvOptions((2, 1), "valid", None, (1, 2)), "cannot both be above 1"),  # across the axes
+        (ConvOptions((1, 1), "same", (0, 0)), "an even kernel"),
+        (ConvOptions((1, 1), 2), "leaves nothing of a canvas of 4"),
+        (ConvOptions((1, 1), -1), "padding must be"),
+        (ConvOptions((0, 1)), "strides must be 1 or more"),
     ],
 )
-def test_refusals_name_the_reason(setting: Setting, text: str) -> None:
+def test_refusals_name_the_reason(setting: ConvOptions, text: str) -> None:
     with pytest.raises(ConvaeError, match=text):
         transpose.conv_transpose(np.ones((3, 3)), np.ones((2, 2)), setting)
 

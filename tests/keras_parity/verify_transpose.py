@@ -5,7 +5,7 @@
 
 Inputs of 1 to 9 rows, kernels 1 to 9, strides 1 to 5, dilation 1 to 3, both paddings and every
 output_padding: what is legal must agree with the running layer exactly in shape and to 1e-5 in
-value, in all three ways of computing it; what we refuse, Keras must refuse too.
+value, by all three methods; what we refuse, Keras must refuse too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 
 from convae.errors import ConvaeError
 from convae.explain import operation as transpose
-from convae.explain.operation import Array, Setting
+from convae.explain.operation import Array, ConvOptions
 from convae.layers.arithmetic import Padding
 
 PADDINGS: tuple[Padding, ...] = ("valid", "same")
@@ -34,33 +34,33 @@ NO_DILATION = "do not yet support dilation rates larger than 1"  # TensorFlow wi
 
 
 class Operation(NamedTuple):
-    """One of the two operations: our function, our ways to compute it, and Keras' layer."""
+    """One of the two operations: our function, our methods, and Keras' layer."""
 
     name: str
     run: Callable[..., Array]
-    ways: Sequence[transpose.Operation]
+    methods: Sequence[transpose.Operation]
     keras: transpose.Operation
 
 
 TRANSPOSED = Operation(
     "Conv2DTranspose",
     transpose.conv_transpose,
-    list(transpose.TRANSPOSE_WAYS.values()),
-    transpose.by_keras,
+    list(transpose.TRANSPOSE_METHODS.values()),
+    transpose.transpose_by_keras,
 )
-PLAIN = Operation(
-    "Conv2D", transpose.conv, list(transpose.CONV_WAYS.values()), transpose.conv_by_keras
+DEFAULT_OPTIONS = Operation(
+    "Conv2D", transpose.conv, list(transpose.CONV_METHODS.values()), transpose.conv_by_keras
 )
 
 
-def settings() -> Iterator[tuple[int, Setting]]:
+def settings() -> Iterator[tuple[int, ConvOptions]]:
     """Every kernel size and setting, legal or not."""
     for kernel, step, dilation in itertools.product(range(1, 10), range(1, 6), range(1, 4)):
         refused = step > 1 and dilation > 1  # once is enough
         for padding in PADDINGS:
             for extra in (None, *(() if refused else range(step + 1))):
                 both = None if extra is None else (extra, extra)
-                yield kernel, Setting((step, step), padding, both, (dilation, dilation))
+                yield kernel, ConvOptions((step, step), padding, both, (dilation, dilation))
 
 
 def main() -> int:
@@ -77,10 +77,10 @@ def main() -> int:
             kernel = random.integers(-4, 5, (k, k, 3, 2))
             counts[outcome(x, kernel, setting, TRANSPOSED)] += 1
             if setting.output_padding is None:
-                counts[outcome(x, kernel.swapaxes(2, 3), setting, PLAIN)] += 1
+                counts[outcome(x, kernel.swapaxes(2, 3), setting, DEFAULT_OPTIONS)] += 1
         print(f"up to size {size}: {counts.total():,} settings", file=sys.stderr, flush=True)
     print(f"{counts[TRANSPOSED.name]:,} legal settings of Conv2DTranspose and ", end="")
-    print(f"{counts[PLAIN.name]:,} of Conv2D agree with Keras, ", end="")
+    print(f"{counts[DEFAULT_OPTIONS.name]:,} of Conv2D agree with Keras, ", end="")
     print(f"{counts['refused']:,} illegal ones are refused by both", end="")
     if counts["cannot"]:
         print(f", {counts['cannot']:,} dilated ones cannot run on this processor", end="")
@@ -88,12 +88,12 @@ def main() -> int:
     return 0
 
 
-def outcome(x: Array, kernel: Array, setting: Setting, operation: Operation) -> str:
+def outcome(x: Array, kernel: Array, setting: ConvOptions, operation: Operation) -> str:
     """The operation's name if all agree, refused (by both) or cannot; SystemExit otherwise."""
     what = f"{operation.name}: input {x.shape}, kernel {kernel.shape}, {setting}"
     ours, refusal = [], ""
     try:
-        ours = [operation.run(x, kernel, setting, way) for way in operation.ways]
+        ours = [operation.run(x, kernel, setting, method) for method in operation.methods]
     except ConvaeError as error:
         refusal = str(error)
     try:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from convae.explain import operation as transpose
-from convae.explain.operation import Setting
+from convae.explain.operation import ConvOptions
 from convae.layers import arithmetic as sizes
 from convae.layers import search
 
@@ -93,7 +93,7 @@ def test_overlap_is_even_exactly_when_the_stride_divides_the_kernel() -> None:
 def test_overlap_counts_are_a_transposed_convolution_of_ones() -> None:
     for i, k, s, p, op, d in LEGAL:
         both = None if op is None else (op, 0)
-        setting = Setting((s, 1), p, both, (d, 1))
+        setting = ConvOptions((s, 1), p, both, (d, 1))
         counts = transpose.conv_transpose(np.ones((i, 3), int), np.ones((k, 1), int), setting)
         assert counts[:, 0].tolist() == sizes.overlap_counts(i, k, s, p, op, d)
 
@@ -127,10 +127,10 @@ def test_receptive_field_is_what_a_change_reaches(
     for kind, options in stack:
         layers.append((kind, size, options))
         kernel = np.ones((options["kernel_size"], 1, 1, 1))
-        setting = Setting(
+        setting = ConvOptions(
             (options["strides"], 1), options["padding"], None, (options["dilation_rate"], 1)
         )
-        plain = Setting((options["strides"], 1), "valid", None, (options["dilation_rate"], 1))
+        plain = ConvOptions((options["strides"], 1), "valid", None, (options["dilation_rate"], 1))
         columns = matrix.T[:, :, None, None]  # one image for each input pixel
         if kind == "conv":
             pad = sizes.conv_padding(size, **options)
@@ -139,7 +139,7 @@ def test_receptive_field_is_what_a_change_reaches(
             )
             size = sizes.conv_size(size, **options)
         else:
-            out = transpose.by_copies(columns, kernel, setting)
+            out = transpose.transpose_by_copies(columns, kernel, setting)
             size = sizes.conv_transpose_size(size, **options)
         matrix = out[:, :, 0, 0].T
     spans = [np.ptp(np.flatnonzero(row)) + 1 for row in matrix if row.any()]

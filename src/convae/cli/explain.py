@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convae.cli.options import Json
-from convae.console import suggest
+from convae.console import format_shape, suggest
 from convae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def explain(
 def _case(given: dict[str, str | None], example: str | None, conv: bool) -> tuple[str | None, Case]:
     """The case of an example, of what was typed, or of an example with what was typed over it."""
     from convae.explain import worked_example as cases
-    from convae.explain.operation import Setting
+    from convae.explain.operation import ConvOptions
 
     title, start = None, None
     if example is not None:
@@ -129,7 +129,7 @@ def _case(given: dict[str, str | None], example: str | None, conv: bool) -> tupl
     elif given["input"] is None or given["kernel"] is None:
         missing = "--kernel" if given["kernel"] is None else "--input"
         raise ConfigError(f'{missing} is missing: write it as {missing} "1 2; 3 4"')
-    old = start.setting if start else Setting()
+    old = start.setting if start else ConvOptions()
     strides, extra, dilation = (
         None if (text := given[name]) is None else cases.pair(text, name, least)
         for name, least in (("strides", 1), ("output_padding", 0), ("dilation_rate", 1))
@@ -141,7 +141,7 @@ def _case(given: dict[str, str | None], example: str | None, conv: bool) -> tupl
         start.kernel
         if start and given["kernel"] is None
         else cases.matrix(given["kernel"] or "", "kernel"),
-        Setting(
+        ConvOptions(
             strides or old.strides,
             old.padding if given["padding"] is None else cases.padding(given["padding"]),
             extra if extra is not None else old.output_padding,
@@ -180,9 +180,9 @@ def _keras_difference(case: Case) -> float:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # dilation needs it on a CPU
     conv = case.operation == "conv"
     run = transpose.conv if conv else transpose.conv_transpose
-    way = transpose.conv_by_keras if conv else transpose.by_keras
+    method = transpose.conv_by_keras if conv else transpose.transpose_by_keras
     try:
-        keras = run(case.x, case.kernel, case.setting, way)
+        keras = run(case.x, case.kernel, case.setting, method)
     except Exception as error:  # Keras and TensorFlow raise many kinds
         raise ConfigError(f"the installed Keras cannot run this here: {error}") from None
     return float(np.abs(keras - case.result()).max())
@@ -210,12 +210,12 @@ def inverse(
     """Show that the transpose is no inverse but the adjoint: x, Cx, C^T C x, the pseudo-inverse."""
     from convae.explain import effects
     from convae.explain import worked_example as cases
-    from convae.explain.operation import Setting
+    from convae.explain.operation import ConvOptions
 
     found = effects.adjoint(
         cases.matrix(input_ or "0 1 2; 3 4 5; 6 7 8", "input"),
         cases.matrix(kernel or "1 2; 2 1", "kernel"),
-        Setting(cases.pair(stride or "1", "strides", 1), cases.padding(padding or "valid")),
+        ConvOptions(cases.pair(stride or "1", "strides", 1), cases.padding(padding or "valid")),
     )
     first, second = found.products
     if as_json:
@@ -230,7 +230,7 @@ def inverse(
         grids = {"x": found.x, "Cx": found.cx, "C^T C x": found.back, "C^+ C x": found.pseudo}
         print("The transpose of a convolution is not its inverse:\n")
         print(cases.beside([(name, cases.grid_lines(grid)) for name, grid in grids.items()]))
-        print(f"\nC is a matrix of {cases.by(found.matrix_shape)} with rank {found.rank}.")
+        print(f"\nC is a matrix of {format_shape(found.matrix_shape)} with rank {found.rank}.")
         print(f"But it is the adjoint: <Cx, y> = {first:g} = <x, C^T y> = {second:g}, for any y.")
     if out:
         from convae.explain import charts
@@ -357,7 +357,7 @@ def upscale(
     if as_json:
         print(json.dumps({"kernel": kernel.tolist(), "difference": float(difference)}))
     else:
-        print(f"strides {factor}, padding same, kernel {cases.by(kernel.shape)}:\n")
+        print(f"strides {factor}, padding same, kernel {format_shape(kernel.shape)}:\n")
         print("\n".join(cases.grid_lines(kernel)))
         print(f"\nlargest difference to bilinear interpolation: {difference:.1e}")
     if out:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from convae.console import format_shape
 from convae.data import image_folder as images
 from convae.errors import RunError
 from convae.runs import pretrained
@@ -174,16 +175,20 @@ class Viewer:
         )
         made = as_bytes(outputs[0])
         titles = {"denoise": "noise taken off", "upscale": "made larger"}
-        pictures = [Picture("what goes in", png(inputs[0]), _by(inputs.shape[1:]))]
+        pictures = [Picture("what goes in", png(inputs[0]), format_shape(inputs.shape[1:]))]
         pictures.append(
-            Picture(titles.get(self.config.task.type, "made again"), png(made), _by(made.shape))
+            Picture(
+                titles.get(self.config.task.type, "made again"), png(made), format_shape(made.shape)
+            )
         )
         if damaged:
-            pictures.append(Picture("the original", png(picture), _by(picture.shape)))
+            pictures.append(Picture("the original", png(picture), format_shape(picture.shape)))
         error = np.abs(made.astype(np.int16) - picture).astype(np.uint8)
         pictures.append(Picture("difference", png(error), "white: all wrong"))
         if code is not None:
-            words = f"{_by(code.shape[1:])}: {code[0].size:,} numbers for {inputs[0].size:,}"
+            words = (
+                f"{format_shape(code.shape[1:])}: {code[0].size:,} numbers for {inputs[0].size:,}"
+            )
             pictures.append(Picture("code", png(mosaic(code[0])), words))
         return View(pictures, *self._judged(wanted, outputs))
 
@@ -218,7 +223,7 @@ class Viewer:
         sure = outputs.max(axis=2)
         return View(
             [
-                Picture("what goes in", png(scene), _by(scene.shape)),
+                Picture("what goes in", png(scene), format_shape(scene.shape)),
                 Picture(
                     "class of each pixel",
                     png(as_pictures(outputs[None], True)[0]),
@@ -258,7 +263,3 @@ def mosaic(code: NDArray[np.float32]) -> Pixels:
         place = result[top : top + height, left : left + width]
         place[..., 0], place[..., 1] = gray[:, :, channel], 255
     return result
-
-
-def _by(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))

@@ -9,11 +9,10 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from convae.console import format_shape
 from convae.explain import effects
 from convae.explain.cell_grid import Band, Grid, lay_out, tint
-from convae.explain.operation import Array, conv_transpose
-from convae.explain.operation import Setting as Options
-from convae.explain.worked_example import by
+from convae.explain.operation import Array, ConvOptions, conv_transpose
 from convae.plots import style
 from convae.plots.style import BLUE, GRAY, GREEN, MARGIN, ORANGE, SKY, VERMILION
 
@@ -78,7 +77,9 @@ def overlaps(maps: Sequence[effects.Overlap], name: str) -> Figure:
         low, high = int(inner.min()), int(inner.max())
         met = f"{low} copies" if low == high else f"{low} to {high} copies"
         look: dict[str, Any] = {} if low == high else {"color": VERMILION, "weight": "bold"}
-        paper.text(x, 36 + TILE, f"{by(one.own.shape)}: {met} inside", size=style.SMALL, **look)
+        paper.text(
+            x, 36 + TILE, f"{format_shape(one.own.shape)}: {met} inside", size=style.SMALL, **look
+        )
         paper.image(one.through, x, 58 + TILE, TILE, cmap="viridis")
         paper.text(x, 70 + 2 * TILE, f"{one.through.min():.2f} to 1", size=style.SMALL)
     note = "From 0 (dark) to each map's largest; at the border there are fewer neighbors."
@@ -120,19 +121,20 @@ def upscaling(image: Array, factor: int) -> Figure:
     """An image, the bilinear kernel, its transposed convolution, interpolation, the difference."""
     kernel = effects.bilinear_kernel(factor)
     ours, theirs = effects.upscale(image, factor), effects.interpolate(image, factor)
-    plain = conv_transpose(image, kernel, Options((factor, factor), "same"))
+    plain = conv_transpose(image, kernel, ConvOptions((factor, factor), "same"))
     worst = float(np.abs(ours - theirs).max())
     names = (
-        (f"image {by(image.shape)}", image),
-        (f"bilinear kernel {by(kernel.shape)}", kernel),
-        (f"Conv2DTranspose {by(plain.shape)}", plain),
+        (f"image {format_shape(image.shape)}", image),
+        (f"bilinear kernel {format_shape(kernel.shape)}", kernel),
+        (f"Conv2DTranspose {format_shape(plain.shape)}", plain),
         ("with the border repeated", ours),
         ("interpolation", theirs),
     )
     width = MARGIN * 2 + len(names) * (TILE + GAP) - GAP
     words = (
-        f"strides {factor}, kernel {by(kernel.shape)}, padding same. Largest difference to "
-        f"interpolation: {worst:.0e}. Without a repeated border the rim is dark: zeros lie outside."
+        f"strides {factor}, kernel {format_shape(kernel.shape)}, padding same. "
+        f"Largest difference to interpolation: {worst:.0e}. "
+        "Without a repeated border the rim is dark: zeros lie outside."
     )
     title = "Bilinear upsampling is a transposed convolution"
     paper = style.sheet(width, TILE + 46, title, words)

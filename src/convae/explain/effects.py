@@ -10,7 +10,7 @@ import numpy as np
 
 from convae.errors import ConfigError
 from convae.explain import operation as transpose
-from convae.explain.operation import PLAIN, Array, Pair, Setting
+from convae.explain.operation import DEFAULT_OPTIONS, Array, ConvOptions, Pair
 from convae.layers import summary as ledger
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Adjoint:
 
     x: Array
     kernel: Array
-    setting: Setting
+    setting: ConvOptions
     cx: Array  # the convolution of x
     back: Array  # C^T C x: x's size, other numbers
     pseudo: Array  # C^+ C x: the nearest to x that Cx still knows
@@ -42,7 +42,7 @@ class Adjoint:
         return (self.cx * self.y).sum().item(), (self.x * self.cty).sum().item()
 
 
-def adjoint(x: Array, kernel: Array, setting: Setting = PLAIN) -> Adjoint:
+def adjoint(x: Array, kernel: Array, setting: ConvOptions = DEFAULT_OPTIONS) -> Adjoint:
     """All of `Adjoint` for a matrix x and a kernel; ConfigError where Conv2D refuses."""
     if x.size > MOST:
         raise ConfigError(
@@ -92,13 +92,13 @@ def overlaps(model: Model) -> list[Overlap]:
         kernel = np.ones((*layer.kernel_size, 1, 1))
         transposed = layer.type == "conv_transpose"
         grows = layer.type in {"resize_conv", "depth_to_space"}
-        setting = Setting(
+        setting = ConvOptions(
             (1, 1) if grows else layer.strides,
             layer.padding,
             getattr(layer, "output_padding", None),
             layer.dilation_rate,
         )
-        run = transpose.by_copies if transposed else transpose.conv_by_taps
+        run = transpose.transpose_by_copies if transposed else transpose.conv_by_taps
         before = _repeated(paths, layer.strides) if layer.type == "resize_conv" else paths
         own = run(np.ones_like(before), kernel, setting)
         paths = run(before, kernel, setting)
@@ -190,7 +190,7 @@ class Upsampler:
 def _transposed(kernel_size: int) -> Upsampler:
     def basis(image: Array) -> Array:
         taps = np.eye(kernel_size**2).reshape(kernel_size, kernel_size, -1, 1)  # a channel a tap
-        found = transpose.conv_transpose(image[:, :, None], taps, Setting((2, 2), "same"))
+        found = transpose.conv_transpose(image[:, :, None], taps, ConvOptions((2, 2), "same"))
         return np.moveaxis(found, 2, 0)
 
     equal = np.full(kernel_size**2, 4 / kernel_size**2)  # a flat input keeps its mean
@@ -311,7 +311,9 @@ def upscale(image: Array, factor: int) -> Array:
     One ring of repeated border is put on first and comes off last, as resizing functions do.
     """
     wide = transpose.conv_transpose(
-        np.pad(image, 1, mode="edge"), bilinear_kernel(factor), Setting((factor, factor), "same")
+        np.pad(image, 1, mode="edge"),
+        bilinear_kernel(factor),
+        ConvOptions((factor, factor), "same"),
     )
     return wide[factor:-factor, factor:-factor]
 

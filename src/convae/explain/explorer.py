@@ -8,7 +8,7 @@ import numpy as np
 
 from convae.errors import ConfigError
 from convae.evaluation.html import render
-from convae.explain.operation import Setting
+from convae.explain.operation import ConvOptions
 from convae.explain.worked_example import EXAMPLES, Case
 from convae.files import write_atomic
 
@@ -18,7 +18,7 @@ def build_page() -> str:
     start = Case(
         np.arange(1, 10).reshape(3, 3),
         np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]),
-        Setting((2, 2), "same"),
+        ConvOptions((2, 2), "same"),
     )
     presets = [
         {

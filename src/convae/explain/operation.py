@@ -23,7 +23,7 @@ Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Setting:
+class ConvOptions:
     """The options of one layer, by Keras' names; a number as padding is PyTorch's."""
 
     strides: Pair = (1, 1)
@@ -98,7 +98,7 @@ class Setting:
         return rows, columns
 
 
-PLAIN = Setting()
+DEFAULT_OPTIONS = ConvOptions()
 
 
 def cut(canvas: Array, crops: tuple[Pair, Pair]) -> Array:
@@ -114,7 +114,7 @@ def cut(canvas: Array, crops: tuple[Pair, Pair]) -> Array:
 # ---- the transposed convolution, four ways ----------------------------------------------------
 
 
-def copies(x: Array, kernel: Array, setting: Setting) -> Iterator[tuple[Pair, Pair, Array]]:
+def copies(x: Array, kernel: Array, setting: ConvOptions) -> Iterator[tuple[Pair, Pair, Array]]:
     """Each element's scaled copy of the kernel: (its place in x, its place on the canvas, copy).
 
     x is (n, h, w, in), the kernel (kh, kw, out, in), a copy (n, kh, kw, out).
@@ -125,7 +125,7 @@ def copies(x: Array, kernel: Array, setting: Setting) -> Iterator[tuple[Pair, Pa
             yield (row, column), place, np.einsum("ni,hwoi->nhwo", x[:, row, column], kernel)
 
 
-def by_copies(x: Array, kernel: Array, setting: Setting) -> Array:
+def transpose_by_copies(x: Array, kernel: Array, setting: ConvOptions) -> Array:
     """The definition: scaled copies of the kernel, s apart, summed on a canvas, which is cut.
 
     x is (n, h, w, in), the kernel (kh, kw, out, in); the result (n, H, W, out).
@@ -140,7 +140,7 @@ def by_copies(x: Array, kernel: Array, setting: Setting) -> Array:
     return cut(canvas, setting.crops((size[0], size[1]), kernel.shape[:2]))
 
 
-def zero_grid(x: Array, kernel: Array, setting: Setting) -> Array:
+def zero_grid(x: Array, kernel: Array, setting: ConvOptions) -> Array:
     """x with s - 1 zeros between neighbors and rings around, so that stride 1 does the rest.
 
     Each side gets k' - 1 rings of zeros less what is cropped there: "padding" in a transposed
@@ -155,14 +155,14 @@ def zero_grid(x: Array, kernel: Array, setting: Setting) -> Array:
     return cut(grid, (rows, columns))
 
 
-def by_zeros(x: Array, kernel: Array, setting: Setting) -> Array:
+def transpose_by_zeros(x: Array, kernel: Array, setting: ConvOptions) -> Array:
     """Zeros put between and around the elements, then a convolution with the flipped kernel."""
     flipped = kernel[::-1, ::-1].swapaxes(2, 3)  # (kh, kw, in, out), as a convolution wants it
-    plain = Setting(dilation_rate=setting.dilation_rate)
+    plain = ConvOptions(dilation_rate=setting.dilation_rate)
     return conv_by_windows(zero_grid(x, kernel, setting), flipped, plain)
 
 
-def by_matrix(x: Array, kernel: Array, setting: Setting) -> Array:
+def transpose_by_matrix(x: Array, kernel: Array, setting: ConvOptions) -> Array:
     """The transpose of a convolution's matrix, times the elements of x in one column."""
     size = x.shape[1:3]
     output = tuple(
@@ -174,7 +174,7 @@ def by_matrix(x: Array, kernel: Array, setting: Setting) -> Array:
     return flat.reshape(x.shape[0], *output, kernel.shape[2])
 
 
-def by_keras(x: Array, kernel: Array, setting: Setting) -> Array:
+def transpose_by_keras(x: Array, kernel: Array, setting: ConvOptions) -> Array:
     """The installed Keras' own Conv2DTranspose; imports TensorFlow.
 
     A number as padding, which Keras lacks, is padding valid with a cut behind it.
@@ -194,7 +194,7 @@ def by_keras(x: Array, kernel: Array, setting: Setting) -> Array:
     result = _run(layer, x, kernel)
     if not number:
         return result
-    plain = Setting(setting.strides, "valid", setting.output_padding, setting.dilation_rate)
+    plain = ConvOptions(setting.strides, "valid", setting.output_padding, setting.dilation_rate)
     size = x.shape[1], x.shape[2]
     wanted, kept = (s.crops(size, kernel.shape[:2]) for s in (setting, plain))
     rows, columns = ((a - c, b - d) for (a, b), (c, d) in zip(wanted, kept, strict=True))
@@ -204,7 +204,7 @@ def by_keras(x: Array, kernel: Array, setting: Setting) -> Array:
 # ---- the convolution, four ways ---------------------------------------------------------------
 
 
-def conv_by_windows(x: Array, kernel: Array, setting: Setting) -> Array:
+def conv_by_windows(x: Array, kernel: Array, setting: ConvOptions) -> Array:
     """The definition: each output is the sum of a window of the padded input times the kernel.
 
     x is (n, h, w, in), the kernel (kh, kw, in, out); the result (n, H, W, out).
@@ -222,7 +222,7 @@ def conv_by_windows(x: Array, kernel: Array, setting: Setting) -> Array:
     return result
 
 
-def conv_by_taps(x: Array, kernel: Array, setting: Setting) -> Array:
+def conv_by_taps(x: Array, kernel: Array, setting: ConvOptions) -> Array:
     """Tap by tap: the padded input, shifted and thinned out to every s-th, times one weight."""
     padded, shape = _padded(x, kernel, setting)
     result = np.zeros((x.shape[0], *shape, kernel.shape[3]), np.result_type(x, kernel))
@@ -234,7 +234,7 @@ def conv_by_taps(x: Array, kernel: Array, setting: Setting) -> Array:
     return result
 
 
-def conv_matrix(size: Pair, kernel: Array, setting: Setting) -> Array:
+def conv_matrix(size: Pair, kernel: Array, setting: ConvOptions) -> Array:
     """C, with one row for each number that comes out and one column for each that goes in."""
     pads = setting.conv_pads(size, kernel.shape[:2])
     shape = _conv_shape(size, kernel, setting)
@@ -242,14 +242,14 @@ def conv_matrix(size: Pair, kernel: Array, setting: Setting) -> Array:
     return _matrix(size, shape, kernel, setting, pads)
 
 
-def conv_by_matrix(x: Array, kernel: Array, setting: Setting) -> Array:
+def conv_by_matrix(x: Array, kernel: Array, setting: ConvOptions) -> Array:
     """The convolution's matrix C times the elements of x in one column."""
     size = x.shape[1], x.shape[2]
     flat = x.reshape(x.shape[0], -1) @ conv_matrix(size, kernel, setting).T
     return flat.reshape(x.shape[0], *_conv_shape(size, kernel, setting), kernel.shape[3])
 
 
-def conv_by_keras(x: Array, kernel: Array, setting: Setting) -> Array:
+def conv_by_keras(x: Array, kernel: Array, setting: ConvOptions) -> Array:
     """The installed Keras' own Conv2D; imports TensorFlow."""
     import keras
 
@@ -268,13 +268,13 @@ def conv_by_keras(x: Array, kernel: Array, setting: Setting) -> Array:
     return _run(layer, x, kernel)
 
 
-Operation = Callable[[Array, Array, Setting], Array]
-TRANSPOSE_WAYS: dict[str, Operation] = {
-    "scaled copies": by_copies,
-    "zeros and a convolution": by_zeros,
-    "matrix": by_matrix,
+Operation = Callable[[Array, Array, ConvOptions], Array]
+TRANSPOSE_METHODS: dict[str, Operation] = {
+    "scaled copies": transpose_by_copies,
+    "zeros and a convolution": transpose_by_zeros,
+    "matrix": transpose_by_matrix,
 }
-CONV_WAYS: dict[str, Operation] = {
+CONV_METHODS: dict[str, Operation] = {
     "windows": conv_by_windows,
     "taps": conv_by_taps,
     "matrix": conv_by_matrix,
@@ -285,7 +285,10 @@ CONV_WAYS: dict[str, Operation] = {
 
 
 def conv_transpose(
-    x: Array, kernel: Array, setting: Setting = PLAIN, way: Operation = by_copies
+    x: Array,
+    kernel: Array,
+    setting: ConvOptions = DEFAULT_OPTIONS,
+    method: Operation = transpose_by_copies,
 ) -> Array:
     """The transposed convolution of x, in x's own number of axes.
 
@@ -298,11 +301,14 @@ def conv_transpose(
             f"but the input has {batch.shape[3]}"
         )
     setting.check((batch.shape[1], batch.shape[2]), (weights.shape[0], weights.shape[1]))
-    return _back(way(batch, weights, setting), x.ndim)
+    return _back(method(batch, weights, setting), x.ndim)
 
 
 def conv(
-    x: Array, kernel: Array, setting: Setting = PLAIN, way: Operation = conv_by_windows
+    x: Array,
+    kernel: Array,
+    setting: ConvOptions = DEFAULT_OPTIONS,
+    method: Operation = conv_by_windows,
 ) -> Array:
     """The convolution of x (as in all of deep learning: without flipping the kernel).
 
@@ -315,7 +321,7 @@ def conv(
             f"but the input has {batch.shape[3]}"
         )
     setting.check_conv((batch.shape[1], batch.shape[2]), (weights.shape[0], weights.shape[1]))
-    return _back(way(batch, weights, setting), x.ndim)
+    return _back(method(batch, weights, setting), x.ndim)
 
 
 def _four(x: Array, kernel: Array) -> tuple[Array, Array]:
@@ -332,12 +338,12 @@ def _back(result: Array, axes: int) -> Array:
     return result[0] if axes == 3 else result
 
 
-def _extents(kernel: Array, setting: Setting) -> Pair:
+def _extents(kernel: Array, setting: ConvOptions) -> Pair:
     rows, columns = (sizes.extent(kernel.shape[a], setting.dilation_rate[a]) for a in (0, 1))
     return rows, columns
 
 
-def _conv_shape(size: Pair, kernel: Array, setting: Setting) -> Pair:
+def _conv_shape(size: Pair, kernel: Array, setting: ConvOptions) -> Pair:
     rows, columns = (
         sizes.conv_size(
             size[a], kernel.shape[a], setting.strides[a], setting.padding, setting.dilation_rate[a]
@@ -347,14 +353,14 @@ def _conv_shape(size: Pair, kernel: Array, setting: Setting) -> Pair:
     return rows, columns
 
 
-def _padded(x: Array, kernel: Array, setting: Setting) -> tuple[Array, Pair]:
+def _padded(x: Array, kernel: Array, setting: ConvOptions) -> tuple[Array, Pair]:
     size = x.shape[1], x.shape[2]
     pads = setting.conv_pads(size, kernel.shape[:2])
     return np.pad(x, [(0, 0), *pads, (0, 0)]), _conv_shape(size, kernel, setting)
 
 
 def _matrix(
-    large: Pair, small: Pair, kernel: Array, setting: Setting, before: tuple[Pair, Pair]
+    large: Pair, small: Pair, kernel: Array, setting: ConvOptions, before: tuple[Pair, Pair]
 ) -> Array:
     """C of shape (small * b, large * a) for a kernel (h, w, a, b): element p of the small image
     and element q of the large one meet in tap t where q = s p + d t - before."""

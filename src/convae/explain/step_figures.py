@@ -13,11 +13,12 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.figure import Figure
 
+from convae.console import format_shape
 from convae.errors import ConfigError
 from convae.explain import operation as transpose
 from convae.explain.cell_grid import Band, Grid, lay_out, tint
 from convae.explain.operation import Array, Pair
-from convae.explain.worked_example import Case, by, cell
+from convae.explain.worked_example import Case, cell
 from convae.layers import arithmetic as sizes
 from convae.plots import style
 from convae.plots.style import BLUE, GREEN, INK, MARGIN, ORANGE, PURPLE, SKY, VERMILION
@@ -60,8 +61,8 @@ def _check_size(case: Case) -> None:
     shape = case.padded().shape if case.operation == "conv" else case.zero_grid().shape
     if max(shape) > LARGEST:
         raise ConfigError(
-            f"a picture holds at most {LARGEST}x{LARGEST} cells. Received: {by(shape)}; "
-            "the terminal and --json take more"
+            f"a picture holds at most {LARGEST}x{LARGEST} cells. "
+            f"Received: {format_shape(shape)}; the terminal and --json take more"
         )
 
 
@@ -69,7 +70,11 @@ def _head(case: Case, title: str | None) -> tuple[str, str]:
     """Title and subtitle: of a case without a title of its own, its setting and its size."""
     if title is None:
         return case.title(), case.sizes_line()
-    return title, f"{by(case.size)} input, {by(case.kernel_size)} kernel; {case.sizes_line()}"
+    return (
+        title,
+        f"{format_shape(case.size)} input, {format_shape(case.kernel_size)} kernel; "
+        f"{case.sizes_line()}",
+    )
 
 
 # ---- the whole case -----------------------------------------------------------------------------
@@ -81,7 +86,7 @@ def _panels(case: Case, title: str | None) -> Figure:
     small = side if case.x.size <= 4 else max(9.0, side * 0.62)
     hues = _hues(case)
     total, corner = _sum(case, canvas, side)
-    out = Grid(result, f"result {by(result.shape)}", RESULT, side=side)
+    out = Grid(result, f"result {format_shape(result.shape)}", RESULT, side=side)
     rings, kept = _rings(case, side)
     bands: list[Band] = [
         ("", [Grid(case.x, "input", hues, side=side), Grid(case.kernel, "kernel", side=side)])
@@ -113,11 +118,11 @@ def _conv_panels(case: Case, title: str | None) -> Figure:
         np.clip(760 / (padded.shape[1] + result.shape[1] + case.kernel.shape[1] + 4), 11, 28)
     )
     inside = _inside(case)
-    words = f"input {by(case.size)}" + (
-        f", padded to {by(padded.shape)}" * (padded.size > case.x.size)
+    words = f"input {format_shape(case.size)}" + (
+        f", padded to {format_shape(padded.shape)}" * (padded.size > case.x.size)
     )
     main = Grid(padded, words, _sky(inside), faint=~inside, side=side)
-    out = Grid(result, f"result {by(result.shape)}", RESULT, side=side)
+    out = Grid(result, f"result {format_shape(result.shape)}", RESULT, side=side)
     bands: list[Band] = [("", [main, Grid(case.kernel, "kernel", side=side), out])]
     if result.size <= MOST:
         windows = []
@@ -184,7 +189,9 @@ def _sum(case: Case, canvas: Array, side: float) -> tuple[Grid, Pair]:
     shades = [ZERO] + [tint(BLUE, 0.08 + 0.5 * n / max(most - 1, 1)) for n in range(most)]
     met = f"from 1 copy in a cell (pale) to {most} (dark)" if most > 1 else "no two copies meet"
     colors = [[shades[n] for n in row] for row in counts]
-    grid = Grid(values, f"sum {by(values.shape)}: {met}", colors, faint=counts == 0, side=side)
+    grid = Grid(
+        values, f"sum {format_shape(values.shape)}: {met}", colors, faint=counts == 0, side=side
+    )
     return grid, (max(top, 0), max(left, 0))
 
 
@@ -209,7 +216,7 @@ def _rings(case: Case, side: float) -> tuple[Grid, tuple[int, int, int, int]]:
         faint[row, column], colors[row][column] = False, hue
     top, bottom, left, right = (max(n, 0) for n in (top, bottom, left, right))
     kept = top, left, zeros.shape[0] - top - bottom, zeros.shape[1] - left - right
-    return Grid(zeros, f"grid {by(zeros.shape)}", colors, faint=faint, side=side), kept
+    return Grid(zeros, f"grid {format_shape(zeros.shape)}", colors, faint=faint, side=side), kept
 
 
 def _inside(case: Case) -> Array:
@@ -242,7 +249,9 @@ def _adding(case: Case, title: str | None) -> Iterator[Figure]:
     side = float(
         np.clip(640 / (whole.values.shape[1] + case.x.shape[1] + case.kernel.shape[1] + 2), 12, 30)
     )
-    whole = replace(whole, title=f"sum {by(whole.values.shape)}", side=side)  # every frame alike
+    whole = replace(
+        whole, title=f"sum {format_shape(whole.values.shape)}", side=side
+    )  # every frame alike
     (top, _), (left, _) = case.crops
     shift = max(-top, 0), max(-left, 0)
     running = np.zeros_like(whole.values)
@@ -282,7 +291,11 @@ def _adding(case: Case, title: str | None) -> Iterator[Figure]:
                 f"row {place[0]}, column {place[1]}"
             )
         out = Grid(
-            result, f"result {by(result.shape)}", RESULT, np.full(result.shape, not last), side=side
+            result,
+            f"result {format_shape(result.shape)}",
+            RESULT,
+            np.full(result.shape, not last),
+            side=side,
         )
         paper, places = lay_out(
             *_head(case, title), [("", [x, scaled]), ("", [canvas, out])], below=26
@@ -309,7 +322,7 @@ def _sliding(case: Case, title: str | None) -> Iterator[Figure]:
         kernel, name = case.kernel[::-1, ::-1], "grid of zeros and input"
         slid = replace(
             case,
-            setting=transpose.Setting(dilation_rate=case.setting.dilation_rate),
+            setting=transpose.ConvOptions(dilation_rate=case.setting.dilation_rate),
             operation="conv",
             x=grid,
         )
@@ -322,10 +335,12 @@ def _sliding(case: Case, title: str | None) -> Iterator[Figure]:
         here = [list(row) for row in colors]
         for r, c in cells:
             here[r][c] = NOW
-        shown = Grid(grid, f"{name}, {by(grid.shape)}", here, faint=faint, side=side)
+        shown = Grid(grid, f"{name}, {format_shape(grid.shape)}", here, faint=faint, side=side)
         out_colors: Colors = [[RESULT] * result.shape[1] for _ in range(result.shape[0])]
         out_colors[at[0]][at[1]] = NOW
-        out = Grid(result, f"result {by(result.shape)}", out_colors, done.copy(), side=side)
+        out = Grid(
+            result, f"result {format_shape(result.shape)}", out_colors, done.copy(), side=side
+        )
         paper, _ = lay_out(
             *_head(case, title), [("", [shown, Grid(kernel, words, side=side), out])], below=26
         )

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from convae.console import format_shape
 from convae.errors import ConfigError
 from convae.explain import operation as transpose
-from convae.explain.operation import PLAIN, Array, Pair, Setting
+from convae.explain.operation import DEFAULT_OPTIONS, Array, ConvOptions, Pair
 from convae.layers import arithmetic as sizes
 
 LARGEST = 64  # rows or columns of a matrix that is typed in
@@ -24,7 +25,7 @@ class Case:
 
     x: Array
     kernel: Array
-    setting: Setting = PLAIN
+    setting: ConvOptions = DEFAULT_OPTIONS
     operation: Operation = "conv_transpose"
 
     def __post_init__(self) -> None:
@@ -56,7 +57,7 @@ class Case:
 
     def canvas(self) -> Array:
         """The sum of all scaled copies before anything is cut off."""
-        return self._without_crops(transpose.by_copies)
+        return self._without_crops(transpose.transpose_by_copies)
 
     def zero_grid(self) -> Array:
         """The input with zeros between its elements and k' - 1 rings around, nothing cut off."""
@@ -76,7 +77,7 @@ class Case:
     def title(self) -> str:
         """The setting in a line."""
         name = "Conv2D" if self.operation == "conv" else "Conv2DTranspose"
-        words = [f"{by(self.size)} input", f"{by(self.kernel_size)} kernel"]
+        words = [f"{format_shape(self.size)} input", f"{format_shape(self.kernel_size)} kernel"]
         words += [f"strides {plain(self.setting.strides)}", f"padding {self.setting.padding}"]
         if self.setting.output_padding is not None:
             words.append(f"output_padding {plain(self.setting.output_padding)}")
@@ -148,19 +149,19 @@ def _examples() -> dict[str, tuple[str, Case]]:
         "basic": ("The basic operation", Case(small, np.arange(4).reshape(2, 2))),
         "1": (
             "Example 1: a convolution with stride 2 and padding 1",
-            Case(six, kernel, Setting((2, 2), 1), "conv"),
+            Case(six, kernel, ConvOptions((2, 2), 1), "conv"),
         ),
         "2": (
             "Example 2: a transposed convolution with stride 2, without padding",
-            Case(square, kernel, Setting((2, 2), 0)),
+            Case(square, kernel, ConvOptions((2, 2), 0)),
         ),
         "3": (
             "Example 3: a transposed convolution with stride 1, without padding",
-            Case(five, kernel, Setting((1, 1), 0)),
+            Case(five, kernel, ConvOptions((1, 1), 0)),
         ),
         "4": (
             "Example 4: a transposed convolution with stride 2 and padding 1",
-            Case(square, kernel, Setting((2, 2), 1)),
+            Case(square, kernel, ConvOptions((2, 2), 1)),
         ),
     }
 
@@ -189,7 +190,8 @@ def matrix(text: str, name: str) -> Array:
         )
     if max(len(values), lengths[0]) > LARGEST:
         raise ConfigError(
-            f"{name}: at most {LARGEST}x{LARGEST}. Received: {by((len(values), lengths[0]))}"
+            f"{name}: at most {LARGEST}x{LARGEST}. "
+            f"Received: {format_shape((len(values), lengths[0]))}"
         )
     whole = all(isinstance(v, int) for row in values for v in row)
     return np.array(values, np.int64 if whole else np.float64)
@@ -232,14 +234,9 @@ def padding(text: str) -> sizes.Padding | int:
 # ---- to words -----------------------------------------------------------------------------------
 
 
-def by(size: tuple[int, ...]) -> str:
-    """(2, 3) as 2x3."""
-    return "x".join(map(str, size))
-
-
 def plain(values: Pair) -> str:
     """(2, 2) as 2, (2, 3) as 2x3."""
-    return str(values[0]) if values[0] == values[1] else by(values)
+    return str(values[0]) if values[0] == values[1] else format_shape(values)
 
 
 def cell(value: Any) -> str:

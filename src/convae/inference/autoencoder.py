@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from convae.config.schema import Config
+from convae.console import format_shape
 from convae.errors import ConvaeError, DataError, RunError
 from convae.models.builder import read_model
 from convae.runs import pretrained
@@ -119,8 +120,8 @@ class Autoencoder:
         values = values[None] if values.shape == shape else values
         if values.shape[1:] != shape:
             raise RunError(
-                f"codes must be {_described(('N', *shape))}, as encode gives them. "
-                f"Received: {_described(values.shape)}"
+                f"codes must be {format_shape(('N', *shape))}, as encode gives them. "
+                f"Received: {format_shape(values.shape)}"
             )
         images = np.empty((len(values), *self._decoder.outputs[0].shape[1:]), np.float32)
         for part in self._slices(len(values)):
@@ -164,8 +165,8 @@ class Autoencoder:
         shape, made_of = tuple(self.model.output_shape[1:]), tuple(self.model.input_shape[1:])
         if targets is None and shape != made_of:
             raise RunError(
-                f"this model makes {_described(shape)} of {_described(made_of)}: score needs the "
-                "targets, score(images, targets)"
+                f"this model makes {format_shape(shape)} of {format_shape(made_of)}: "
+                "score needs the targets, score(images, targets)"
             )
         made = self.reconstruct(images)
         wanted = pixels_of(images if targets is None else targets, made.shape[1:], "targets")
@@ -184,22 +185,22 @@ class Autoencoder:
     def __repr__(self) -> str:
         name = self.config.name if self.config else self.model.name
         image, code = self.model.input_shape[1:], self._encoder.outputs[0].shape[1:]
-        return f"<Autoencoder {name}: {_described(image)} to a code of {_described(code)}>"
+        return f"<Autoencoder {name}: {format_shape(image)} to a code of {format_shape(code)}>"
 
 
 def pixels_of(images: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[np.uint8]:
     """Images of `shape` (H, W, C) as uint8 (N, H, W, C). Raises DataError, calling them `what`."""
     values = np.asarray(images)
-    wanted = f"{what} must be {_described(('N', *shape))}"
+    wanted = f"{what} must be {format_shape(('N', *shape))}"
     if shape[2] == 1:
-        wanted += f" or {_described(('N', *shape[:2]))}"
+        wanted += f" or {format_shape(('N', *shape[:2]))}"
     gray = shape[2] == 1
     if values.shape == shape or (gray and values.shape == shape[:2]):
         values = values.reshape(1, *shape)
     elif gray and values.ndim == 3 and values.shape[1:] == shape[:2]:
         values = values[..., None]
     if values.ndim != 4 or values.shape[1:] != shape:
-        raise DataError(f"{wanted}. Received: {_described(values.shape)}")
+        raise DataError(f"{wanted}. Received: {format_shape(values.shape) or 'a single number'}")
     if values.dtype == np.uint8:
         return values
     kind = values.dtype.kind
@@ -242,7 +243,3 @@ def _compiled(part: Any) -> Any:
         return list(made) if isinstance(made, list | tuple) else [made]
 
     return tf.function(call, input_signature=inputs)
-
-
-def _described(shape: tuple[Any, ...]) -> str:
-    return "x".join(map(str, shape)) or "a single number"
