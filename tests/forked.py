@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 FORKED = multiprocessing.get_context("forkserver")
@@ -21,9 +21,11 @@ FORKED.set_forkserver_preload(
 
 
 class Convae:
-    """`convae WORDS` in `folder`, begun."""
+    """`convae WORDS` in `folder`, started; `before` is a picklable function that it calls first."""
 
-    def __init__(self, folder: Path, *words: str) -> None:
+    def __init__(
+        self, folder: Path, *words: str, before: Callable[[], object] | None = None
+    ) -> None:
         self._words = words
         streams = folder.parent / f"{folder.name}-streams"
         streams.mkdir(exist_ok=True)
@@ -32,7 +34,7 @@ class Convae:
         for path in (self._out, self._err):
             path.touch()  # now, so that the next process takes other names
         self._process = FORKED.Process(
-            target=_run, args=(words, folder, dict(os.environ), self._out, self._err)
+            target=_run, args=(words, folder, dict(os.environ), self._out, self._err, before)
         )
         self._process.start()
         self.pid = self._process.pid or 0
@@ -61,7 +63,12 @@ class Convae:
 
 
 def _run(
-    words: tuple[str, ...], folder: Path, environment: Mapping[str, str], out: Path, err: Path
+    words: tuple[str, ...],
+    folder: Path,
+    environment: Mapping[str, str],
+    out: Path,
+    err: Path,
+    before: Callable[[], object] | None,
 ) -> None:
     os.chdir(folder)
     os.environ.clear()
@@ -72,4 +79,6 @@ def _run(
     sys.argv = ["convae", *words]
     from convae.cli.main import main  # there already
 
+    if before:
+        before()
     main()

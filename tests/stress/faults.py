@@ -1,6 +1,6 @@
-"""The faults of torture.py: functions that change what a process' own `os`, clock or engine do.
+"""Faults for a training: functions that replace parts of its process' `os`, clock or engine.
 
-The code of the package knows nothing of them.
+The package contains no hook for them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from convae.runs.run import Run
-from tests.stress.arena import PATIENCE, Fault
+from tests.stress.sandbox import PATIENCE
 
 
-def kill_at(kind: str, count: int) -> Fault:
+def kill_at(kind: str, count: int) -> None:
     """SIGKILL after `count` steps, or at the `count`-th point before, inside and after a write."""
     left = [count]
 
@@ -33,34 +33,31 @@ def kill_at(kind: str, count: int) -> Fault:
         if not left[0]:
             os.kill(os.getpid(), SIGKILL)
 
-    def install() -> None:
-        if kind == "step":
-            _after_steps(point)
-            return
-        real_fsync, real_replace = os.fsync, os.replace
+    if kind == "step":
+        _after_steps(point)
+        return
+    real_fsync, real_replace = os.fsync, os.replace
 
-        def fsync(handle: int) -> None:
+    def fsync(handle: int) -> None:
+        point()
+        real_fsync(handle)
+        point()
+
+    def replace(*paths: Any) -> None:
+        point()
+        real_replace(*paths)
+        point()
+
+    def write_bytes(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
             point()
-            real_fsync(handle)
+            file.write(data[: len(data) // 2])
+            file.flush()
             point()
+            file.write(data[len(data) // 2 :])
 
-        def replace(*paths: Any) -> None:
-            point()
-            real_replace(*paths)
-            point()
-
-        def write_bytes(path: Path, data: bytes) -> None:
-            with path.open("wb") as file:
-                point()
-                file.write(data[: len(data) // 2])
-                file.flush()
-                point()
-                file.write(data[len(data) // 2 :])
-
-        os.fsync, os.replace = fsync, replace  # type: ignore[assignment]
-        Path.write_bytes = write_bytes  # type: ignore[method-assign,assignment]
-
-    return install
+    os.fsync, os.replace = fsync, replace  # type: ignore[assignment]
+    Path.write_bytes = write_bytes  # type: ignore[method-assign,assignment]
 
 
 def _after_steps(action: Callable[[], None]) -> None:
@@ -79,7 +76,7 @@ def _after_steps(action: Callable[[], None]) -> None:
 
 
 def hold() -> None:
-    """Stop in the 60th step, in the second epoch, until a file `go` is there."""
+    """Stop in the 60th step, in the second epoch, until there is a file `go`."""
     steps = [0]
 
     def wait() -> None:
@@ -93,54 +90,47 @@ def hold() -> None:
     _after_steps(wait)
 
 
-def no_space(name: str, nth: int) -> Fault:
-    """The `nth` write of the file `name` meets a full disk, half-way."""
+def no_space(name: str, nth: int) -> None:
+    """Fail the `nth` write of the file `name` half-way, as on a full disk."""
     stem, _, ending = name.rpartition(".")
-    seen = [0]
+    writes = [0]
 
     def fails(path: str) -> bool:
         base = os.path.basename(path)  # noqa: PTH119 - of a link's text
         hit = base.startswith(f".{stem}.") and base.endswith(f".{ending}")
-        seen[0] += hit
-        return hit and seen[0] == nth
+        writes[0] += hit
+        return hit and writes[0] == nth
 
-    def install() -> None:
-        real_write, real_fsync = Path.write_bytes, os.fsync
+    real_write, real_fsync = Path.write_bytes, os.fsync
 
-        def write_bytes(path: Path, data: bytes) -> int:
-            if ending != "keras" and fails(str(path)):
-                real_write(path, data[: len(data) // 2])
-                raise OSError(28, "No space left on device")
-            return real_write(path, data)
+    def write_bytes(path: Path, data: bytes) -> int:
+        if ending != "keras" and fails(str(path)):
+            real_write(path, data[: len(data) // 2])
+            raise OSError(28, "No space left on device")
+        return real_write(path, data)
 
-        def fsync(handle: int) -> None:
-            if ending == "keras" and fails(os.readlink(f"/proc/self/fd/{handle}")):  # noqa: PTH115
-                raise OSError(28, "No space left on device")
-            real_fsync(handle)
+    def fsync(handle: int) -> None:
+        if ending == "keras" and fails(os.readlink(f"/proc/self/fd/{handle}")):  # noqa: PTH115
+            raise OSError(28, "No space left on device")
+        real_fsync(handle)
 
-        Path.write_bytes, os.fsync = write_bytes, fsync  # type: ignore[method-assign,assignment]
-
-    return install
+    Path.write_bytes, os.fsync = write_bytes, fsync  # type: ignore[method-assign,assignment]
 
 
-def less_memory(mebibytes: int) -> Fault:
-    """Only so much more address space than the process has now."""
-
-    def install() -> None:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        size = pages * resource.getpagesize() + mebibytes * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (size, size))
-
-    return install
+def limit_memory(mebibytes: int) -> None:
+    """Allow only so much more address space than the process has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    size = pages * resource.getpagesize() + mebibytes * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
 def clock_back() -> None:
-    """The clock goes back an hour at each look, and begins an hour earlier with each run."""
+    """Set the clock back an hour at each reading, and start an hour earlier with each run."""
     import convae.runs.run
 
     module: Any = convae.runs.run
     clock: Any = time
-    hours = [len(list(Path("outputs/clock").glob("*-*")))]
+    hours = [len(list(Path("outputs/run").glob("*-*")))]
     real = time.time()
 
     def now() -> float:
@@ -178,32 +168,29 @@ def timed_saves() -> None:
         setattr(Run, name, timed(getattr(Run, name)))
 
 
-def flip(data: bytes, chance: random.Random) -> bytes:
-    """One bit, anywhere, is another."""
+def flip(data: bytes, chance: random.Random, start: int = 0, end: int | None = None) -> bytes:
+    """Flip one bit, anywhere between two bytes."""
     changed = bytearray(data)
-    changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    changed[chance.randrange(start, end or len(data))] ^= 1 << chance.randrange(8)
     return bytes(changed)
 
 
 def cut(data: bytes, chance: random.Random) -> bytes:
-    """The end is missing."""
+    """Cut off the end."""
     return data[: chance.randrange(len(data))]
 
 
 def flip_pixel(data: bytes, chance: random.Random) -> bytes:
-    """One bit of the training images is another."""
-    size = len(data)
-    changed = bytearray(data)
-    changed[chance.randrange(size // 10, size // 2)] ^= 1 << chance.randrange(8)
-    return bytes(changed)
+    """Flip one bit of the training images."""
+    return flip(data, chance, len(data) // 10, len(data) // 2)
 
 
 def other(data: bytes, _: random.Random) -> bytes:
-    """Whole data, but of other images."""
+    """Return valid data with other images."""
     with np.load(io.BytesIO(data)) as file:
-        parts = {k: file[k][::-1] for k in file.files}
+        reversed_ = {k: file[k][::-1] for k in file.files}
     changed = io.BytesIO()
-    np.savez(changed, **parts)
+    np.savez(changed, **reversed_)
     return changed.getvalue()
 
 
@@ -212,7 +199,7 @@ DAMAGES = (cut, flip_pixel, other)
 
 @contextmanager
 def tmpfs(folder: Path) -> Iterator[Path | None]:
-    """A disk of 2 MiB, or None where it cannot be mounted."""
+    """Mount a disk of 2 MiB; None where that is not allowed."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
     try:
@@ -235,7 +222,7 @@ def fill(disk: Path) -> None:
 
 @contextmanager
 def read_only(disk: Path) -> Iterator[None]:
-    """The disk cannot be written, though files that are open already can."""
+    """Make the disk read-only, except for files that are open already."""
     for words in (["--bind", str(disk), str(disk)], ["-o", "remount,bind,ro", str(disk)]):
         subprocess.run(["mount", *words], check=True)
     try:

@@ -1,4 +1,4 @@
-"""A little of each of tests/stress/stress.py's faults; `make torture` is the whole."""
+"""A short run of the stress suite; `make stress` runs all of it."""
 
 import json
 import subprocess

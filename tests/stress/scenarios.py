@@ -1,0 +1,370 @@
+"""The scenarios of the stress suite: each disturbs trainings and checks what they leave.
+
+A scenario yields the number of repetitions that passed, and raises Lost for one that did not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from signal import SIGINT, SIGKILL, SIGTERM
+
+from convae.runs import checkpoint
+from convae.runs.run import Run
+from tests.stress import faults
+from tests.stress.sandbox import EPOCHS, Child, Lost, Sandbox, weights
+
+ROOT = Path(__file__).parents[2]
+Steps = Iterator[int]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A function, its title in the table, and how often it runs: (repetitions, rounds)."""
+
+    title: str
+    run: Callable[[Sandbox], Steps]
+    full: tuple[int, int]
+    quick: tuple[int, int]  # with --quick; no rounds: left out
+
+
+SCENARIOS: dict[str, Scenario] = {}
+
+
+def scenario(
+    title: str, full: tuple[int, int], quick: tuple[int, int] = (0, 0)
+) -> Callable[[Callable[[Sandbox], Steps]], Callable[[Sandbox], Steps]]:
+    """Register a function under its name."""
+
+    def register(function: Callable[[Sandbox], Steps]) -> Callable[[Sandbox], Steps]:
+        SCENARIOS[function.__name__] = Scenario(title, function, full, quick)
+        return function
+
+    return register
+
+
+@scenario("SIGKILL at a random moment, after a step, or inside a write", (10, 9), (4, 1))
+def kills(sandbox: Sandbox) -> Steps:
+    """Kill a run again and again, and finish it."""
+    run, times = None, 0
+    while times < sandbox.count:
+        kind = ("moment", "step", "write")[(sandbox.seed + times) % 3]
+        fault = None
+        if kind != "moment":
+            fault = partial(
+                faults.kill_at, kind, sandbox.random.randint(1, 80 if kind == "step" else 60)
+            )
+        child = sandbox.resume(run, fault=fault) if run else sandbox.train(fault=fault)
+        if kind == "moment":
+            child.wait_for_text("run: ")
+            time.sleep(sandbox.random.uniform(0, sandbox.seconds))
+            child.signal(SIGKILL)
+        code = child.wait()
+        run = run or sandbox.newest()
+        if code == -SIGKILL:
+            times += 1
+            yield 1
+        elif code != 0:
+            raise Lost(f"ended with {code}: {child.tail}")
+        if run is None:  # killed before there was a folder
+            continue
+        sandbox.check_complete(run)
+        if code == 0:
+            sandbox.check_same(run)
+            run = None
+    if run:
+        sandbox.finish(run)
+
+
+@scenario("SIGKILL of a complete process, from its first second on", (5, 2))
+def kills_from_start(sandbox: Sandbox) -> Steps:
+    """Kill while Python imports and reads, or while it trains."""
+    run = None
+    for i in range(sandbox.count):
+        child = sandbox.spawn(run=run)
+        if i % 2:
+            child.pause(sandbox.random.uniform(0, 5))
+        else:
+            child.wait_for_text("run: ")
+            child.pause(sandbox.random.uniform(0, sandbox.seconds))
+        child.signal(SIGKILL)
+        if child.wait() == -SIGKILL:
+            yield 1
+        run = sandbox.newest()
+        if run:
+            sandbox.check_complete(run)
+    if run:
+        sandbox.finish(run)
+
+
+@scenario("SIGINT, SIGTERM in training, validating or saving", (5, 2), (1, 1))
+def signals(sandbox: Sandbox) -> Steps:
+    """The run is saved, a hint is printed, and the resume gives the same bits."""
+    for i in range(sandbox.count):
+        child = sandbox.train()
+        child.wait_for_text("run: ")
+        time.sleep(sandbox.random.uniform(0.1, 0.8) * sandbox.seconds)
+        child.signal((SIGINT, SIGTERM)[i % 2])
+        code = child.wait()
+        run = sandbox.run()
+        # Before the first step there is nothing to save, and after the last nothing to resume.
+        if code == 1 and "convae train --resume" not in child.log:
+            if "Aborted" not in child.log:
+                raise Lost(f"no hint after a signal: {child.tail}")
+        elif code not in {0, 1, -SIGTERM}:
+            raise Lost(f"ended with {code}: {child.tail}")
+        sandbox.check_complete(run)
+        sandbox.finish(run)
+        yield 1
+
+
+@scenario("a second signal, of the same or the other kind", (3, 1), (1, 1))
+def second_signal(sandbox: Sandbox) -> Steps:
+    """A second signal ends the process before the step is done."""
+    pairs = ((SIGINT, SIGTERM), (SIGTERM, SIGTERM), (SIGINT, SIGINT))
+    for i in range(sandbox.count):
+        first, second = pairs[i % len(pairs)]
+        child = sandbox.train(fault=faults.hold)
+        child.wait_for_text("holding")
+        child.signal(first)
+        child.wait_for_text("once more to stop at once")
+        began = time.monotonic()
+        child.signal(second)
+        child.wait()
+        if time.monotonic() - began > 5:
+            raise Lost("the process continued after the second signal")
+        sandbox.finish(sandbox.run())
+        yield 1
+
+
+@scenario("SIGINT, SIGTERM while importing and reading data", (6, 1))
+def early_signals(sandbox: Sandbox) -> Steps:
+    """Signals before the training end the process within 20 seconds."""
+    for i in range(sandbox.count):
+        child = sandbox.spawn()
+        child.pause(1 + 1.5 * (i // 2))
+        child.signal((SIGINT, SIGTERM)[i % 2])
+        began = time.monotonic()
+        child.wait()
+        if time.monotonic() - began > 20:
+            raise Lost("the process continued after the signal")
+        yield 1
+
+
+@scenario("disk full at a write of each file (ENOSPC)", (6, 2), (1, 1))
+def full_disk(sandbox: Sandbox) -> Steps:
+    """No space at the n-th write of each kind of file, then space again."""
+    names = ("config.yaml", "manifest.json", "new.npz", "best.keras", "history.csv", "model.keras")
+    for i in range(sandbox.count):
+        name, nth = names[i % len(names)], 1 + i // len(names) % 2
+        before = sandbox.newest()
+        child = sandbox.train(fault=partial(faults.no_space, name, nth))
+        child.expect(0 if name in {"config.yaml", "model.keras"} and nth > 1 else 2)
+        run = sandbox.newest()
+        if run and run != before:
+            sandbox.check_complete(run)
+            sandbox.finish(run)
+        yield 1
+
+
+@scenario("file-size limit from a random moment on (RLIMIT_FSIZE)", (3, 2))
+def file_size_limit(sandbox: Sandbox) -> Steps:
+    """From some moment on, no file can exceed 2,000 bytes: HDF5 fails inside a write."""
+    for _ in range(sandbox.count):
+        child = sandbox.train()
+        child.wait_for_text("run: ")
+        time.sleep(sandbox.random.uniform(0, 0.7) * sandbox.seconds)
+        child.limit_file_size(2_000)
+        if child.wait() not in {0, 2} or "Traceback" in child.log:
+            raise Lost(f"no clear message: {child.tail}")
+        sandbox.check_complete(sandbox.run())
+        sandbox.finish(sandbox.run())
+        yield 1
+
+
+@scenario("a tmpfs that fills up, or turns read-only, in mid-run", (4, 1), (1, 1))
+def mounted(sandbox: Sandbox) -> Steps:
+    """A small disk that is really full, then one that turns read-only."""
+    for i in range(sandbox.count):
+        with faults.tmpfs(sandbox.folder / f"disk-{i}") as disk:
+            if disk is None:
+                sandbox.note = "skipped: mounting is not allowed here"
+                return
+            child = sandbox.train(f"output.folder={disk}", fault=faults.hold)
+            child.wait_for_text("holding")
+            if i % 2:
+                with faults.read_only(disk):
+                    sandbox.release(child, 2)
+            else:
+                faults.fill(disk)
+                sandbox.release(child, 2)
+                (disk / "filler").unlink()
+            run = sandbox.run(disk)
+            sandbox.check_complete(run)
+            sandbox.finish(run)
+        yield 1
+
+
+@scenario(
+    "data truncated, bit-flipped, replaced; between kill and resume, and in mid-run",
+    (6, 1),
+    (1, 1),
+)
+def data_changed(sandbox: Sandbox) -> Steps:
+    """Damaged data are refused on a resume, and do not matter once they are in memory."""
+    original = sandbox.data.read_bytes()
+    for i in range(sandbox.count):
+        data = sandbox.folder / f"data-{i}.npz"
+        data.write_bytes(original)
+        damage = faults.DAMAGES[i % len(faults.DAMAGES)]
+        if i // len(faults.DAMAGES) % 2:
+            child = sandbox.train(f"data.path={data}", fault=faults.hold)
+            child.wait_for_text("holding")
+            data.write_bytes(damage(original, sandbox.random))
+            sandbox.release(child, 0)
+            sandbox.check_same(sandbox.run())
+        else:
+            killed = partial(faults.kill_at, "step", 70)
+            sandbox.train(f"data.path={data}", fault=killed).wait()
+            run = sandbox.run()
+            data.write_bytes(damage(original, sandbox.random))
+            sandbox.resume(run).expect(2)
+            sandbox.check_complete(run)
+            data.write_bytes(original)
+            sandbox.finish(run)
+        yield 1
+
+
+@scenario("a flipped bit in the newest checkpoint", (2000, 1), (100, 1))
+def damaged_checkpoint(sandbox: Sandbox) -> Steps:
+    """One flipped bit is always noticed; the resume uses the checkpoint before."""
+    sandbox.train(fault=partial(faults.kill_at, "step", 100)).wait()
+    run = sandbox.run()
+    latest = run / "checkpoint/latest.npz"
+    original = latest.read_bytes()
+    for _ in range(sandbox.count):
+        try:
+            checkpoint.unpack(faults.flip(original, sandbox.random))
+        except ValueError:
+            yield 1
+            continue
+        raise Lost("a flipped bit went unnoticed")
+    latest.write_bytes(faults.flip(original, sandbox.random))
+    if "the checkpoint before it" not in sandbox.finish(run).log:
+        raise Lost("the damage was not reported")
+    for path in (run / "checkpoint").iterdir():
+        path.write_bytes(faults.flip(path.read_bytes(), sandbox.random))
+    sandbox.resume(run).expect(2)
+    weights(run / "best.keras")
+    sandbox.note = (
+        "one of them resumed to the end; with both checkpoints damaged: exit 2, best kept"
+    )
+
+
+@scenario("memory limit (RLIMIT_AS), then enough", (4, 1))
+def memory_limit(sandbox: Sandbox) -> Steps:
+    """Too little memory ends a training in any way; with enough it resumes."""
+    codes = set()
+    for i in range(sandbox.count):
+        limit = partial(faults.limit_memory, (20, 60, 150, 400)[i % 4])
+        codes.add(sandbox.train(fault=limit).wait())
+        run = sandbox.newest()
+        if run and not (run / "model.keras").exists():
+            sandbox.check_complete(run)
+            sandbox.finish(run)
+        yield 1
+    sandbox.note = f"exit codes {sorted(codes)}"
+
+
+@scenario("clock that goes back an hour at each reading", (3, 1), (1, 1))
+def clock_back(sandbox: Sandbox) -> Steps:
+    """Ids stay unique, times positive, and `latest` is the run that was started last."""
+    ids: set[str] = set()
+    for _ in range(sandbox.count):
+        child = sandbox.train(fault=faults.clock_back)
+        child.expect(0)
+        run = sandbox.run()
+        link = (run.parent / "latest").resolve().name
+        if str(run) not in child.log or link != run.name:
+            raise Lost(f"the newest run is {run.name}, latest is {link}")
+        if run.name in ids or any(r["seconds"] < 0 for r in Run(run).history):
+            raise Lost("an id is used twice, or a time is negative")
+        ids.add(run.name)
+        sandbox.check_same(run)
+        yield 1
+
+
+@scenario("a second training, and an eval, of a run in training", (2, 1))
+def two_trainings(sandbox: Sandbox) -> Steps:
+    """A second training of a run is refused; eval is not."""
+    for i in range(sandbox.count):
+        child = sandbox.train(fault=faults.hold)
+        child.wait_for_text("holding")
+        run = sandbox.run()
+        second = sandbox.resume(run)
+        second.expect(2)
+        if f"({child.pid} on " not in second.log:
+            raise Lost(f"the message does not name the process: {second.tail}")
+        if i == 0:
+            Child(sandbox.folder, "eval", str(run)).expect(0)
+        sandbox.release(child, 0)
+        sandbox.check_same(run)
+        yield 1
+
+
+@scenario("resumed with the other precision, or other threads", (2, 1), (1, 1))
+def other_arithmetic(sandbox: Sandbox) -> Steps:
+    """Other arithmetic is allowed, reported and recorded."""
+    for i in range(sandbox.count):
+        change = ("runtime.precision=mixed_bfloat16", "runtime.threads=3")[i % 2]
+        sandbox.train(fault=partial(faults.kill_at, "step", 90)).wait()
+        run = sandbox.run()
+        child = sandbox.resume(run, change)
+        child.expect(0)
+        last = Run(run).manifest["resumptions"][-1]
+        if last["bit_identical"] or "not be bit-identical" not in child.log:
+            raise Lost("other arithmetic was not recorded")
+        if len(Run(run).history) != EPOCHS:
+            raise Lost("epochs are missing")
+        yield 1
+
+
+@scenario("the same command twice, and with a kill: float32, bfloat16", (2, 1))
+def reruns(sandbox: Sandbox) -> Steps:
+    """The same command gives the same weights, in a forked, a fresh and a killed process."""
+    for i in range(sandbox.count):
+        precision = f"runtime.precision={('float32', 'mixed_bfloat16')[i % 2]}"
+        hashes = set()
+        for start in (sandbox.spawn, sandbox.train):
+            start(precision).expect(0)
+            hashes.add(Run(sandbox.run()).manifest["weights_sha256"])
+        sandbox.train(precision, fault=partial(faults.kill_at, "step", 100)).wait()
+        sandbox.resume(sandbox.run()).expect(0)
+        hashes.add(Run(sandbox.run()).manifest["weights_sha256"])
+        if len(hashes) > 1:
+            raise Lost(f"{precision}: other weights")
+        yield 3
+
+
+@scenario("cost of saving after every epoch, configs/mnist.yaml", (1, 1))
+def cost(sandbox: Sandbox) -> Steps:
+    """Files take at most 2 % of the time of an epoch of the default size."""
+    child = Child(
+        sandbox.folder,
+        "train",
+        str(ROOT / "configs/mnist.yaml"),
+        f"training.epochs={sandbox.count}",
+        f"output.folder={sandbox.folder / 'outputs'}",
+        "data.download=false",
+        before=faults.timed_saves,
+    )
+    child.expect(0)
+    saving = float(child.log.split("seconds in saves: ")[-1].split()[0])
+    seconds = sum(row["seconds"] for row in Run(sandbox.run()).history) + saving
+    sandbox.note = f"{saving:.2f} s of {seconds:.1f} s: {saving / seconds:.2%}"
+    yield 1
+    if saving > 0.02 * seconds:
+        raise Lost("saving takes more than 2 % of the training")
