@@ -12,7 +12,7 @@ from convae.layers.summary import layer_rows, table
 from tests.conftest import ROOT
 
 MNIST = ROOT / "configs/mnist.yaml"
-READING = """\
+ARTICLE = """\
 conv2d_1 (Conv2D)                     (None, 26, 26, 32)      320
 conv2d_2 (Conv2D)                     (None, 24, 24, 16)    4,624
 conv2d_3 (Conv2D)                     (None, 22, 22, 8)     1,160
@@ -22,7 +22,7 @@ conv2d_transpose_3 (Conv2DTranspose)  (None, 28, 28, 32)    4,640
 conv2d_4 (Conv2D)                     (None, 28, 28, 1)       289
 Total params: 12,785"""
 
-# Stacks that are unlike the reading's, as overrides of it.
+# Stacks that are unlike the article's, as overrides of it.
 STACKS = {
     "strided": [
         "model.encoder=[{type: conv, filters: 4, kernel_size: 3, strides: 2, padding: same},"
@@ -44,17 +44,17 @@ STACKS = {
         "activation: sigmoid}]",
     ],
     "zero_center": ["model.zero_center=true"],
-    "resized to the nearest": [
+    "nearest": [
         "model.encoder=[{type: conv, filters: 4, kernel_size: 3, strides: [2, 4], padding: same}]",
         "model.decoder=[{type: resize_conv, filters: 1, kernel_size: 3, strides: [2, 4],"
         "activation: sigmoid}]",
     ],
-    "resized between": [
+    "bilinear": [
         "model.encoder=[{type: conv, filters: 4, kernel_size: 3, strides: 2, padding: same}]",
         "model.decoder=[{type: resize_conv, filters: 1, kernel_size: [3, 5], strides: 2,"
         "interpolation: bilinear, activation: sigmoid}]",
     ],
-    "dealt out": [
+    "depth to space": [
         "model.encoder=[{type: conv, filters: 4, kernel_size: 3, strides: [2, 4], padding: same}]",
         "model.decoder=[{type: depth_to_space, filters: 3, kernel_size: 3, strides: [2, 4],"
         "activation: relu}, {type: conv, filters: 1, kernel_size: 3, padding: same,"
@@ -81,33 +81,33 @@ def stacks() -> list[Config]:
     return [load_config(MNIST, overrides) for overrides in STACKS.values()]
 
 
-def test_the_table_and_the_model_are_the_readings() -> None:
-    from convae.models.builder import build_model, stack
+def test_the_table_and_the_model_are_those_of_the_article() -> None:
+    from convae.models.builder import build_model, layer_stack
 
     config = load_config(MNIST)
     rows = layer_rows(config.model.input_shape, config.model.layers)
-    assert table(config.model.input_shape, rows).endswith(READING)
+    assert table(config.model.input_shape, rows).endswith(ARTICLE)
     model = build_model(config)
+    layers = layer_stack(model, config.model)
     assert model.count_params() == 12_785
-    assert [layer.name for layer in stack(model)] == [row.name for row in rows]
-    assert [tuple(layer.output.shape[1:]) for layer in stack(model)] == [
-        row.output_shape for row in rows
-    ]
+    assert [layer.name for layer in layers] == [row.name for row in rows]
+    assert [tuple(layer.output.shape[1:]) for layer in layers] == [row.output_shape for row in rows]
 
 
 @pytest.mark.parametrize("config", stacks(), ids=STACKS)
-def test_keras_has_the_shapes_and_parameters_of_the_ledger(config: Config) -> None:
-    from convae.models.builder import build_model, stack
+def test_keras_has_the_shapes_and_parameters_of_the_model_summary(config: Config) -> None:
+    from convae.models.builder import build_model, layer_stack
 
     model = build_model(config)
+    layers = layer_stack(model, config.model)
     rows = layer_rows(config.model.input_shape, config.model.layers)
-    for layer, row, asked in zip(stack(model), rows, config.model.layers, strict=True):
+    for layer, row, spec in zip(layers, rows, config.model.layers, strict=True):
         height, width, channels = row.output_shape
-        if asked.type == "depth_to_space":  # its Conv2D, before the channels are dealt out
-            down, across = asked.strides
+        if spec.type == "depth_to_space":  # its Conv2D, before the channels become pixels
+            down, across = spec.strides
             height, width, channels = height // down, width // across, channels * down * across
         assert tuple(layer.output.shape[1:]) == (height, width, channels)
-    assert [layer.count_params() for layer in stack(model)] == [row.parameters for row in rows]
+    assert [layer.count_params() for layer in layers] == [row.parameters for row in rows]
     images = np.zeros((2, *config.model.input_shape), np.float32)
     assert model.predict_on_batch(images).shape[1:] == rows[-1].output_shape
 

@@ -18,7 +18,16 @@ Place = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]  # of a file; no c
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Reconstruct(Section):
+class TaskSection(Section):
+    """What the sections of all tasks share."""
+
+    @property
+    def loss_options(self) -> dict[str, float]:
+        """Return the task's own arguments of the loss."""
+        return {}
+
+
+class Reconstruct(TaskSection):
     """The image itself should come out."""
 
     type: Literal["reconstruct"] = "reconstruct"
@@ -46,7 +55,7 @@ class ErasedBlocks(Section):
     size: Size = 8
 
 
-class Denoise(Section):
+class Denoise(TaskSection):
     """A damaged image goes in, the image should come out. Fresh damage each epoch."""
 
     type: Literal["denoise"]
@@ -55,14 +64,14 @@ class Denoise(Section):
     )
 
 
-class Upscale(Section):
+class Upscale(TaskSection):
     """An image of `model.input_shape` goes in, one `factor` times as high and wide comes out."""
 
     type: Literal["upscale"]
     factor: Annotated[int, Field(ge=2, le=16)] = 2
 
 
-class Segment(Section):
+class Segment(TaskSection):
     """A scene of overlapping digits goes in; the class of each of its pixels comes out."""
 
     type: Literal["segment"]
@@ -71,6 +80,11 @@ class Segment(Section):
     scenes: Size = 2000  # held out, for validation and for the test
     foreground_weight: Annotated[float, Field(ge=1, le=100)] = 1.0  # of digits' pixels in the loss
 
+    @property
+    def loss_options(self) -> dict[str, float]:
+        """Return the weight of the pixels of digits."""
+        return {"weight": self.foreground_weight}
+
     @model_validator(mode="after")
     def _fewest_to_most(self) -> Segment:
         if self.digits[0] > self.digits[1]:
@@ -78,7 +92,7 @@ class Segment(Section):
         return self
 
 
-class Anomaly(Section):
+class Anomaly(TaskSection):
     """Trained on one class alone; images that it reconstructs badly are not of that class."""
 
     type: Literal["anomaly"]

@@ -15,13 +15,15 @@ from typing import Any
 
 from convae import archive
 from convae.errors import RunError
+from convae.models.layers import LAYER_OPS
 
 MAX_DEPTH = 40
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
-KERNELS = {"Conv2D", "Conv2DTranspose"}
-LAYERS = KERNELS | {
-    "Activation", "Add", "Concatenate", "Cropping2D", "InputLayer", "LeakyReLU", "Permute", "ReLU",
-    "Rescaling", "Reshape", "Softmax", "UpSampling2D", "ZeroPadding2D",
+KERNELS = {"Conv2D", "Conv2DTranspose"}  # the layers with weights
+# What models/layers.py writes, what stands around it, and other layers without weights or code.
+LAYERS = frozenset.union(*(ops.keras_layers for ops in LAYER_OPS.values())) | {
+    "Activation", "Add", "Concatenate", "Cropping2D", "InputLayer", "LeakyReLU", "ReLU",
+    "Rescaling", "Softmax", "ZeroPadding2D",
 }  # fmt: skip
 INITIALIZERS = {
     "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "LecunNormal", "LecunUniform", "Ones",

@@ -1,9 +1,9 @@
-"""The compiled steps: a batch in micro-batches that fit the cache, on one shard per core.
+"""The compiled steps: a batch in micro-batches that fit the cache, in parallel shards, one a core.
 
-A step over a batch of B images is the mathematics of one whole-batch step: the gradients of all
-micro-batches are summed and applied once. The slices and the order of the sums are fixed, so the
-same inputs give the same bits. With several replicas each takes its part of the batch in this way,
-and the gradients of all are summed before they are applied.
+A step over a batch of B images computes what one step over the whole batch computes: the gradients
+of all micro-batches are summed and applied once. The slices and the order of the sums are fixed, so
+the same inputs give the same bits. With several replicas each takes its part of the batch in this
+way, and the gradients of all are summed before they are applied.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convae.layers.summary import layer_names
-from convae.models.builder import stack
-from convae.runtime import plan as runtime
+from convae.models.builder import layer_stack
+from convae.models.layers import layer_ops
 from convae.runtime.backend import keras, tf
+from convae.runtime.plan import pin_threads
 from convae.runtime.replicas import ALONE, Replicas
 
 if TYPE_CHECKING:
@@ -31,10 +32,17 @@ Activation = Callable[[Any], Any]
 
 
 class Engine:
-    """Trains, evaluates and predicts with one model of a config; images are uint8 (N, H, W, C).
+    """Trains, evaluates and predicts with the model of a config.
 
-    Targets are images of the config's `output_shape`, or for a sparse_categorical_crossentropy
-    the class of each pixel, uint8 (N, H, W, 1).
+    Inputs are images, uint8 (N, H, W, C). Targets are images of the config's `output_shape`, or
+    with the loss sparse_categorical_crossentropy the class of each pixel, uint8 (N, H, W, 1).
+
+    Args:
+        model: The Keras model that `build_model` returns for `config`.
+        config: Its `model`, `training.loss` and `task` decide what is computed.
+        plan: The precision, the number of shards (`threads`) and the size of a micro-batch.
+        optimizer: A Keras optimizer; None if only `evaluate` and `predict` are called.
+        replicas: The copies of the model that train together.
     """
 
     def __init__(
@@ -45,66 +53,70 @@ class Engine:
         optimizer: Any = None,
         replicas: Replicas = ALONE,
     ) -> None:
-        loss = config.training.loss
-        names = layer_names(config.model.layers)
-        self._layers = list(zip(names, config.model.layers, stack(model), strict=True))
-        self._centerd = config.model.zero_center
-        self._loss = LOSSES[loss]
-        if config.task.type == "segment":
-            self._loss = partial(self._loss, weight=config.task.foreground_weight)
-        self._plan = plan
+        self._plan, self._zero_center = plan, config.model.zero_center
+        self._specs = config.model.layers
+        self._names, self._stack = layer_names(self._specs), layer_stack(model, config.model)
+        self._loss = partial(LOSSES[config.training.loss], **config.task.loss_options)
         self._dtype = tf.bfloat16 if plan.precision == "mixed_bfloat16" else tf.float32
         self._variables = model.trainable_variables
-        self._optimizer = optimizer
-        self._replicas = replicas
+        self._optimizer, self._replicas = optimizer, replicas
         if optimizer is not None:
             with replicas.scope():
                 optimizer.build(self._variables)
         self._shape = tuple(model.output_shape[1:])
-        classes = loss == "sparse_categorical_crossentropy"
+        classes = config.training.loss == "sparse_categorical_crossentropy"
         inputs = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
         targets = tf.TensorSpec(
             (None, *self._shape[:2], 1 if classes else self._shape[2]), tf.uint8
         )
+        # Workers must not trace apart, whatever parts they have: it would count as a collective.
+        count_and_stop = tf.TensorSpec((2,), tf.float32)
+        self._train = self._compile(self._train_step, inputs, targets, count_and_stop)
+        self._evaluate = self._compile(self._loss_sum, inputs, targets)
+        self._predict = self._compile(self._outputs, inputs)
 
-        def compiled(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
-            # One graph for every batch size: the last batch of an epoch may be smaller. It is
-            # called directly, for tf.function's search among its graphs takes 1 ms a call, which
-            # is much where a step takes 5.
-            traced = tf.function(
-                function, input_signature=specs, jit_compile=plan.jit_compile, autograph=False
-            )
+    def _compile(self, function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
+        """Return a function of arrays that runs one graph for every batch size.
 
-            @cache
-            def graph() -> Any:
-                found = traced.get_concrete_function()
-                runtime.pin_threads(plan)  # by now TensorFlow has started its threads
-                return found
+        The graph is called directly: tf.function's search among its graphs takes 1 ms a call, which
+        is much where a step takes 5.
+        """
+        traced = tf.function(
+            function, input_signature=specs, jit_compile=self._plan.jit_compile, autograph=False
+        )
 
-            return lambda *arrays: graph()(*map(tf.constant, arrays))
+        @cache
+        def graph() -> Any:
+            found = traced.get_concrete_function()
+            pin_threads(self._plan)  # by now TensorFlow has started its threads
+            return found
 
-        # Nor must workers trace apart, whatever parts they have: that would count as a collective.
-        self._train = compiled(self._train_step, inputs, targets, tf.TensorSpec((2,), tf.float32))
-        self._evaluate = compiled(self._loss_sum, inputs, targets)
-        self._predict = compiled(self._outputs, inputs)
+        return lambda *arrays: graph()(*map(tf.constant, arrays))
 
     def train_step(self, inputs: Images, targets: Images) -> float:
-        """One optimizer step on a batch; returns its mean loss, from before the step."""
+        """Update the weights by one batch, and return its mean loss from before the update."""
         return self.step(inputs, targets, len(inputs))[0]
 
     def step(
         self, inputs: Images, targets: Images, count: int, *, stop: bool = False
     ) -> tuple[float, bool]:
-        """One optimizer step on a batch of `count` examples, of which these are this worker's part.
+        """Update the weights by one batch of all workers. A collective: see replicas.py.
 
-        Returns the mean loss over the whole batch, from before the step, and whether any worker
-        wishes to `stop`. A collective: see replicas.py.
+        Args:
+            inputs: This worker's part of the batch.
+            targets: The targets of `inputs`.
+            count: The number of examples of the batch on all workers together.
+            stop: Whether this worker requests to stop.
+
+        Returns:
+            The mean loss over the whole batch, from before the update, and whether any worker
+            requests to stop.
         """
-        loss, wishes = self._train(inputs, targets, np.array([count, stop], np.float32)).numpy()
-        return float(loss), bool(wishes)
+        loss, stops = self._train(inputs, targets, np.array([count, stop], np.float32)).numpy()
+        return float(loss), bool(stops)
 
     def evaluate(self, inputs: Images, targets: Images, batch_size: int = 1000) -> float:
-        """The mean loss over all inputs, of which each worker takes its part. A collective."""
+        """Return the mean loss over all inputs. A collective: each worker takes its part."""
         mine = self._replicas.part(len(inputs))
         starts = range(mine.start, mine.stop, batch_size)
         batches = (slice(start, min(start + batch_size, mine.stop)) for start in starts)
@@ -113,14 +125,14 @@ class Engine:
         return total / count
 
     def predict(self, inputs: Images, batch_size: int = 1000) -> NDArray[np.float32]:
-        """What the model makes of the inputs, clipped to [0, 1], float32 (N, H, W, C)."""
+        """Return the model's outputs clipped to [0, 1], float32 (N, H, W, C)."""
         result = np.empty((len(inputs), *self._shape), np.float32)
         for start in range(0, len(inputs), batch_size):
             result[start : start + batch_size] = self._predict(inputs[start : start + batch_size])
         return result
 
-    def _train_step(self, inputs: Any, targets: Any, asked: Any) -> Any:
-        count, stop = asked[0], asked[1]
+    def _train_step(self, inputs: Any, targets: Any, count_and_stop: Any) -> Any:
+        count, stop = count_and_stop[0], count_and_stop[1]
 
         def replica() -> Any:
             variables = [variable.value for variable in self._variables]
@@ -133,7 +145,7 @@ class Engine:
             zeros = [tf.zeros(()), *(tf.zeros(v.shape) for v in variables)]
             share = self._replicas.share((inputs, targets))
             loss, *summed = self._sum(gradients, share, zeros)
-            # By the count of all replicas: the optimizer adds up what each of them hands in.
+            # Divided by the count of all replicas: the optimizer sums the gradients of all.
             self._optimizer.apply([gradient / count for gradient in summed], self._variables)
             return tf.stack([loss / count, stop])
 
@@ -157,7 +169,7 @@ class Engine:
             def body(i: Any, parts: Any) -> Any:
                 begin = start + i * size
                 logits, activation = self._forward(inputs[begin : tf.minimum(begin + size, stop)])
-                # A linear last layer may leave the gray scale, which no picture does.
+                # A linear last layer may leave [0, 1], which no image does.
                 outputs = tf.clip_by_value(activation(logits), 0.0, 1.0)
                 return i + 1, parts.write(i, outputs)
 
@@ -172,7 +184,7 @@ class Engine:
     def _sum(
         self, function: Callable[..., list[Any]], arrays: Sequence[Any], zeros: list[Any]
     ) -> list[Any]:
-        """The sum of `function` over all micro-batches, shards side by side."""
+        """Return the sums of `function` over all micro-batches, with the shards in parallel."""
         size = self._plan.micro_batch_size
 
         def shard(start: Any, stop: Any) -> Any:
@@ -189,86 +201,36 @@ class Engine:
         return [tf.add_n(list(parts)) for parts in zip(*shards, strict=True)]
 
     def _bounds(self, images: Any) -> list[tuple[Any, Any]]:
-        """Where each shard's share of a batch begins and ends."""
+        """Return where each shard of a batch begins and ends."""
         count, shards = tf.shape(images)[0], self._plan.threads
         return [(count * s // shards, count * (s + 1) // shards) for s in range(shards)]
 
     def _forward(self, inputs: Any) -> tuple[Any, Activation]:
-        """The last layer's values before its activation, in float32, and that activation.
+        """Return the last layer's values before its activation, in float32, and that activation.
 
-        With mixed_bfloat16 the kernels, which stay float32, are cast where they are used, and all
-        that lies between the input and the last layer's values is bfloat16. The loss is not.
+        With mixed_bfloat16 everything between the input and the last layer's values is bfloat16.
+        The weights stay float32 and are cast where they are used; the loss is float32.
         """
         x = _scaled(inputs)
-        x = tf.cast(2.0 * x - 1.0 if self._centerd else x, self._dtype)
-        known: dict[str, Any] = {}
-        for name, spec, layer in self._layers[:-1]:
-            x = known[name] = layer.activation(_linear(spec, layer, _joined(x, spec, known)))
-        _, spec, layer = self._layers[-1]
-        return tf.cast(_linear(spec, layer, _joined(x, spec, known)), tf.float32), layer.activation
+        x = tf.cast(2.0 * x - 1.0 if self._zero_center else x, self._dtype)
+        outputs: dict[str, Any] = {}
+        layers = list(zip(self._names, self._specs, self._stack, strict=True))
+        for name, spec, layer in layers[:-1]:
+            x = _concat_skip(x, spec, outputs)
+            x = outputs[name] = _activation(layer)(layer_ops(spec.type).forward(spec, layer, x))
+        _, spec, layer = layers[-1]
+        x = layer_ops(spec.type).forward(spec, layer, _concat_skip(x, spec, outputs))
+        return tf.cast(x, tf.float32), _activation(layer)
 
 
-def _joined(x: Any, spec: Layer, known: Mapping[str, Any]) -> Any:
-    return tf.concat([x, known[spec.skip]], axis=-1) if spec.skip else x
+def _concat_skip(x: Any, spec: Layer, outputs: Mapping[str, Any]) -> Any:
+    return tf.concat([x, outputs[spec.skip]], axis=-1) if spec.skip else x
 
 
-def _linear(spec: Layer, layer: Any, x: Any) -> Any:
-    """A layer up to its activation, in the dtype of `x`: the operations that Keras' layers call."""
-    dtype = x.dtype
-    if max(layer.dilation_rate) > 1:  # TensorFlow's CPU kernels have its gradient in float32 alone
-        x = tf.cast(x, tf.float32)
-    if spec.type == "resize_conv":
-        x = _grown(x, spec.strides, spec.interpolation)
-    kernel = tf.cast(layer.kernel.value, x.dtype)
-    options = {
-        "strides": layer.strides,
-        "padding": layer.padding,
-        "dilation_rate": layer.dilation_rate,
-    }
-    if spec.type != "conv_transpose":
-        y = keras.ops.conv(x, kernel, **options)
-    elif x.dtype == tf.bfloat16 and _is_plain(layer):
-        # A transposed convolution of stride 1 is a convolution of the padded input with the flipped
-        # kernel. In bfloat16 oneDNN fuses that with bias and ReLU; in float32 its own is faster.
-        height, width = (size - 1 for size in layer.kernel_size)
-        padded = tf.pad(x, [[0, 0], [height, height], [width, width], [0, 0]])
-        flipped = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
-        y = tf.nn.conv2d(padded, flipped, 1, "VALID")
-    else:
-        y = keras.ops.conv_transpose(x, kernel, output_padding=layer.output_padding, **options)
-    if layer.use_bias:
-        y = tf.nn.bias_add(y, tf.cast(layer.bias.value, y.dtype))
-    if spec.type == "depth_to_space":  # its activation, which is to come, changes no order
-        y = _dealt(y, spec.strides)
-    return tf.cast(y, dtype)
-
-
-def _grown(x: Any, strides: tuple[int, int], interpolation: str) -> Any:
-    """Images (N, H, W, C) `strides` times as large, as keras.layers.UpSampling2D makes them."""
-    (rows, columns), (_, height, width, channels) = strides, x.shape
-    if interpolation == "nearest":
-        # Copies side by side in memory: first of each pixel, then of each line. tf.repeat tiles
-        # shapes in int32, of which oneDNN complains on processors without AVX-512.
-        x = tf.reshape(tf.concat([x] * columns, axis=3), (-1, height, width * columns, channels))
-        x = tf.concat([x] * rows, axis=2)
-        return tf.reshape(x, (-1, height * rows, width * columns, channels))
-    size = (height * rows, width * columns)
-    return tf.cast(tf.image.resize(x, size, "bilinear"), x.dtype)
-
-
-def _dealt(x: Any, strides: tuple[int, int]) -> Any:
-    """The channels of (N, H, W, C * rows * columns) as blocks of rows * columns pixels."""
-    rows, columns = strides
-    _, height, width, channels = x.shape
-    x = tf.reshape(x, (-1, height, width, rows, columns, channels // (rows * columns)))
-    x = tf.transpose(x, (0, 1, 3, 2, 4, 5))
-    return tf.reshape(x, (-1, height * rows, width * columns, channels // (rows * columns)))
-
-
-def _is_plain(layer: Any) -> bool:
-    """Stride 1, and nothing is cut off or added."""
-    strided = max(layer.strides) > 1 or layer.padding != "valid"
-    return not strided and layer.output_padding is None
+def _activation(layer: Any) -> Activation:
+    """Return a Keras layer's activation, or the identity for a layer that has none."""
+    found: Activation = getattr(layer, "activation", keras.activations.linear)
+    return found
 
 
 def _binary_crossentropy(target: Any, logits: Any, _: Activation) -> Any:
@@ -291,8 +253,8 @@ def _sparse_categorical_crossentropy(
     return tf.reduce_mean(losses, axis=(1, 2))
 
 
-# Each gives one value per image, from the targets as bytes, the last layer's values before its
-# activation, and the activation.
+# Each returns one value per image, from the targets as bytes, the last layer's values before its
+# activation, and that activation.
 LOSSES: dict[str, Callable[..., Any]] = {
     "binary_crossentropy": _binary_crossentropy,
     "mean_squared_error": _mean_squared_error,
@@ -301,5 +263,5 @@ LOSSES: dict[str, Callable[..., Any]] = {
 
 
 def _scaled(images: Any) -> Any:
-    """uint8 pixels to float32 in [0, 1], inside the graph: in memory they stay bytes."""
+    """Return uint8 pixels as float32 in [0, 1], inside the graph: in memory they stay bytes."""
     return tf.cast(images, tf.float32) / 255.0
