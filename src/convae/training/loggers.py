@@ -1,31 +1,28 @@
-"""TensorBoard and MLflow: Keras callbacks that tell others of a training, if the config asks.
+"""TensorBoard and MLflow: callbacks that log a training where the config names them.
 
     output.tensorboard: true    event files in the run's folder: make tensorboard
     output.mlflow: true         outputs/mlflow/mlflow.db; or a folder; or sqlite:///FILE
 
-Both packages are extras. A resumed run goes on in what it has written: no step comes twice.
-Nothing is sent over a network.
+Both packages are extras and write to this machine only. A resumed run logs no step twice.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import io
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from convae.arrays import Floats, Images
 from convae.config.diff import format_leaves
 from convae.console import logger
-from convae.data.image_folder import png
-from convae.errors import ConfigError
+from convae.errors import FileError, UnsupportedError
 from convae.files import write_atomic
 from convae.runs.run import Run
 from convae.runtime.backend import keras
@@ -35,211 +32,178 @@ if TYPE_CHECKING:
     from convae.config.schema import Config
     from convae.tasks import Examples
 
-Images = NDArray[np.uint8]  # (N, H, W, C)
-Predict = Callable[[Images], NDArray[np.float32]]
-
-FIXED = 8  # digits to watch
-ENLARGED = 4  # times
-ENDS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}  # MLflow's words
-AT_ONCE = 100  # parameters that MLflow takes at once
-
-
-def check(config: Config) -> None:
-    """Raise ConfigError if an extra that is asked for is missing, or a store cannot be opened."""
-    output = config.output
-    for name, wanted in (("tensorboard", output.tensorboard), ("mlflow", output.mlflow)):
-        if wanted and importlib.util.find_spec(name) is None:
-            raise ConfigError(
-                f"output.{name}: {name} is not installed: pip install 'convae[{name}]', "
-                f"or leave output.{name} away"
-            )
-    if output.mlflow:
-        with _mlflow():
-            _client(config)[0].search_experiments(max_results=1)
-
-
-def build(config: Config, run: Run, held_out: Examples, predict: Predict) -> list[Logger]:
-    """The callbacks that `config.output` asks for; the first of `held_out` are watched."""
-    found: list[Logger] = []
-    if config.output.tensorboard:
-        found.append(TensorBoard(run, held_out[slice(FIXED)], predict))
-    if config.output.mlflow:
-        found.append(MLflow(config, run))
-    return found
+EXAMPLES = 8  # validation images whose outputs TensorBoard shows
+ZOOM = 4  # pixels a side for each of their pixels
+MLFLOW_STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 
 class Logger(keras.callbacks.Callback):  # type: ignore[misc]
-    """A callback that learns how the training ended, also if by an error."""
+    """A Keras callback that also learns how the training ended."""
 
     def close(self, status: str) -> None:
-        """`status` is the manifest's: finished, interrupted or failed."""
+        """Log the end; `status` is the manifest's: finished, interrupted or failed."""
+
+
+def check(config: Config) -> None:
+    """Check that the packages of `config.output` are installed and MLflow's store opens.
+
+    Raises:
+        UnsupportedError: If a package is missing.
+        FileError: If the store cannot be used.
+    """
+    for name in ("tensorboard", "mlflow"):
+        if getattr(config.output, name) and find_spec(name) is None:
+            raise UnsupportedError(
+                f"output.{name}: {name} is not installed: pip install 'convae[{name}]', "
+                f"or remove output.{name}"
+            )
+    if config.output.mlflow:
+        with _mlflow(config) as mlflow:
+            mlflow.search_experiments(max_results=1)
+
+
+def build(
+    config: Config, run: Run, validation: Examples, predict: Callable[[Images], Floats]
+) -> list[Logger]:
+    """Return the loggers of `config.output`.
+
+    Args:
+        config: The run's config.
+        run: The run's folder.
+        validation: The validation examples; TensorBoard shows the first eight.
+        predict: Maps images (N, H, W, C) to outputs (N, H, W, C) in [0, 1].
+    """
+    loggers: list[Logger] = []
+    if config.output.tensorboard:
+        loggers.append(TensorBoard(run, validation[slice(EXAMPLES)], predict))
+    if config.output.mlflow:
+        loggers.append(MLflow(config, run))
+    return loggers
 
 
 class TensorBoard(Logger):
-    """A file of events for each epoch: its numbers, and fixed images with what becomes of them.
+    """Writes one event file an epoch: its metrics, and a few examples with their outputs.
 
-    Each is written whole, under a name that sorts by epoch, so a resumed run replaces what it does
-    again. TensorBoard reads the files of a folder one after the other.
+    A file's name holds its epoch, so a resumed run replaces the files of epochs that it repeats.
     """
 
-    def __init__(self, run: Run, watched: Examples, predict: Predict) -> None:
+    def __init__(self, run: Run, examples: Examples, predict: Callable[[Images], Floats]) -> None:
         super().__init__()
-        self._run, self._folder = run, run.path / "tensorboard"
-        self._watched, self._predict = watched, predict
-        self._segments = run.config.task.type == "segment"
+        self._run, self._examples, self._predict = run, examples, predict
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Write the epoch's file."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.record_writer import RecordWriter
+        import tensorflow as tf
 
-        values = [
-            Summary.Value(tag=name, simple_value=value)
-            for name, value in (logs or {}).items()
-            if name != "epoch"
-        ]
-        inputs, targets = self._watched.inputs, self._watched.targets
-        outputs = self._predict(inputs)
-        pictures = {"input": inputs}
-        if self._segments:  # the chances of classes: show them as gray levels
-            gray = 255 // (outputs.shape[-1] - 1)
-            pictures["output"] = outputs.argmax(-1, keepdims=True).astype(np.uint8) * gray
-            pictures["target"] = targets * gray
-        else:
-            pictures["output"] = as_bytes(outputs)
-            if targets is not inputs:
-                pictures["target"] = targets
-        for tag, images in pictures.items():
-            data, height, width = _strip(images)
-            picture = Summary.Image(
-                height=height,
-                width=width,
-                colorspace=images.shape[-1],
-                encoded_image_string=data,
-            )
-            values.append(Summary.Value(tag=f"examples/{tag}", image=picture))
-        now, file = time.time(), io.BytesIO()
-        writer = RecordWriter(file)
-        writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-        event = Event(wall_time=now, step=epoch + 1, summary=Summary(value=values))
-        writer.write(event.SerializeToString())
+        with TemporaryDirectory() as folder:
+            writer = tf.summary.create_file_writer(folder)
+            with writer.as_default(step=epoch + 1):
+                for name, value in _metrics(logs or {}).items():
+                    tf.summary.scalar(name, value)
+                for name, images in self._images().items():
+                    strip = np.concatenate(list(images), axis=1)
+                    tf.summary.image(
+                        f"examples/{name}", strip.repeat(ZOOM, 0).repeat(ZOOM, 1)[np.newaxis]
+                    )
+            writer.close()
+            (events,) = (file.read_bytes() for file in Path(folder).iterdir())
         with self._run.writing("tensorboard/"):
-            self._folder.mkdir(exist_ok=True)
-            path = self._folder / f"events.out.tfevents.{epoch + 1:06}.convae"
-            write_atomic(path, file.getvalue())
+            path = self._run.path / f"tensorboard/events.out.tfevents.{epoch + 1:06}.convae"
+            path.parent.mkdir(exist_ok=True)
+            write_atomic(path, events)
 
-
-def _strip(images: Images) -> tuple[bytes, int, int]:
-    """Images (N, H, W, C) side by side and enlarged, as a PNG, with its height and width."""
-    row = np.concatenate(list(images), axis=1).repeat(ENLARGED, 0).repeat(ENLARGED, 1)
-    return png(row), row.shape[0], row.shape[1]
+    def _images(self) -> dict[str, Images]:
+        inputs, targets = self._examples.inputs, self._examples.targets
+        outputs = self._predict(inputs)
+        if self._run.config.task.type == "segment":  # classes as gray levels
+            gray = 255 // (outputs.shape[-1] - 1)
+            classes = outputs.argmax(-1, keepdims=True).astype(np.uint8)
+            return {"input": inputs, "output": classes * gray, "target": targets * gray}
+        found = {"input": inputs, "output": as_bytes(outputs)}
+        return found if targets is inputs else {**found, "target": targets}
 
 
 class MLflow(Logger):
-    """A run in MLflow's store: the config as parameters, metrics by epoch, files as artifacts."""
+    """Logs an MLflow run: the config as parameters, the metrics of each epoch, and files."""
 
     def __init__(self, config: Config, run: Run) -> None:
         super().__init__()
-        self._run = run
-        self._seen: set[int] = set()
-        with _mlflow():
-            self._client, folder = _client(config)
-            self._id: str = run.manifest.get("mlflow_run_id") or self._create(config, folder)
-            self._client.update_run(self._id, status="RUNNING")
-            history = self._client.get_metric_history(self._id, "val_loss")
-        self._seen = {metric.step for metric in history}
-
-    def _create(self, config: Config, folder: Path) -> str:
-        """A new run, in the experiment that is called as the config; returns its id."""
-        client, name = self._client, config.name
-        artifacts = (folder / "artifacts" / name).resolve().as_uri()
-        known = client.get_experiment_by_name(name)
-        experiment = known.experiment_id if known else client.create_experiment(name, artifacts)
-        tags = {"convae.folder": str(self._run.path.resolve())}
-        run_id: str = client.create_run(
-            experiment, run_name=self._run.path.name, tags=tags
-        ).info.run_id
-        self._log_parameters(config, run_id)
-        self._run.update_manifest(mlflow_run_id=run_id)
-        return run_id
-
-    def _log_parameters(self, config: Config, run_id: str) -> None:
-        from mlflow.entities import Param
-
-        leaves = format_leaves(config.model_dump(mode="json"))
-        parameters = [Param(key, value) for key, value in leaves.items()]
-        for start in range(0, len(parameters), AT_ONCE):
-            self._client.log_batch(run_id, params=parameters[start : start + AT_ONCE])
+        self._config, self._run = config, run
+        with _mlflow(config) as mlflow:
+            if mlflow.get_experiment_by_name(config.name) is None:
+                artifacts = _store(config).parent / "artifacts" / config.name
+                mlflow.create_experiment(config.name, artifacts.resolve().as_uri())
+            mlflow.set_experiment(config.name)
+            run_id = run.manifest.get("mlflow_run_id")
+            if run_id is None:
+                tags = {"convae.folder": str(run.path.resolve())}
+                run_id = mlflow.start_run(run_name=run.path.name, tags=tags).info.run_id
+                mlflow.log_params(format_leaves(config.model_dump(mode="json")))
+                run.update_manifest(mlflow_run_id=run_id)
+            else:
+                mlflow.start_run(run_id=run_id)
+            history = mlflow.MlflowClient().get_metric_history(run_id, "val_loss")
+        self._logged = {metric.step for metric in history}
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Log the epoch's numbers."""
-        if epoch + 1 not in self._seen:  # else a kill came between this and the checkpoint
-            with _mlflow():
-                log_metrics(self._client, self._id, logs or {}, step=epoch + 1)
+        """Log the epoch's metrics, unless a run that was then killed has logged them."""
+        if epoch + 1 not in self._logged:
+            with _mlflow(self._config) as mlflow:
+                mlflow.log_metrics(_metrics(logs or {}), step=epoch + 1)
 
     def close(self, status: str) -> None:
-        """Hand over the files of the run's folder, and say how it ended."""
+        """Log the run's files and end the MLflow run."""
         try:
-            for name in ("config.yaml", "history.csv", "best.keras"):
-                if (self._run.path / name).exists():
-                    self._client.log_artifact(self._id, str(self._run.path / name))
-            self._client.set_terminated(self._id, ENDS[status])
-        except Exception as error:  # what ended the training is to be told, not this
-            logger.info(f"warning: output.mlflow: the end was not recorded: {error}")
-
-
-def log_metrics(client: Any, run_id: str, numbers: Mapping[str, float], step: int) -> None:
-    """Write numbers of one step into MLflow."""
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    metrics = [Metric(key, value, now, step) for key, value in numbers.items() if key != "epoch"]
-    client.log_batch(run_id, metrics=metrics)
+            with _mlflow(self._config) as mlflow:
+                for name in ("config.yaml", "history.csv", "best.keras"):
+                    if (self._run.path / name).exists():
+                        mlflow.log_artifact(str(self._run.path / name))
+                mlflow.end_run(MLFLOW_STATUS[status])
+        except FileError as error:  # must not hide the error that ended the training
+            logger.warning(f"warning: {error}")
 
 
 def log_evaluation(run: Run, test: Mapping[str, float]) -> None:
-    """Add an evaluation's metrics, figures and report to the run in MLflow, if it has one there.
+    """Log the test metrics, figures and report of a run that was trained with MLflow.
 
-    Evaluating again replaces the files; the metrics' history grows. Without the extra, nothing.
+    A second evaluation replaces the files and adds to the history of the metrics.
     """
     run_id = run.manifest.get("mlflow_run_id")
-    if run_id is None or importlib.util.find_spec("mlflow") is None:
+    if run_id is None or find_spec("mlflow") is None:
         return
-    numbers = {f"test_{key}": value for key, value in test.items()}
-    with _mlflow():
-        client, _ = _client(run.config)
-        log_metrics(client, run_id, numbers, step=len(run.history))
+    metrics = {f"test_{name}": value for name, value in test.items()}
+    with _mlflow(run.config) as mlflow:
+        mlflow.log_metrics(metrics, step=len(run.history), run_id=run_id)
         for name in ("metrics.json", "report.html"):
-            client.log_artifact(run_id, str(run.path / name))
-        client.log_artifacts(run_id, str(run.path / "figures"), "figures")
+            mlflow.log_artifact(str(run.path / name), run_id=run_id)
+        mlflow.log_artifacts(str(run.path / "figures"), "figures", run_id=run_id)
+
+
+def _metrics(row: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name != "epoch"}
+
+
+def _store(config: Config) -> Path:
+    """Return MLflow's SQLite file; MLflow no longer maintains its store of plain files."""
+    where = config.output.mlflow
+    folder = f"{config.output.folder}/mlflow" if where is True else str(where)
+    file = folder.removeprefix("sqlite:///")
+    return Path(file) if file != folder else Path(folder, "mlflow.db")
 
 
 @contextmanager
-def _mlflow() -> Iterator[None]:
-    """Turn what MLflow and its database raise, which is much, into one message."""
-    try:
-        yield
-    except Exception as error:
-        raise ConfigError(
-            f"output.mlflow: the store cannot be used: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def _client(config: Config) -> tuple[Any, Path]:
-    """MLflow's client for the config's store, and the store's folder.
-
-    A database, because MLflow no longer maintains its store of plain files.
-    """
+def _mlflow(config: Config) -> Iterator[Any]:
+    """Give the module mlflow, set to the config's store; turn all that it raises to FileError."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
-    from mlflow import MlflowClient
+    try:
+        import mlflow
 
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-    where = config.output.mlflow
-    if where is True:
-        where = str(Path(config.output.folder) / "mlflow")
-    text = str(where)
-    file = Path(text.removeprefix("sqlite:///")) if "://" in text else Path(text) / "mlflow.db"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=f"sqlite:///{file.resolve()}"), file.parent
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        store = _store(config)
+        store.parent.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(f"sqlite:///{store.resolve()}")
+        yield mlflow
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise FileError(f"output.mlflow: the store cannot be used: {reason}") from error
