@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convae.config.loader import load_config, parse_config
-from convae.config.schema import Config
+from convae.config.renamed import RENAMED
+from convae.config.schema import Anomaly, Config
 from convae.errors import ConvaeError
 from convae.layers.spec import ConvTranspose
 from tests.conftest import ROOT
@@ -264,3 +265,18 @@ def test_checkpoint_every_is_steps_or_seconds() -> None:
     for wrong in ("{}", "{steps: 0}", "{seconds: 0}", "100"):
         with pytest.raises(ConvaeError, match="training.checkpoint_interval"):
             load_config(path, [f"training.checkpoint_interval={wrong}"])
+
+
+def test_keys_of_earlier_versions_are_translated_in_runs_and_named_in_configs() -> None:
+    old = ROOT / "tests/runs/old_run/config.yaml"
+    config = parse_config(old.read_text(), str(old), ["training.epochs=2"])
+    assert (config.data.resize_mode, config.runtime.threads) == ("crop", "auto")
+    assert isinstance(config.task, Anomaly)
+    assert (config.task.normal_class, config.task.target_fpr) == (0, 0.05)
+    lines = message(old).splitlines()[1:]
+    assert len(lines) == 9
+    assert any(line.endswith("line 9: data.fit: is now data.resize_mode") for line in lines)
+    for key, new_key in RENAMED.items():
+        assert message(MNIST, "task.type=reconstruct", f"{key}=1").splitlines()[1:] == [
+            f"  override {key}=1: {key}: is now {new_key}"
+        ]

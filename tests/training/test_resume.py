@@ -74,7 +74,7 @@ def test_what_may_change_is_told_recorded_and_written(
     [
         (["seed=1", "training.epochs=3"], r"seed: 0 -> 1\nThese may change: training.epochs, "),
         (["model.encoder.0.filters=31"], "model.encoder.0.filters: 32 -> 31"),
-        (["training.early_stopping={patience: 2}"], "training.early_stopping: None -> "),
+        (["training.early_stopping={patience: 2}"], "training.early_stopping.patience: None -> 2"),
         (["data.validation_split=0.3"], "data.validation_split: 0.2 -> 0.3"),
         (["training.epochs=2"], "has already begun epoch 3. Received: 2"),
     ],

@@ -75,9 +75,8 @@ def inspect(
 
     loaded = load_config(config, overrides or [])
     if as_json:
-        print(json.dumps(ledger.summary(loaded.model, compresses=loaded.compresses)))
+        print(json.dumps(ledger.summary(loaded.model, compresses=loaded.task.compresses)))
     else:
-        print(
-            f"{Path(config).name}\n\n{ledger.describe(loaded.model, compresses=loaded.compresses)}"
-        )
+        text = ledger.describe(loaded.model, compresses=loaded.task.compresses)
+        print(f"{Path(config).name}\n\n{text}")
     suggest(shlex.join(["convae", "train", config, *(overrides or [])]), silent=as_json)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convae.config import yaml_tree as yamltree
+from convae.config.renamed import translate
 from convae.config.schema import Config
 from convae.config.validation import validated
 from convae.errors import ConfigError
@@ -28,8 +29,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
-    """The config in a YAML text without `base:`, such as a run's resolved one."""
+    """Return the config of a run from the YAML `text` that `Config.to_yaml` gave.
+
+    Keys of earlier versions are translated. Raises ConfigError, like `load_config`.
+    """
     tree, places = yamltree.parse(text, source)
+    translate(tree)
     for override in overrides:
         yamltree.override(tree, places, override)
     return _check(tree, places, source)

@@ -1,17 +1,17 @@
-"""The schema of a config, and the check of what yamltree.py read.
+"""The schema of a config: its sections, their keys, types, ranges and defaults.
 
-YAML keys are field names are builder arguments: there is no second vocabulary. Everything here
-works without TensorFlow, so a wrong config is answered at once.
+YAML keys, field names and builder arguments are the same words. Nothing here needs TensorFlow, so
+a wrong config is reported at once.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import yaml
 from pydantic import Field, model_validator
 
-from convae.layers.spec import Model, Pair, Size
+from convae.layers.spec import Model, Pair, Shape, Size
 from convae.section import Section
 
 Place = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]  # of a file; no control characters
@@ -19,7 +19,16 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class TaskSection(Section):
-    """What the sections of all tasks share."""
+    """The settings of a task, and what the task requires of the rest of the config."""
+
+    compresses: ClassVar[bool] = False  # whether the code should be smaller than the image
+    losses: ClassVar[tuple[str, ...]] = ("binary_crossentropy", "mean_squared_error")
+
+    type: str
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return the height, width and channels of the model's output."""
+        return input_shape
 
     @property
     def loss_options(self) -> dict[str, float]:
@@ -28,7 +37,9 @@ class TaskSection(Section):
 
 
 class Reconstruct(TaskSection):
-    """The image itself should come out."""
+    """The target is the image itself."""
+
+    compresses = True
 
     type: Literal["reconstruct"] = "reconstruct"
 
@@ -41,14 +52,14 @@ class GaussianNoise(Section):
 
 
 class SaltAndPepper(Section):
-    """The `share` of pixels is black or white, as a coin falls."""
+    """The `share` of pixels is black or white, with equal probability."""
 
     type: Literal["salt_and_pepper"]
     share: Fraction = 0.3
 
 
 class ErasedBlocks(Section):
-    """`count` squares of `size` x `size` pixels, anywhere, are black."""
+    """`count` squares of `size` x `size` pixels at random places are black."""
 
     type: Literal["erased_blocks"]
     count: Size = 3
@@ -56,7 +67,7 @@ class ErasedBlocks(Section):
 
 
 class Denoise(TaskSection):
-    """A damaged image goes in, the image should come out. Fresh damage each epoch."""
+    """The input is a damaged image, the target the original. Each epoch draws new damage."""
 
     type: Literal["denoise"]
     noise: Annotated[GaussianNoise | SaltAndPepper | ErasedBlocks, Field(discriminator="type")] = (
@@ -65,20 +76,31 @@ class Denoise(TaskSection):
 
 
 class Upscale(TaskSection):
-    """An image of `model.input_shape` goes in, one `factor` times as high and wide comes out."""
+    """The target is `factor` times as high and wide as the input."""
 
     type: Literal["upscale"]
     factor: Annotated[int, Field(ge=2, le=16)] = 2
 
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return a shape `factor` times as high and wide."""
+        height, width, channels = input_shape
+        return height * self.factor, width * self.factor, channels
+
 
 class Segment(TaskSection):
-    """A scene of overlapping digits goes in; the class of each of its pixels comes out."""
+    """The input is a scene of overlapping digits, the target the class of each pixel."""
+
+    losses = ("sparse_categorical_crossentropy",)
 
     type: Literal["segment"]
     classes: Annotated[int, Field(ge=2, le=254)] = 10  # of the digits; the background is one more
-    digits: tuple[Size, Size] = (2, 6)  # in a scene: the fewest and the most
-    scenes: Size = 2000  # held out, for validation and for the test
+    digits: tuple[Size, Size] = (2, 6)  # fewest and most in a scene
+    scenes: Size = 2000  # in the validation set and in the test set
     foreground_weight: Annotated[float, Field(ge=1, le=100)] = 1.0  # of digits' pixels in the loss
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return a shape with a channel for each class and one for the background."""
+        return *input_shape[:2], self.classes + 1
 
     @property
     def loss_options(self) -> dict[str, float]:
@@ -93,34 +115,36 @@ class Segment(TaskSection):
 
 
 class Anomaly(TaskSection):
-    """Trained on one class alone; images that it reconstructs badly are not of that class."""
+    """Training uses one class; images with a large reconstruction error are anomalies."""
+
+    compresses = True
 
     type: Literal["anomaly"]
-    normal_class: Annotated[int, Field(ge=0)] = 0  # the class
-    target_fpr: Fraction = 0.05  # share of normal images that the threshold takes for anomalies
+    normal_class: Annotated[int, Field(ge=0)] = 0
+    target_fpr: Fraction = 0.05  # false positive rate: normal images above the threshold
 
 
 Task = Annotated[Reconstruct | Denoise | Upscale | Segment | Anomaly, Field(discriminator="type")]
 
 
 class Data(Section):
-    """Where images come from and how they are split."""
+    """The source of the images, and how they are split."""
 
-    path: Place | None = None  # npz, npy, folder of IDX files, folder of images; null: `name`
+    path: Place | None = None  # npz, npy, folder of IDX files or of images; null: `name`
     name: Literal["mnist", "fashion_mnist"] = "mnist"
     download: bool = True
-    allow_sample: bool = True  # of MNIST; nothing stands in for Fashion-MNIST
+    allow_sample: bool = True  # of MNIST digits, where MNIST cannot be downloaded
     resize: Pair | None = None  # height, width
-    resize_mode: Literal["crop", "stretch"] = "crop"  # crop: keep the aspect, cut off the rest
+    resize_mode: Literal["crop", "stretch"] = "crop"  # crop: keep the aspect ratio
     crop: Literal["random"] | None = None  # of model.input_shape, out of larger images
-    cache: Place | None = None  # where folders of images are packed; null: ~/.cache/convae
-    subset: Size | None = None  # the first so many training images
+    cache: Place | None = None  # folder for decoded images; null: ~/.cache/convae
+    subset: Size | None = None  # use only the first N training images
     validation_split: Fraction = 0.2
-    test_split: Fraction = 0.1  # only for data that come without a test split
+    test_split: Fraction = 0.1  # for data without a test split
 
 
 class Constant(Section):
-    """The learning rate stays what it is."""
+    """The learning rate does not change."""
 
     type: Literal["constant"] = "constant"
 
@@ -133,7 +157,7 @@ class OneCycle(Section):
 
 
 class ReduceOnPlateau(Section):
-    """The learning rate falls by `factor` after `patience` epochs without a better val_loss."""
+    """The learning rate is multiplied by `factor` after `patience` epochs without improvement."""
 
     type: Literal["reduce_on_plateau"]
     factor: Fraction = 0.5
@@ -142,27 +166,27 @@ class ReduceOnPlateau(Section):
 
 
 class EarlyStopping(Section):
-    """Training ends after `patience` epochs without a val_loss better by `min_delta`."""
+    """Training stops after `patience` epochs in which val_loss falls by less than `min_delta`."""
 
     patience: Size = 5
     min_delta: Annotated[float, Field(ge=0)] = 0.0
 
 
-class Every(Section):
-    """How often a long epoch is saved in its middle: each so many steps, or seconds, or both."""
+class CheckpointInterval(Section):
+    """How often a checkpoint is saved within an epoch: in steps, in seconds, or both."""
 
     steps: Size | None = None
     seconds: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Every:
+    def _steps_or_seconds(self) -> CheckpointInterval:
         if self.steps is None and self.seconds is None:
             raise ValueError("needs steps or seconds, such as {seconds: 60}")
         return self
 
 
 class Training(Section):
-    """How the weights are found."""
+    """Optimizer, learning rate, loss and length of the training."""
 
     epochs: Size = 25
     batch_size: Size = 1000
@@ -172,34 +196,34 @@ class Training(Section):
         Constant()
     )
     early_stopping: EarlyStopping | None = None
-    samples_per_epoch: Size | None = None  # null: every training image once
+    samples_per_epoch: Size | None = None  # null: each training image once
     loss: Literal[
         "binary_crossentropy", "mean_squared_error", "sparse_categorical_crossentropy"
     ] = "binary_crossentropy"
-    checkpoint_interval: Every | None = None  # null: at the end of each epoch, as always
+    checkpoint_interval: CheckpointInterval | None = None  # null: only at the end of each epoch
 
 
 class Runtime(Section):
-    """What the training runs on; `auto` is decided once, printed and recorded."""
+    """Devices, precision and parallelism; `auto` is decided at the start and recorded."""
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     jit_compile: bool | Literal["auto"] = "auto"
     threads: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     micro_batch_size: Size | Literal["auto"] = "auto"
-    strategy: Literal["auto", "none", "mirrored", "multi_worker"] = "auto"  # of several devices
-    rendezvous_timeout: Annotated[float, Field(gt=0)] = 300.0  # seconds until all workers have met
+    strategy: Literal["auto", "none", "mirrored", "multi_worker"] = "auto"  # tf.distribute
+    rendezvous_timeout: Annotated[float, Field(gt=0)] = 300.0  # seconds to wait for all workers
 
 
 class Output(Section):
-    """Where runs are kept, and who else is told of them."""
+    """Where runs are saved, and which loggers are used."""
 
     folder: Place = "outputs"
     tensorboard: bool = False  # event files in the run's folder tensorboard/
     mlflow: bool | Annotated[str, Field(min_length=1)] = False  # a folder, sqlite:///FILE, or true
 
     @model_validator(mode="after")
-    def _mlflow_stays_here(self) -> Output:
+    def _mlflow_is_local(self) -> Output:
         if "://" in str(self.mlflow) and not str(self.mlflow).startswith("sqlite:///"):
             raise ValueError(
                 f"mlflow must be true, a folder or sqlite:///FILE. Received: {self.mlflow}"
@@ -208,7 +232,7 @@ class Output(Section):
 
 
 class Config(Section):
-    """One experiment, whole."""
+    """A complete experiment."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -220,19 +244,9 @@ class Config(Section):
     output: Output = Output()
 
     @property
-    def output_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of what the task asks the model for."""
-        height, width, channels = self.model.input_shape
-        if self.task.type == "upscale":
-            return height * self.task.factor, width * self.task.factor, channels
-        if self.task.type == "segment":
-            return height, width, self.task.classes + 1
-        return height, width, channels
-
-    @property
-    def compresses(self) -> bool:
-        """Whether the task asks for a code that is smaller than the image."""
-        return self.task.type in {"reconstruct", "anomaly"}
+    def output_shape(self) -> Shape:
+        """Height, width and channels that the task requires of the model's output."""
+        return self.task.output_shape(self.model.input_shape)
 
     @model_validator(mode="after")
     def _loss_fits_task_and_activation(self) -> Config:
@@ -246,15 +260,13 @@ class Config(Section):
                 f"training.loss: {loss} needs a last layer with activation: "
                 f"{wanted or 'linear, sigmoid or another one for gray values'}. Received: {last}"
             )
-        segments = self.task.type == "segment"
-        if segments != (loss == "sparse_categorical_crossentropy"):
+        if loss not in self.task.losses:
             raise ValueError(
-                f"task.type: {self.task.type} needs training.loss: "
-                + ("sparse_categorical_crossentropy" if segments else "binary_crossentropy")
-                + f". Received: {loss}"
+                f"task.type: {self.task.type} needs training.loss: {self.task.losses[0]}. "
+                f"Received: {loss}"
             )
         return self
 
     def to_yaml(self) -> str:
-        """The resolved config as YAML: every default written out."""
+        """Return the config as YAML, with every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=100)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 
 from convae.config import yaml_tree as yamltree
+from convae.config.renamed import RENAMED
 from convae.errors import ConfigError
 from convae.section import Section
 
@@ -58,6 +59,8 @@ def _message(error: Any, path: list[str | int], section: Any) -> str:
     if error["type"] == "missing":
         return "is missing"
     if error["type"] == "extra_forbidden":
+        if new_name := RENAMED.get(".".join(map(str, path))):
+            return f"is now {new_name}"
         known = getattr(section, "model_fields", {})
         near = difflib.get_close_matches(str(path[-1]), known, 1, 0.5)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"

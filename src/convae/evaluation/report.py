@@ -65,7 +65,7 @@ def build(run: Run) -> str:
     test, baselines = measured["test"], measured.get("baselines", {})
     units = measured.get("units", {})
     data, weights = measured.get("data", {}), measured.get("weights", {})
-    model = ledger.summary(config.model, compresses=config.compresses)
+    model = ledger.summary(config.model, compresses=config.task.compresses)
     pictures = figures(run)
     return render(
         "report.html",

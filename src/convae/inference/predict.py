@@ -89,7 +89,7 @@ def predict(
             outputs = engine.predict(inputs)
             pictures = as_pictures(outputs, config.task.type == "segment")
             scores: Sequence[float | None] = [None] * len(part)
-            if config.compresses:  # what comes out should be what went in
+            if config.task.compresses:  # what comes out should be what went in
                 told = task.scores(inputs, outputs)
                 scores = [float(value) for value in told.get("score", told["mse"])]
             shown += list(zip(inputs, pictures, strict=True))[: SHOWN - len(shown)]

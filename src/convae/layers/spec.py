@@ -14,6 +14,7 @@ def _both(value: object) -> object:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+Shape = tuple[int, int, int]  # height, width, channels
 Size = Annotated[int, Field(ge=1)]
 
 

@@ -165,7 +165,7 @@ class Task:
             )
         }
         size = code_size(self.config)
-        if self.config.compresses and size < prod(self.image_shape) <= PCA_PIXELS:
+        if self.config.task.compresses and size < prod(self.image_shape) <= PCA_PIXELS:
             found["pca"] = principal_components(train.images, size)
         return found
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convae.config.schema import Config, Every
+from convae.config.schema import CheckpointInterval, Config
 from convae.console import logger
 from convae.data.loading import TrainingData, load_training
 from convae.errors import ConfigError
@@ -217,7 +217,7 @@ def tell_model(config: Config) -> None:
     """Print the layer table, and what the ledger warns of."""
     model = config.model
     logger.info(ledger.table(model.input_shape, ledger.layer_rows(model.input_shape, model.layers)))
-    shape, compresses = model.input_shape, config.compresses
+    shape, compresses = model.input_shape, config.task.compresses
     for warning in ledger.warnings(shape, model.encoder, model.decoder, compresses=compresses):
         logger.info(f"warning: {warning}")
 
@@ -259,7 +259,7 @@ def tell_plan(config: Config, plan: runtime.Plan) -> None:
         logger.debug(f"  {decision}: {getattr(plan, decision)} ({reason})")
 
 
-def due(every: Every | None, step: int, seconds: float) -> bool:
+def due(every: CheckpointInterval | None, step: int, seconds: float) -> bool:
     """Whether to save in mid-epoch: after `step` steps of it, `seconds` after the last save."""
     if every is None:
         return False
