@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from convae.files import write_atomic
-from convae.runtime.plan import cores, cpu_info
+from convae.runtime.hardware import core_count, cpu_info
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -27,7 +27,7 @@ def run_convae(*words: object) -> dict[str, Any]:
 
 def describe_machine() -> str:
     """Return the processor, its cores and the Python version in one line."""
-    return f"{cpu_info()[0]}, {cores()} cores, Python {platform.python_version()}"
+    return f"{cpu_info()[0]}, {core_count()} cores, Python {platform.python_version()}"
 
 
 def format_markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -22,7 +22,7 @@ from convae.errors import ConvaeError
 from convae.evaluation.evaluate import load_model
 from convae.explain.effects import stride_peak
 from convae.layers.summary import layer_rows
-from convae.runtime import plan as runtime
+from convae.runtime.start import start
 from convae.tasks import build_task, metrics
 from convae.training.engine import Engine
 from convae.training.trainer import train
@@ -60,7 +60,7 @@ def main() -> int:
             variant = load_config(path, [*words, with_blocks(config, block), name])
             run = train(variant)
             model = load_model(run)
-            outputs = Engine(model, variant, runtime.start(variant)).predict(test.inputs)
+            outputs = Engine(model, variant, start(variant)).predict(test.inputs)
             scores = metrics.image_scores(test.targets, outputs)
             layers = layer_rows(variant.model.input_shape, variant.model.layers)
             rows.append(

@@ -35,8 +35,8 @@ from convae.config.loader import load_config
 from convae.files import write_atomic
 from convae.layers.summary import layer_rows
 from convae.plots import style
+from convae.runtime.hardware import cpu_info
 from convae.runtime.launch import launch
-from convae.runtime.plan import cpu_info
 
 ROOT = Path(__file__).parents[2]
 FIGURES, CHART = ROOT / "docs/scale.json", ROOT / "docs/images/scale.png"
@@ -70,7 +70,7 @@ def measured(count: int, *, quick: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "found.json"
         words = [sys.executable, "-m", "scripts.bench.distribution_worker", str(path)]
-        if code := launch([words + ["--quick"] * quick] * count, deadline=600):
+        if code := launch([words + ["--quick"] * quick] * count, rendezvous_timeout=600):
             raise SystemExit(code)
         found: dict[str, Any] = json.loads(path.read_text())
         return found

@@ -257,12 +257,12 @@ def run_engine(
 ) -> None:
     """Measure `steps` of the engine of a config, over the images in an epoch's order."""
     from convae.models.builder import build_model
-    from convae.runtime import plan as runtime
+    from convae.runtime.start import start
     from convae.training.engine import Engine
     from convae.training.trainer import build_optimizer, epoch_order
 
     batch = config.training.batch_size
-    plan = runtime.start(config)
+    plan = start(config)
     engine = Engine(build_model(config), config, plan, build_optimizer(config, steps))
     order = epoch_order(0, 0, len(inputs), len(inputs))
     watch = Watch(batch)

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from convae.config.loader import load_config
-from convae.runtime.plan import cores, cpu_info, plan
+from convae.runtime.hardware import core_count, cpu_info
+from convae.runtime.plan import Hardware, make_plan
 from scripts.bench import scaling as workers
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "images.npz"
         name = workers.write_data(data)
-        machine = f"{cpu_info()[0]}, {cores()} cores, Python {platform.python_version()}"
+        machine = f"{cpu_info()[0]}, {core_count()} cores, Python {platform.python_version()}"
         print(f"{machine}\n{name}\n")
         parts = {"quality": quality, "scaling": scaling, "precision": precision}
         what = next((part for part in parts if getattr(arguments, part)), "speed")
@@ -173,7 +174,7 @@ def precision(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
 
     Configs of the same model are measured once; the batch is 100.
     """
-    batch, (_, features) = 100, cpu_info()
+    batch, hardware = 100, Hardware((), "", *cpu_info())
     models: dict[str, list[str]] = {}
     for path in sorted(workers.CONFIGS.glob("*.yaml")):
         if path.name != "sweep.yaml":  # no training's config
@@ -183,7 +184,7 @@ def precision(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
     print(f"{'':36}{'float32':>9}{'bfloat16':>10}{'ratio':>7}  auto")
     for names in models.values():
         config = load_config(workers.CONFIGS / names[0])
-        auto = plan(config, features=features, distributed=False).precision
+        auto = make_plan(config, hardware, distributed=False).precision
         row: dict[str, Any] = {}
         for kind in ("float32", "mixed_bfloat16"):
             options = {"config": names[0], "precision": kind, "batch": batch}

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import yaml
 
-from convae.runtime import cluster
+from convae.runtime.cluster import Cluster, parse_tf_config
 from scripts.bench import distribution as scale
 from tests.conftest import ROOT
 
 
-def config_of(script: str, **environment: str) -> cluster.Cluster:
+def config_of(script: str, **environment: str) -> Cluster:
     """What TF_CONFIG says where the script would start convae."""
     assert script.count("exec convae train") == 1
     printed = re.sub(r"exec convae train [^'\n]*", 'printf "%s" "$TF_CONFIG"', script)
@@ -23,7 +23,7 @@ def config_of(script: str, **environment: str) -> cluster.Cluster:
         ["bash", "-c", printed], env={**os.environ, **environment}, capture_output=True,
         text=True, check=True,
     )  # fmt: skip
-    return cluster.parse(done.stdout)
+    return parse_tf_config(done.stdout)
 
 
 def test_every_pod_of_the_job_is_a_worker() -> None:
@@ -66,7 +66,7 @@ def test_every_task_of_slurm_is_a_worker() -> None:
     stand_ins = 'scontrol() { printf "n1\\nn2\\n"; }\nsrun() { "$@"; }\n'
     for rank in range(2):
         found = config_of(stand_ins + script, SLURM_PROCID=str(rank), SLURM_JOB_NODELIST="n[1-2]")
-        assert found == cluster.Cluster(("n1:2222", "n2:2222"), rank)
+        assert found == Cluster(("n1:2222", "n2:2222"), rank)
 
 
 def test_an_exchange_costs_nothing_alone_and_its_bytes_twice_among_many() -> None:

@@ -43,7 +43,7 @@ def try_yaml(data: bytes, folder: Path) -> None:
     """A config file, then everything that inspect and train compute from it without data."""
     from convae.config.loader import load_config
     from convae.layers import summary as ledger
-    from convae.runtime.plan import plan
+    from convae.runtime.plan import make_plan
 
     path = folder / "config.yaml"
     path.write_bytes(data)
@@ -51,7 +51,7 @@ def try_yaml(data: bytes, folder: Path) -> None:
     config = load_config(path)
     config.to_yaml().encode()
     ledger.describe(config.model)
-    plan(config)
+    make_plan(config)
 
 
 def _copy_configs(folder: Path) -> None:

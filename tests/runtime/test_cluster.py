@@ -1,4 +1,4 @@
-"""TF_CONFIG: what is right is understood, and anything else is one clear message."""
+"""A valid TF_CONFIG is parsed, and anything else gives one clear message."""
 
 import json
 import socket
@@ -10,8 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convae.errors import ConvaeError
-from convae.runtime import cluster
-from convae.runtime.cluster import Cluster, parse
+from convae.runtime.cluster import (
+    Cluster,
+    check_port,
+    find_cluster,
+    format_tf_config,
+    parse_tf_config,
+    report_started,
+)
 
 hosts = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,12}[a-z0-9])?|\[::1\]", fullmatch=True)
 addresses = st.builds("{}:{}".format, hosts, st.integers(1, 65535))
@@ -23,28 +29,27 @@ JSON = st.recursive(
 
 
 @given(st.lists(addresses, min_size=1, max_size=8, unique=True), st.data())
-def test_what_is_written_is_read(workers: list[str], data: st.DataObject) -> None:
+def test_format_and_parse_are_inverse(workers: list[str], data: st.DataObject) -> None:
     rank = data.draw(st.integers(0, len(workers) - 1))
-    found = parse(cluster.tf_config(tuple(workers), rank))
+    found = parse_tf_config(format_tf_config(tuple(workers), rank))
     assert found == Cluster(tuple(workers), rank)
     assert found.count == len(workers)
-    assert found.is_chief == (rank == 0)
     assert found.address == workers[rank]
     assert workers[rank].endswith(f":{found.port}")
 
 
 @given(st.text() | JSON.map(json.dumps))
-def test_whatever_else_is_one_message(text: str) -> None:
+def test_other_text_gives_one_message(text: str) -> None:
     with pytest.raises(ConvaeError, match=r"^TF_CONFIG: .* Right would be .*cluster"):
-        parse(text)
+        parse_tf_config(text)
 
 
 @given(st.dictionaries(st.sampled_from(["worker", "chief", "ps"]), JSON), JSON, JSON)
-def test_nothing_raises_but_a_users_error(addresses: dict[str, object], kind: object,
+def test_only_user_errors_are_raised(addresses: dict[str, object], kind: object,
                                           index: object) -> None:  # fmt: skip
     tree = {"cluster": addresses, "task": {"type": kind, "index": index}}
     with suppress(ConvaeError):
-        assert parse(json.dumps(tree)).count > 0
+        assert parse_tf_config(json.dumps(tree)).count > 0
 
 
 def text(cluster: object, kind: object = "worker", index: object = 0) -> str:
@@ -77,21 +82,20 @@ def text(cluster: object, kind: object = "worker", index: object = 0) -> str:
 )
 def test_the_message_names_what_is_wrong(wrong: str, part: str) -> None:
     with pytest.raises(ConvaeError, match=part.replace("[", r"\[")):
-        parse(wrong)
+        parse_tf_config(wrong)
 
 
-def test_a_chief_apart_comes_first() -> None:
+def test_a_separate_chief_is_worker_0() -> None:
     tree = {"chief": ["c:1"], "worker": ["a:1", "b:1"]}
-    assert parse(text(tree, "chief")) == Cluster(("c:1", "a:1", "b:1"), 0)
-    found = parse(text(tree, "worker", 1))
-    assert (found.rank, found.is_chief, found.address) == (2, False, "b:1")
-    assert str(found) == "worker 2 of 3 workers, b:1"
+    assert parse_tf_config(text(tree, "chief")) == Cluster(("c:1", "a:1", "b:1"), 0)
+    found = parse_tf_config(text(tree, "worker", 1))
+    assert (found.rank, found.address) == (2, "b:1")
 
 
 def test_without_tf_config_there_is_no_cluster() -> None:
-    assert cluster.find({}) is None
-    assert cluster.find({"TF_CONFIG": " "}) is None
-    assert cluster.find({"TF_CONFIG": text({"worker": ["a:1"]})}) == Cluster(("a:1",), 0)
+    assert find_cluster({}) is None
+    assert find_cluster({"TF_CONFIG": " "}) is None
+    assert find_cluster({"TF_CONFIG": text({"worker": ["a:1"]})}) == Cluster(("a:1",), 0)
 
 
 def test_a_port_in_use_is_refused() -> None:
@@ -100,11 +104,11 @@ def test_a_port_in_use_is_refused() -> None:
         listening.listen()
         port = listening.getsockname()[1]
         with pytest.raises(ConvaeError, match=f"port {port}.*in use"):
-            cluster.check_port(Cluster((f"127.0.0.1:{port}",), 0))
-    cluster.check_port(Cluster((f"127.0.0.1:{port}",), 0))
+            check_port(Cluster((f"127.0.0.1:{port}",), 0))
+    check_port(Cluster((f"127.0.0.1:{port}",), 0))
 
 
-def test_the_start_is_reported_where_it_is_asked_for(tmp_path: Path) -> None:
-    cluster.report_started({})
-    cluster.report_started({"CONVAE_STARTED": str(tmp_path / "0")})
+def test_the_start_is_reported_only_to_a_launcher(tmp_path: Path) -> None:
+    report_started({})
+    report_started({"CONVAE_STARTED": str(tmp_path / "0")})
     assert (tmp_path / "0").exists()

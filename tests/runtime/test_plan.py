@@ -9,9 +9,10 @@ import pytest
 
 from convae.config.loader import load_config
 from convae.errors import ConvaeError
-from convae.runtime import plan as runtime
 from convae.runtime.cluster import Cluster
-from convae.runtime.plan import Gpu, Plan, fitting_micro_batch, why_no_gpu
+from convae.runtime.hardware import Gpu, missing_gpu_reason
+from convae.runtime.plan import Hardware, Plan, fitting_micro_batch_size, make_plan
+from convae.runtime.start import start
 from tests.conftest import ROOT
 from tests.forked import FORKED
 
@@ -20,49 +21,47 @@ CARD = Gpu("Card", (8, 0))
 
 def plan(
     *overrides: str,
-    gpus: tuple[Gpu, ...] = (),
-    features: frozenset[str] = frozenset(),
-    **distributed: Any,
+    cluster: Cluster | None = None,
+    distributed: bool = True,
+    **hardware: Any,
 ) -> Plan:
     config = load_config(ROOT / "configs/mnist.yaml", overrides)
-    return runtime.plan(
-        config, gpus, "no NVIDIA driver is installed here", "Chip", features, **distributed
-    )
+    found = Hardware(no_gpu_reason="no NVIDIA driver is installed here", **hardware)
+    return make_plan(config, found, cluster, distributed=distributed)
 
 
-def test_without_a_gpu_auto_says_why_it_runs_on_the_cpu() -> None:
+def test_without_a_gpu_the_plan_says_why() -> None:
     decided = plan()
     assert decided.device == "cpu"
     assert decided.reasons["device"] == "no NVIDIA driver is installed here"
     assert decided.warnings == ()
 
 
-def test_a_gpu_is_used_if_there_is_one_and_not_forbidden() -> None:
+def test_a_gpu_is_used_unless_the_config_forbids_it() -> None:
     decided = plan(gpus=(CARD,))
     assert (decided.device, decided.device_name, decided.threads) == ("gpu", "Card", 1)
     assert decided.micro_batch_size == 1000
     assert plan("runtime.device=cpu", gpus=(CARD,)).device == "cpu"
 
 
-def test_a_gpu_that_is_asked_for_and_missing_is_an_error_with_its_cause() -> None:
+def test_a_missing_gpu_is_an_error_with_its_cause() -> None:
     with pytest.raises(ConvaeError, match="device: gpu, but .*: no NVIDIA driver"):
         plan("runtime.device=gpu")
 
 
-def test_micro_batches_fit_the_cache_and_come_out_even(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "cores", lambda: 2)
-    decided = plan()
+def test_micro_batches_fit_the_cache_and_are_even() -> None:
+    decided = plan(cores=2)
     assert (decided.threads, decided.micro_batch_size) == (2, 50)
-    assert plan("runtime.precision=mixed_bfloat16").micro_batch_size == 100  # half the bytes
+    assert plan("runtime.precision=mixed_bfloat16", cores=2).micro_batch_size == 100  # half
     model = load_config(ROOT / "configs/mnist.yaml").model
     for batch, threads in ((1, 1), (7, 2), (1000, 3), (999, 2)):
-        size = fitting_micro_batch(model.input_shape, model.layers, batch, threads, "float32")
+        size = fitting_micro_batch_size(model.input_shape, model.layers, batch, threads, "float32")
         share = -(-batch // threads)
         assert 1 <= size <= min(share, 51)
         assert -(-share // size) * size - share < -(-share // size)  # no almost empty slice
 
 
-def test_what_the_config_says_is_kept() -> None:
+def test_values_of_the_config_are_kept() -> None:
     decided = plan("runtime.threads=1", "runtime.micro_batch_size=10", "runtime.jit_compile=true")
     assert (decided.threads, decided.micro_batch_size, decided.jit_compile) == (1, 10, True)
     assert any("more than the" in text for text in plan("runtime.threads=200").warnings)
@@ -77,18 +76,18 @@ STRIDED = [
 ]
 
 
-def test_bfloat16_where_the_processor_has_it_and_the_layers_gain() -> None:
+def test_bfloat16_needs_the_device_and_layers_that_gain() -> None:
     amx = frozenset({"amx_bf16"})
     assert plan().precision == "float32"
-    assert plan(features=amx).precision == "mixed_bfloat16"
-    assert plan(features=frozenset({"avx512_bf16"})).precision == "mixed_bfloat16"
-    assert plan(*STRIDED, features=amx).precision == "float32"
+    assert plan(cpu_flags=amx).precision == "mixed_bfloat16"
+    assert plan(cpu_flags=frozenset({"avx512_bf16"})).precision == "mixed_bfloat16"
+    assert plan(*STRIDED, cpu_flags=amx).precision == "float32"
     assert plan(gpus=(CARD,)).precision == "mixed_bfloat16"
     assert plan(gpus=(Gpu("Old", (7, 5)),)).precision == "float32"
-    assert plan("runtime.precision=float32", features=amx).precision == "float32"
+    assert plan("runtime.precision=float32", cpu_flags=amx).precision == "float32"
     slow = plan("runtime.precision=mixed_bfloat16")
     assert slow.precision == "mixed_bfloat16"
-    assert "expect it to be slow" in slow.warnings[0]
+    assert "no native bfloat16" in slow.warnings[0]
 
 
 def test_every_decision_has_its_reason() -> None:
@@ -100,8 +99,8 @@ def test_every_decision_has_its_reason() -> None:
     assert decided.record()["threads"] == decided.threads
 
 
-def test_more_strands_than_images_are_refused() -> None:
-    with pytest.raises(ConvaeError, match="cannot be more than training.batch_size"):
+def test_more_threads_than_images_are_refused() -> None:
+    with pytest.raises(ConvaeError, match="cannot be larger than training.batch_size"):
         plan("training.batch_size=3", "runtime.threads=4")
 
 
@@ -117,44 +116,43 @@ def test_jit_compile_is_a_plain_bool() -> None:
     ],
 )
 def test_the_cause_of_a_missing_gpu(log: str, environment: dict[str, str], cause: str) -> None:
-    assert cause in why_no_gpu(log, environment)
+    assert cause in missing_gpu_reason(log, environment)
 
 
 TWO = Cluster(("a:1", "b:1"), 1)
 
 
-def spread(*overrides: str, **found: Any) -> tuple[str, int, int, int]:
+def spread_of(*overrides: str, **found: Any) -> tuple[str, int, int, int]:
     decided = plan(*overrides, **found)
     return decided.strategy, decided.replicas, decided.workers, decided.worker
 
 
-def test_a_training_spreads_over_what_is_there() -> None:
-    assert spread() == ("none", 1, 1, 0)
-    assert spread(gpus=(CARD,)) == ("none", 1, 1, 0)
-    assert spread(gpus=(CARD, CARD)) == ("mirrored", 2, 1, 0)
-    assert spread(cpus=4) == ("mirrored", 4, 1, 0)
-    assert spread("runtime.device=cpu", gpus=(CARD, CARD)) == ("none", 1, 1, 0)
-    assert spread("runtime.strategy=none", gpus=(CARD, CARD)) == ("none", 1, 1, 0)
-    assert spread(together=TWO) == ("multi_worker", 2, 2, 1)
-    assert spread(together=TWO, gpus=(CARD, CARD)) == ("multi_worker", 4, 2, 1)
-    assert spread(together=Cluster(("a:1",), 0)) == ("none", 1, 1, 0)
+def test_training_uses_all_devices_and_workers() -> None:
+    assert spread_of() == ("none", 1, 1, 0)
+    assert spread_of(gpus=(CARD,)) == ("none", 1, 1, 0)
+    assert spread_of(gpus=(CARD, CARD)) == ("mirrored", 2, 1, 0)
+    assert spread_of(cpu_devices=4) == ("mirrored", 4, 1, 0)
+    assert spread_of("runtime.device=cpu", gpus=(CARD, CARD)) == ("none", 1, 1, 0)
+    assert spread_of("runtime.strategy=none", gpus=(CARD, CARD)) == ("none", 1, 1, 0)
+    assert spread_of(cluster=TWO) == ("multi_worker", 2, 2, 1)
+    assert spread_of(cluster=TWO, gpus=(CARD, CARD)) == ("multi_worker", 4, 2, 1)
+    assert spread_of(cluster=Cluster(("a:1",), 0)) == ("none", 1, 1, 0)
     one = Cluster(("a:1",), 0)
-    assert spread("runtime.strategy=multi_worker", together=one) == ("multi_worker", 1, 1, 0)
-    assert spread(together=TWO, cpus=2, distributed=False) == ("none", 1, 1, 0)
+    assert spread_of("runtime.strategy=multi_worker", cluster=one) == ("multi_worker", 1, 1, 0)
+    assert spread_of(cluster=TWO, cpu_devices=2, distributed=False) == ("none", 1, 1, 0)
 
 
-def test_each_replica_has_its_share_of_batch_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "cores", lambda: 4)
+def test_each_replica_has_its_share_of_batch_and_cores() -> None:
     decided = plan(gpus=(CARD, CARD))
     assert (decided.threads, decided.micro_batch_size) == (1, 500)
-    assert plan(cpus=2).threads == 2
-    assert plan(together=TWO).threads == 4
-    assert plan("training.batch_size=2", together=TWO).threads == 1
-    assert "in each of 2 replicas (mirrored)" in str(plan(cpus=2))
+    assert plan(cpu_devices=2, cores=4).threads == 2
+    assert plan(cluster=TWO, cores=4).threads == 4
+    assert plan("training.batch_size=2", cluster=TWO, cores=4).threads == 1
+    assert "in each of 2 replicas (mirrored)" in str(plan(cpu_devices=2))
 
 
-def test_workers_that_would_train_apart_are_warned_of() -> None:
-    decided = plan("runtime.strategy=none", together=TWO)
+def test_workers_that_train_alone_give_a_warning() -> None:
+    decided = plan("runtime.strategy=none", cluster=TWO)
     assert decided.strategy == "none"
     assert any("each of them trains alone" in warning for warning in decided.warnings)
 
@@ -163,17 +161,17 @@ def test_workers_that_would_train_apart_are_warned_of() -> None:
     ("overrides", "found", "part"),
     [
         (["runtime.strategy=mirrored"], {}, "needs several devices"),
-        (["runtime.strategy=mirrored"], {"together": TWO, "cpus": 2}, "names 2 workers"),
+        (["runtime.strategy=mirrored"], {"cluster": TWO, "cpu_devices": 2}, "names 2 workers"),
         (["runtime.strategy=multi_worker"], {}, "TF_CONFIG, which names the workers, is not set"),
         (
             ["training.batch_size=999"],
-            {"together": TWO},
+            {"cluster": TWO},
             "of the 2 replicas, such as 1000",
         ),
-        (["runtime.jit_compile=true"], {"cpus": 2}, "does not go with 2 replicas"),
+        (["runtime.jit_compile=true"], {"cpu_devices": 2}, "does not go with 2 replicas"),
     ],
 )
-def test_a_strategy_that_cannot_be_is_refused(
+def test_an_impossible_strategy_is_refused(
     overrides: list[str], found: dict[str, Any], part: str
 ) -> None:
     with pytest.raises(ConvaeError, match=part):
@@ -181,12 +179,12 @@ def test_a_strategy_that_cannot_be_is_refused(
 
 
 def affinities(threads: int, path: Path) -> None:
-    """In a process of its own: the cores that TensorFlow's threads may use beside an engine."""
+    """Write the cores that TensorFlow's threads may use; it runs in a process of its own."""
     from convae.models.builder import build_model
     from convae.training.engine import Engine
 
     config = load_config(ROOT / "configs/mnist.yaml", [f"runtime.threads={threads}"])
-    engine = Engine(build_model(config), config, runtime.start(config))
+    engine = Engine(build_model(config), config, start(config))
     engine.predict(np.zeros((8, 28, 28, 1), np.uint8))
     tasks = sorted(
         int(task.name)
@@ -196,8 +194,8 @@ def affinities(threads: int, path: Path) -> None:
     path.write_text(json.dumps([sorted(os.sched_getaffinity(task)) for task in tasks]))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of threads")
-def test_strands_that_take_all_cores_keep_one_each_and_others_are_left_alone(
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists threads")
+def test_threads_are_pinned_only_if_they_take_all_cores(
     tmp_path: Path,
 ) -> None:
     mine = sorted(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""What workers share and say, with threads in the place of processes and a sum of our own."""
+"""The exchange between workers, with threads instead of processes and a sum of our own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from convae.errors import ConvaeError
 from convae.runtime.plan import Plan
-from convae.runtime.replicas import ALONE, Replicas
+from convae.runtime.replicas import SINGLE, Replicas
 
 
 def plan(**changes: Any) -> Plan:
@@ -29,7 +29,7 @@ class Worker(Replicas):
         self.workers, self.worker = count, worker
         self._sums, self._all = sums, all_
 
-    def sum(self, values: Sequence[float]) -> list[float]:
+    def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
         self._sums[self.worker] = np.asarray(values, np.float64)
         self._all.wait(10)
         total: list[float] = sum(self._sums[rank] for rank in range(self.workers)).tolist()
@@ -37,7 +37,7 @@ class Worker(Replicas):
         return total
 
 
-def together(count: int, work: Callable[[Worker], Any]) -> list[Any]:
+def run_workers(count: int, work: Callable[[Worker], Any]) -> list[Any]:
     sums: dict[int, Any] = {}
     barrier = threading.Barrier(count)
     workers = [Worker(rank, count, sums, barrier) for rank in range(count)]
@@ -46,9 +46,9 @@ def together(count: int, work: Callable[[Worker], Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
-def test_parts_are_all_and_even(workers: int) -> None:
+def test_worker_slices_are_complete_and_even(workers: int) -> None:
     for count in (0, 1, 5, 6, 100):
-        parts = [Replicas(plan(workers=workers, replicas=workers, worker=w)).part(count)
+        parts = [Replicas(plan(workers=workers, replicas=workers, worker=w)).worker_slice(count)
                  for w in range(workers)]  # fmt: skip
         places = list(range(count))
         assert [place for part in parts for place in places[part]] == places
@@ -56,42 +56,42 @@ def test_parts_are_all_and_even(workers: int) -> None:
         assert max(sizes) - min(sizes) <= 1
 
 
-def test_alone_needs_nobody() -> None:
-    assert ALONE.is_chief
-    assert ALONE.sum([1, 2.5]) == [1.0, 2.5]
-    assert ALONE.any(wish=True)
-    assert not ALONE.any(wish=False)
-    assert ALONE.texts("höre") == ["höre"]
-    ALONE.agree({"a": 1})
-    ALONE.wait()
+def test_a_single_worker_exchanges_nothing() -> None:
+    assert SINGLE.is_chief
+    assert SINGLE.all_reduce_sum([1, 2.5]) == [1.0, 2.5]
+    assert SINGLE.any_worker(flag=True)
+    assert not SINGLE.any_worker(flag=False)
+    assert SINGLE.all_gather_text("höre") == ["höre"]
+    SINGLE.check_agreement({"a": 1})
+    SINGLE.wait_for_all()
 
 
-def test_everybody_hears_everybody() -> None:
+def test_every_worker_receives_all_values() -> None:
     texts = ["", "a", "zwölf"]
-    assert together(3, lambda w: w.texts(texts[w.worker])) == [texts] * 3
-    assert together(3, lambda w: w.any(w.worker == 2)) == [True] * 3
-    assert together(3, lambda w: w.any(wish=False)) == [False] * 3
+    assert run_workers(3, lambda w: w.all_gather_text(texts[w.worker])) == [texts] * 3
+    assert run_workers(3, lambda w: w.any_worker(w.worker == 2)) == [True] * 3
+    assert run_workers(3, lambda w: w.any_worker(flag=False)) == [False] * 3
 
 
-def test_who_differs_is_told_to_all() -> None:
+def test_differences_are_reported_on_all_workers() -> None:
     def work(worker: Worker) -> str:
-        facts = {"config": {"layers": [{"filters": 3 + worker.worker // 2}]}, "seed": 0}
+        fingerprint = {"config": {"layers": [{"filters": 3 + worker.worker // 2}]}, "seed": 0}
         try:
-            worker.agree(facts)
+            worker.check_agreement(fingerprint)
         except ConvaeError as error:
             return str(error)
         return "agreed"
 
-    assert together(2, work) == ["agreed"] * 2
-    told = together(3, work)
-    assert len(set(told)) == 1
-    assert told[0].endswith(":\n  config.layers.0.filters: worker 2 has 4, the chief 3")
+    assert run_workers(2, work) == ["agreed"] * 2
+    messages = run_workers(3, work)
+    assert len(set(messages)) == 1
+    assert messages[0].endswith(":\n  config.layers.0.filters: worker 2 has 4, worker 0 3")
 
 
 def test_many_differences_are_counted() -> None:
     def work(worker: Worker) -> str:
         with pytest.raises(ConvaeError) as caught:
-            worker.agree({str(key): worker.worker for key in range(20)})
+            worker.check_agreement({str(key): worker.worker for key in range(20)})
         return str(caught.value)
 
-    assert together(2, work)[0].endswith("and 12 more")
+    assert run_workers(2, work)[0].endswith("and 12 more")

@@ -130,7 +130,7 @@ def second_signal(sandbox: Sandbox) -> Steps:
         child = sandbox.train(fault=faults.hold)
         child.wait_for_text("holding")
         child.signal(first)
-        child.wait_for_text("once more to stop at once")
+        child.wait_for_text("again to stop at once")
         began = time.monotonic()
         child.signal(second)
         child.wait()

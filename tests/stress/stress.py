@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from convae.errors import ConvaeError
-from convae.runtime.plan import cores
+from convae.runtime.hardware import core_count
 from scripts.project import describe_machine, format_markdown, write_json
 from tests.stress.sandbox import Lost, Sandbox
 from tests.stress.scenarios import SCENARIOS
@@ -61,7 +61,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="*", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=min(2, cores()), help="side by side")
+    parser.add_argument("--workers", type=int, default=min(2, core_count()), help="side by side")
     parser.add_argument("--output", type=Path, default=Path("outputs/reliability.json"))
     arguments = parser.parse_args()
     # A killed training cannot clean up the locks of its progress bar.

@@ -15,7 +15,7 @@ import yaml
 
 from convae.config.loader import load_config
 from convae.errors import ConvaeError
-from convae.runtime import processes
+from convae.runtime.hardware import core_count
 from convae.sweep import runner as sweeper
 from convae.sweep.results import Results, short_names, table
 from convae.sweep.space import Sweep
@@ -111,7 +111,7 @@ def test_a_sweep_from_ranges_to_a_config_that_trains(
     assert (config.name, config.runtime.threads) == ("mnist", "auto")
     # A trial is a normal run, with its share of the cores.
     run = yaml.safe_load((Path(best.run) / "config.yaml").read_text())
-    cores = max(1, len(processes.available_cores() or [1, 2]) // 2)
+    cores = max(1, core_count() // 2)
     assert run["runtime"]["threads"] == cores
     assert run["training"]["batch_size"] == best.parameters["training.batch_size"]
     lines = table(found).splitlines()

@@ -39,7 +39,7 @@ def parts(task: Task, split: Split, count: int, workers: int) -> list[Examples]:
     for worker in range(workers):
         replicas = Replicas(plan)
         replicas.workers, replicas.worker = workers, worker
-        found.append(batch_examples(task, split, chosen, replicas.part(count), 3, 5))
+        found.append(batch_examples(task, split, chosen, replicas.worker_slice(count), 3, 5))
     return found
 
 

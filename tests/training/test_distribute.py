@@ -13,12 +13,20 @@ import numpy as np
 import pytest
 
 from convae.runs.run import Run
-from convae.runtime.cluster import tf_config
+from convae.runtime.cluster import format_tf_config
 from convae.runtime.launch import free_ports, launch
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 PATIENCE = 600  # seconds for a start on a machine with much else to do
+
+TWO_DEVICES = """
+from convae.cli.main import main
+from convae.runtime.backend import tf
+processor = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+main()
+"""
 
 YAML = """
 name: tiny
@@ -37,7 +45,7 @@ training:
   optimizer: sgd
   learning_rate: 0.1
   checkpoint_interval: {{steps: 1}}
-runtime: {{threads: 1, precision: float32, deadline: {patience}}}
+runtime: {{threads: 1, precision: float32, rendezvous_timeout: {patience}}}
 output: {{folder: {outputs}}}
 """
 
@@ -61,7 +69,7 @@ def side_by_side(
     logs = [folder / f"worker{rank}.log" for rank in range(len(commands))]
     running = []
     for rank, (command, log) in enumerate(zip(commands, logs, strict=True)):
-        given = {"TF_CONFIG": tf_config(addresses, rank), "CUDA_VISIBLE_DEVICES": "-1"}
+        given = {"TF_CONFIG": format_tf_config(addresses, rank), "CUDA_VISIBLE_DEVICES": "-1"}
         with log.open("w") as file:
             running.append(
                 subprocess.Popen(
@@ -108,17 +116,14 @@ def test_any_number_of_workers_and_devices_is_as_one_process(
         files[name] = written(digits, folder)
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
     subprocess.run(convae("train", files["alone"]), env=environment, check=True)
-    subprocess.run(
-        convae("train", files["devices"], "runtime.strategy=mirrored"),
-        env={**environment, "CONVAE_LOGICAL_CPUS": "2"},
-        check=True,
-    )
+    mirrored = [sys.executable, "-c", TWO_DEVICES, "train", files["devices"]]
+    subprocess.run([*mirrored, "runtime.strategy=mirrored"], env=environment, check=True)
     assert launch([convae("train", files["one"], "runtime.strategy=multi_worker")], PATIENCE) == 0
     assert launch([convae("train", files["four"], "--json")] * 4, PATIENCE) == 0
-    told = capfd.readouterr()
-    assert told.out.count('"val_loss"') == 1  # the chief alone answers
-    assert "[3] worker 3 of 4" in told.err
-    assert "in each of 4 replicas (multi_worker)" in told.err
+    printed = capfd.readouterr()
+    assert printed.out.count('"val_loss"') == 1  # only worker 0 prints the answer
+    assert "[3] worker 3 of 4" in printed.err
+    assert "in each of 4 replicas (multi_worker)" in printed.err
 
     weights, history, _ = result(folders["alone"])
     wanted = {
@@ -184,7 +189,7 @@ def test_other_configs_and_other_data_are_refused_by_all(digits: Path, tmp_path:
     )
     assert codes == [2, 2]
     for text in errors:
-        assert "config.training.learning_rate: worker 1 has 0.2, the chief 0.1" in text
+        assert "config.training.learning_rate: worker 1 has 0.2, worker 0 0.1" in text
         assert "data.sha256: worker 1 has " in text
         assert "Traceback" not in text
     assert not (tmp_path / "outputs").exists()

@@ -11,7 +11,7 @@ from convae.config.schema import Config
 from convae.errors import ConvaeError
 from convae.runs.provenance import versions
 from convae.runs.run import Run
-from convae.runtime import plan as runtime
+from convae.runtime.plan import make_plan
 from convae.training import resume
 from tests.conftest import ROOT, Command, tiny
 
@@ -28,7 +28,7 @@ def stopped(folder: Path, *more: str) -> Run:
     """A run with a checkpoint in its third epoch."""
     settings = config(folder, *more)
     run = Run.create(settings)
-    plan = runtime.plan(settings)
+    plan = make_plan(settings)
     run.update_manifest(
         data_sha256="a",
         data={"name": "digits", "samples_per_epoch": 40},
@@ -42,7 +42,7 @@ def stopped(folder: Path, *more: str) -> Run:
 
 def reopen(run: Run, *overrides: str, found: Any = None) -> dict[str, Any]:
     now = run.config_with(overrides)
-    return resume.reopen(run, now, found or data(), runtime.plan(now))[0]
+    return resume.reopen(run, now, found or data(), make_plan(now))[0]
 
 
 def test_it_goes_on_where_it_was_and_that_is_recorded(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from convae.config.loader import load_config
 from convae.data.loading import load_training
 from convae.errors import ConvaeError
-from convae.runtime import plan as runtime
+from convae.runtime.hardware import core_count, cpu_info
+from convae.runtime.start import start
 
 DEFAULT = "configs/mnist.yaml"
 PACKAGES = ("convae", "tensorflow", "keras", "numpy", "matplotlib", "pydantic")
@@ -32,10 +33,10 @@ def report(config: str | None, overrides: Sequence[str]) -> str:
     if config is None and (Path(DEFAULT).exists() or overrides):
         config = DEFAULT
     settings = load_config(config, overrides) if config else None
-    name, flags = runtime.cpu_info()
+    name, flags = cpu_info()
     lines = [f"python      {platform.python_version()} on {platform.platform()}"]
     lines += [f"{package:<11} {_version(package)}" for package in PACKAGES]
-    lines += ["", f"processor   {name}, {runtime.cores()} cores to use"]
+    lines += ["", f"processor   {name}, {core_count()} cores to use"]
     for flag, use in FEATURES.items():
         there = ("yes" if flag in flags else "no") if flags else "unknown"
         lines.append(f"  {flag:<12}{there:<9}{use}")
@@ -43,7 +44,7 @@ def report(config: str | None, overrides: Sequence[str]) -> str:
         return "\n".join([*lines, "", "more with a config: convae doctor CONFIG"])
     lines += ["", f"decided for {config}"]
     try:
-        plan = runtime.start(settings, distributed=True)
+        plan = start(settings, distributed=True)
         lines.append(f"  {'device_name':<12}{plan.device_name}")
         for key, reason in plan.reasons.items():
             lines.append(f"  {key:<12}{getattr(plan, key)}  ({reason})")

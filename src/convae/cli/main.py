@@ -377,9 +377,10 @@ def launch(
     ] = 120.0,
 ) -> None:
     """Train with several workers on this machine, started and ended together."""
-    from convae.runtime import launch as launching
+    from convae.runtime.launch import launch as launch_workers
+    from convae.runtime.launch import worker_commands
 
-    raise SystemExit(launching.launch(launching.workers(count, words), rendezvous_timeout))
+    raise SystemExit(launch_workers(worker_commands(count, words), rendezvous_timeout))
 
 
 @app.command()

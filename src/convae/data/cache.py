@@ -31,7 +31,7 @@ from convae.data import image_folder as images
 from convae.data.memmap import Mapped
 from convae.data.readers import Arrays, SplitName, map_npy, sha256
 from convae.errors import ConvaeError, DataError
-from convae.runtime.plan import cores
+from convae.runtime.hardware import core_count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -202,7 +202,7 @@ def _in_threads(
 ) -> Iterator[tuple[Sequence[str], list[T]]]:
     """`function` of all names, `size` of them at a time, so that memory stays flat."""
     with (
-        ThreadPoolExecutor(cores()) as pool,
+        ThreadPoolExecutor(core_count()) as pool,
         tqdm(total=len(names), desc=what, unit=" images", delay=2, disable=no_bar()) as bar,
     ):
         for start in range(0, len(names), size):

@@ -20,7 +20,7 @@ from convae.evaluation import latent, report
 from convae.models.builder import read_model
 from convae.plots import style
 from convae.runs.run import Run
-from convae.runtime import plan as runtime
+from convae.runtime.start import start_in_float32
 from convae.tasks import Examples, Task, build_task, metrics
 from convae.tasks.task import Outputs
 from convae.training import loggers
@@ -51,7 +51,7 @@ def evaluate(run: Run, overrides: Sequence[str] = (), umap: bool = False) -> dic
     test_data = load_test(config.data, task.image_shape)
     examples = task.held_out(test_data.test)
     labels, classes = test_data.test.labels, test_data.classes or ()
-    plan = runtime.start_in_float32(config)
+    plan = start_in_float32(config)
     model = load_model(run)
     engine = Engine(model, config, plan)
 

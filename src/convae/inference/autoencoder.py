@@ -17,8 +17,9 @@ from convae.errors import ConvaeError, DataError, RunError
 from convae.models.builder import read_model
 from convae.runs import pretrained
 from convae.runs.run import Run
-from convae.runtime import plan as runtime
 from convae.runtime.backend import tf
+from convae.runtime.plan import Plan
+from convae.runtime.start import start_in_float32
 from convae.training.engine import Engine
 
 Floats = NDArray[np.float32]
@@ -217,10 +218,10 @@ def pixels_of(images: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[n
     return (np.rint(values * 255.0) if kind == "f" else values).astype(np.uint8)
 
 
-def plan_of(config: Config) -> runtime.Plan:
+def plan_of(config: Config) -> Plan:
     """The runtime of `config`, but in float32; the caller's random numbers stay as they were."""
     with _own_randomness():
-        return runtime.start_in_float32(config)
+        return start_in_float32(config)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from convae.evaluation.evaluate import load_model
 from convae.plots import image_grids as plots
 from convae.plots import segmentation as plots_tasks
 from convae.plots import style
-from convae.runtime import plan as runtime
+from convae.runtime.start import start_in_float32
 from convae.tasks import build_task
 from convae.tasks.task import as_bytes
 from convae.training.engine import Engine
@@ -76,7 +76,7 @@ def predict(
     shape = config.model.input_shape
     if as_digit and shape[2] != 1:
         raise RunError(f"--as-digit is for gray images; this model takes {list(shape)}")
-    engine = Engine(load_model(run), config, runtime.start_in_float32(config))
+    engine = Engine(load_model(run), config, start_in_float32(config))
     folder = output or run.path / "predictions"
     threshold = run.known_metrics.get("threshold", {}).get("score")
     task = build_task(config)

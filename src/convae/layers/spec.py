@@ -61,6 +61,11 @@ class Kernel(Section):
     kernel_initializer: Initializer = "glorot_uniform"
     skip: str | None = None  # in a decoder: an encoder layer whose output joins the input
 
+    @property
+    def convolution_strides(self) -> tuple[int, int]:
+        """The strides of the convolution itself, without any resize before or after it."""
+        return self.strides
+
     @model_validator(mode="after")
     def _stride_or_dilation(self) -> Kernel:
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
@@ -95,6 +100,10 @@ class _Growing(Kernel):
     """What ResizeConv and DepthToSpace share: `strides` times the size, and nothing else."""
 
     padding: Literal["same"] = "same"
+
+    @property
+    def convolution_strides(self) -> tuple[int, int]:
+        return (1, 1)
 
     @model_validator(mode="after")
     def _no_dilation(self) -> _Growing:

@@ -1,10 +1,11 @@
-"""TF_CONFIG: which workers train together, and which of them this process is. No TensorFlow.
+"""TF_CONFIG: the workers that train together, and the place of this process among them.
 
     TF_CONFIG='{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]},
                 "task": {"type": "worker", "index": 0}}'
 
-Every worker has the same `cluster` and a `task` of its own; the first worker is the chief. Some
-schedulers name the chief apart: then `cluster` also has "chief": ["10.0.0.9:2222"].
+Every worker has the same `cluster` and its own `task`; the first worker, worker 0, is the chief.
+Some schedulers name the chief separately: `cluster` then also has "chief": ["10.0.0.9:2222"].
+Importing this module does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ from typing import Any
 
 from convae.errors import ConfigError
 
-VARIABLE = "TF_CONFIG"
-STARTED = "CONVAE_STARTED"  # the file by which a worker tells `convae launch` that it has started
+STARTED_FILE = "CONVAE_STARTED"  # names the file by which a worker reports to `convae launch`
 EXAMPLE = (
     'such as {"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, '
     '"task": {"type": "worker", "index": 0}}'
@@ -31,31 +31,31 @@ _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):(?P<port>[
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """("::1", 80) of "[::1]:80"."""
+    """Split an address: "[::1]:80" becomes ("::1", 80)."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The workers in their order, the chief first, and the place of this process among them."""
+    """The workers that train together.
 
-    workers: tuple[str, ...]  # "host:port"
-    rank: int  # from 0
+    Attributes:
+        workers: The address of each, "host:port", worker 0 first.
+        rank: Which of them this process is, from 0.
+    """
+
+    workers: tuple[str, ...]
+    rank: int
 
     @property
     def count(self) -> int:
-        """How many workers train together, the chief included."""
+        """The number of workers."""
         return len(self.workers)
 
     @property
-    def is_chief(self) -> bool:
-        """Whether this process is the one that prints and writes."""
-        return self.rank == 0
-
-    @property
     def address(self) -> str:
-        """Where the other workers reach this one, "host:port"."""
+        """The "host:port" at which the other workers reach this one."""
         return self.workers[self.rank]
 
     @property
@@ -64,28 +64,27 @@ class Cluster:
         return host_and_port(self.address)[1]
 
     def __str__(self) -> str:
-        role = "the chief" if self.is_chief else f"worker {self.rank}"
-        return f"{role} of {self.count} workers, {self.address}"
+        return f"worker {self.rank} of {self.count} workers, {self.address}"
 
 
-def find(environment: Mapping[str, str] = os.environ) -> Cluster | None:
-    """The cluster that TF_CONFIG tells of, or None where it is not set. Raises ConfigError."""
-    text = environment.get(VARIABLE, "")
-    return parse(text) if text.strip() else None
+def find_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
+    """Return the cluster in TF_CONFIG, or None where it is not set. Raises ConfigError."""
+    text = environment.get("TF_CONFIG", "")
+    return parse_tf_config(text) if text.strip() else None
 
 
-def parse(text: str) -> Cluster:
-    """Read the text of TF_CONFIG. Raises ConfigError with the first thing that is wrong."""
+def parse_tf_config(text: str) -> Cluster:
+    """Return the cluster in the text of TF_CONFIG. Raises ConfigError with the first mistake."""
     try:
         tree = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _wrong(f"is not JSON: {error}", text) from None
-    cluster, task = _part(tree, "cluster"), _part(tree, "task")
+    cluster, task = _mapping(tree, "cluster"), _mapping(tree, "task")
     unknown = sorted(set(cluster) - {"chief", "worker"})
     if unknown:
         raise _wrong(
-            f"cluster has {', '.join(unknown)}; convae trains with workers, all alike, of which "
-            "one may be called chief",
+            f"cluster has {', '.join(unknown)}; convae trains with equal workers, one of which "
+            "may be called chief",
             cluster,
         )
     chiefs, others = _addresses(cluster, "chief"), _addresses(cluster, "worker")
@@ -99,59 +98,58 @@ def parse(text: str) -> Cluster:
         raise _wrong(f"cluster names {twice[0]} twice; every worker needs its own", list(workers))
 
     kind, index = task.get("type"), task.get("index")
-    there = {"chief": chiefs, "worker": others}.get(kind) if isinstance(kind, str) else None
-    if not there:
+    peers = {"chief": chiefs, "worker": others}.get(kind) if isinstance(kind, str) else None
+    if not peers:
         known = " or ".join(k for k, v in (("chief", chiefs), ("worker", others)) if v)
         raise _wrong(f"task.type must be {known}, which cluster names", kind)
-    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(there):
-        most = len(there) - 1
+    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(peers):
+        most = len(peers) - 1
         raise _wrong(
             f"task.index must be {f'from 0 to {most}' if most else '0'}: cluster.{kind} has "
-            f"{len(there)} of them",
+            f"{len(peers)} of them",
             index,
         )
     return Cluster(workers, index + (len(chiefs) if kind == "worker" else 0))
 
 
-def tf_config(workers: tuple[str, ...], rank: int) -> str:
-    """The text of TF_CONFIG for the worker at `rank`, from 0."""
+def format_tf_config(workers: tuple[str, ...], rank: int) -> str:
+    """Return the text of TF_CONFIG for the worker `rank`, from 0."""
     task = {"type": "worker", "index": rank}
     return json.dumps({"cluster": {"worker": list(workers)}, "task": task})
 
 
 def check_port(cluster: Cluster) -> None:
-    """Raise ConfigError if another program listens on this worker's port, or none may.
+    """Check that this worker can listen on its port. Raises ConfigError.
 
-    To be asked before TensorFlow listens there: it would share the port silently.
+    Call it before TensorFlow listens there, which would share a port in use without an error.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # A port whose last user has just ended is free.
+        # A port whose last user has just ended is free
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", cluster.port))
         except OSError as error:
             raise ConfigError(
-                f"{VARIABLE}: worker {cluster.rank} cannot listen on port {cluster.port}: "
+                f"TF_CONFIG: worker {cluster.rank} cannot listen on port {cluster.port}: "
                 f"{error.strerror}. Received: {cluster.address}. Another training may still run "
-                "there; end it or choose another port"
+                "on it: end that training or choose another port"
             ) from None
 
 
 def report_started(environment: Mapping[str, str] = os.environ) -> None:
-    """Tell `convae launch`, if it started this process, that all peers were found."""
-    if path := environment.get(STARTED):
+    """Report to `convae launch`, if it started this process, that all workers were found."""
+    if path := environment.get(STARTED_FILE):
         Path(path).touch()
 
 
-def _part(tree: Any, key: str) -> dict[str, Any]:
+def _mapping(tree: Any, key: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise _wrong("must be a mapping with cluster and task", tree)
     if key not in tree:
         raise _wrong(f"has no {key}", tree)
-    part = tree[key]
-    if not isinstance(part, dict):
-        raise _wrong(f"{key} must be a mapping", part)
-    return part
+    if not isinstance(tree[key], dict):
+        raise _wrong(f"{key} must be a mapping", tree[key])
+    return dict(tree[key])
 
 
 def _addresses(cluster: dict[str, Any], kind: str) -> tuple[str, ...]:
@@ -166,4 +164,4 @@ def _addresses(cluster: dict[str, Any], kind: str) -> tuple[str, ...]:
 
 
 def _wrong(what: str, received: object) -> ConfigError:
-    return ConfigError(f"{VARIABLE}: {what}. Received: {received!r:.120}. Right would be {EXAMPLE}")
+    return ConfigError(f"TF_CONFIG: {what}. Received: {received!r:.120}. Right would be {EXAMPLE}")

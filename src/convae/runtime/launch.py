@@ -1,8 +1,9 @@
-"""Several workers on this machine that train together: `convae launch -n 2 -- train CONFIG`.
+"""Start several workers on this machine that train together: `convae launch -n 2 -- train CONFIG`.
 
-Each gets TF_CONFIG with the addresses of all, on loopback; a share of the cores, to which it is
-bound; and a share of the GPUs. What they print comes as one log, each line with its worker's
-number. On several machines the scheduler starts the workers, not this. No TensorFlow here.
+Each worker gets TF_CONFIG with the addresses of all on the loopback interface, a share of the cores
+to which it is bound, and a share of the GPUs. Their output becomes one log, each line with its
+worker's number. On several machines the scheduler starts the workers instead. Importing this module
+does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -20,81 +21,67 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
+from convae.console import logger
 from convae.errors import ConfigError
 from convae.runtime import processes
-from convae.runtime.cluster import STARTED, VARIABLE, tf_config
+from convae.runtime.cluster import STARTED_FILE, format_tf_config
+from convae.runtime.hardware import available_cores, split_evenly, visible_gpus
 
-DEADLINE = 120.0  # seconds until all must have found each other
-GRACE = 10.0  # seconds from SIGTERM to SIGKILL: TensorFlow's notifier may swallow the first
-SAVING = 60.0  # seconds to finish the step and save, after Ctrl-C
-MOST = 64  # more is no question for one machine
+MAX_WORKERS = 64
+SAVE_SECONDS = 60.0  # to finish the step and save, after Ctrl-C
 
 
-def workers(count: int, words: Sequence[str]) -> list[list[str]]:
-    """The commands of `count` workers that run `convae WORDS`. Raises ConfigError."""
-    if not 1 <= count <= MOST:
-        raise ConfigError(f"-n: must be from 1 to {MOST} workers. Received: {count}")
-    if not words or words[0] != "train":
-        received = " ".join(words) or "nothing"
+def worker_commands(count: int, arguments: Sequence[str]) -> list[list[str]]:
+    """Return the commands of `count` workers that run `convae ARGUMENTS`. Raises ConfigError."""
+    if not 1 <= count <= MAX_WORKERS:
+        raise ConfigError(f"-n: must be from 1 to {MAX_WORKERS} workers. Received: {count}")
+    if not arguments or arguments[0] != "train":
+        received = " ".join(arguments) or "nothing"
         raise ConfigError(
             "launch starts workers that train: convae launch -n 2 -- train CONFIG. "
             f"Received after --: {received}"
         )
-    return [[sys.executable, "-m", "convae", *words] for _ in range(count)]
+    return [[sys.executable, "-m", "convae", *arguments] for _ in range(count)]
 
 
 def launch(
-    commands: Sequence[Sequence[str]], deadline: float = DEADLINE, grace: float = GRACE
+    commands: Sequence[Sequence[str]], rendezvous_timeout: float = 120.0, grace: float = 10.0
 ) -> int:
-    """Run one worker a command until all have ended; the exit code of the first that failed, or 0.
+    """Run one worker per command until all have ended.
 
-    A worker that dies takes all others with it, and so does one that has neither ended nor called
-    `cluster.report_started` `deadline` seconds after its start. Ctrl-C or SIGTERM asks all to save
-    and end; a second one kills them. Stdout of worker 0 stays stdout; all else goes to stderr.
+    If a worker fails, all others are ended. Ctrl-C or SIGTERM makes all save and end; a second one
+    kills them. Worker 0's stdout stays stdout; everything else goes to stderr.
+
+    Args:
+        commands: The program and arguments of each worker.
+        rendezvous_timeout: The seconds in which each worker must end or call
+            `cluster.report_started`.
+        grace: The seconds from SIGTERM to SIGKILL. TensorFlow may swallow the first.
+
+    Returns:
+        The exit code of the first worker that failed, 128 plus the number of a signal, or 0.
     """
-    if not deadline > 0:
-        raise ConfigError(f"--rendezvous-timeout: must be above 0 seconds. Received: {deadline:g}")
-    addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(len(commands)))
-    cores = processes.shares(processes.available_cores(), len(commands))
-    gpus = processes.gpus()
-    visible = [{"CUDA_VISIBLE_DEVICES": ",".join(s)} for s in processes.shares(gpus, len(commands))]
-    if len(gpus) < len(commands):  # two workers cannot share one
-        visible = [{"CUDA_VISIBLE_DEVICES": "-1"} if gpus else {} for _ in commands]
-        if gpus:
-            _say(f"{len(gpus)} GPUs are too few for {len(commands)} workers: training on the CPU")
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="convae-launch-")))
-        received = stack.enter_context(processes.stop_requests())
-        running: list[subprocess.Popen[bytes]] = []
-        readers: list[threading.Thread] = []
+    if not rendezvous_timeout > 0:
+        raise ConfigError(
+            f"--rendezvous-timeout: must be above 0 seconds. Received: {rendezvous_timeout:g}"
+        )
+    with (
+        tempfile.TemporaryDirectory(prefix="convae-launch-") as folder,
+        processes.catch_stop_signals() as received,
+    ):
+        workers = _Workers(Path(folder), rendezvous_timeout, grace)
         try:
-            for rank, command in enumerate(commands):
-                given = {
-                    VARIABLE: tf_config(addresses, rank),
-                    STARTED: str(folder / str(rank)),
-                    **visible[rank],
-                    "PYTHONUNBUFFERED": "1",  # a log is read while it grows
-                }
-                pipes = (
-                    {"stdout": None, "stderr": subprocess.PIPE}
-                    if rank == 0
-                    else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-                )
-                environment = {**os.environ, **given}
-                running.append(processes.start(command, cores[rank], env=environment, **pipes))
-            readers = [_reader(rank, process) for rank, process in enumerate(running)]
-            return _watch(running, folder, deadline, grace, received)
+            workers.start(commands)
+            return workers.wait(received)
         except KeyboardInterrupt:
-            return _say("stopped at once", 128 + signal.SIGINT)
+            logger.warning("launch: stopped at once")
+            return 128 + signal.SIGINT
         finally:
-            processes.end(running, signal.SIGKILL, 0)
-            for reader in readers:
-                # Not for ever: a grandchild that was left behind may hold the pipe open.
-                reader.join(timeout=5)
+            workers.kill()
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody listens on now: the system chooses, all different."""
+    """Return `count` different ports of the loopback interface on which nobody listens now."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -102,66 +89,100 @@ def free_ports(count: int) -> list[int]:
         return [int(probe.getsockname()[1]) for probe in probes]
 
 
-def _watch(
-    running: Sequence[subprocess.Popen[bytes]],
-    folder: Path,
-    deadline: float,
-    grace: float,
-    received: Sequence[int],
-) -> int:
-    """Wait until all is over, whichever way that comes."""
-    until: float | None = time.monotonic() + deadline
-    while True:
-        codes = [process.poll() for process in running]
-        failed = [rank for rank, code in enumerate(codes) if code]
-        if failed:
-            rank, code = failed[0], codes[failed[0]] or 0
-            how = f"exit code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
-            if len(running) > 1:
-                _say(f"worker {rank} ended with {how}; ending the others")
-            processes.end(running, signal.SIGTERM, grace)
-            return code if code > 0 else 128 - code
-        if received:
-            _say("asked all workers to save and end; once more to kill them")
-            processes.end(running, signal.SIGINT, SAVING)
-            return 128 + received[0]
-        if None not in codes:
-            return 0
-        if until is not None:
-            missing = [
-                rank
-                for rank, code in enumerate(codes)
-                if code is None and not (folder / str(rank)).exists()
-            ]
-            if not missing:
-                until = None
-            elif time.monotonic() > until:
-                names = ", ".join(map(str, missing))
-                _say(
-                    f"not all of the {len(running)} workers found each other within "
-                    f"{deadline:g} s; still missing: {names}. All were ended. If the machine is "
-                    f"slow, give them longer: --rendezvous-timeout {2 * deadline:g}"
-                )
-                processes.end(running, signal.SIGTERM, grace)
+class _Workers:
+    """The worker processes of one launch."""
+
+    def __init__(self, folder: Path, rendezvous_timeout: float, grace: float) -> None:
+        self._folder = folder  # of the files by which workers report their start
+        self._rendezvous_timeout = rendezvous_timeout
+        self._grace = grace
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._readers: list[threading.Thread] = []
+
+    def start(self, commands: Sequence[Sequence[str]]) -> None:
+        """Start all workers, and threads that copy their output to stderr."""
+        count = len(commands)
+        addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(count))
+        cores = split_evenly(available_cores(), count)
+        gpus = _gpu_environments(count)
+        for rank, command in enumerate(commands):
+            environment = {
+                **os.environ,
+                "TF_CONFIG": format_tf_config(addresses, rank),
+                STARTED_FILE: str(self._folder / str(rank)),
+                **gpus[rank],
+                "PYTHONUNBUFFERED": "1",  # so that the log appears line by line
+            }
+            pipes = (
+                {"stdout": None, "stderr": subprocess.PIPE}
+                if rank == 0
+                else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            )
+            self._running.append(processes.start(command, cores[rank], env=environment, **pipes))
+        for rank, process in enumerate(self._running):
+            pipe = process.stdout or process.stderr
+            thread = threading.Thread(target=_copy_lines, args=(rank, pipe), daemon=True)
+            thread.start()
+            self._readers.append(thread)
+
+    def wait(self, received: Sequence[int]) -> int:
+        """Wait until all workers have ended, end them if one fails, and return the exit code."""
+        until = time.monotonic() + self._rendezvous_timeout
+        while True:
+            codes = [process.poll() for process in self._running]
+            failed = next((rank for rank, code in enumerate(codes) if code), None)
+            if failed is not None:
+                return self._end_after_failure(failed, codes[failed] or 0)
+            if received:
+                logger.warning("launch: all workers save and end; press Ctrl-C again to kill them")
+                processes.end(self._running, signal.SIGINT, SAVE_SECONDS)
+                return 128 + received[0]
+            if None not in codes:
+                return 0
+            missing = [rank for rank, code in enumerate(codes) if code is None]
+            missing = [rank for rank in missing if not (self._folder / str(rank)).exists()]
+            if missing and time.monotonic() > until:
+                self._end_after_timeout(missing)
                 return 1
-        time.sleep(processes.POLL_SECONDS)
+            time.sleep(processes.POLL_SECONDS)
+
+    def kill(self) -> None:
+        """Kill the workers that still run, and copy the rest of their output."""
+        processes.end(self._running, signal.SIGKILL, 0)
+        for reader in self._readers:
+            reader.join(timeout=5)  # a grandchild that still runs may hold the pipe open
+
+    def _end_after_failure(self, rank: int, code: int) -> int:
+        how = f"exit code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
+        if len(self._running) > 1:
+            logger.warning(f"launch: worker {rank} ended with {how}; ending the others")
+        processes.end(self._running, signal.SIGTERM, self._grace)
+        return code if code > 0 else 128 - code
+
+    def _end_after_timeout(self, missing: Sequence[int]) -> None:
+        names = ", ".join(map(str, missing))
+        logger.warning(
+            f"launch: not all of the {len(self._running)} workers found each other within "
+            f"{self._rendezvous_timeout:g} s; still missing: {names}. All were ended. If the "
+            f"machine is slow, use --rendezvous-timeout {2 * self._rendezvous_timeout:g}"
+        )
+        processes.end(self._running, signal.SIGTERM, self._grace)
 
 
-def _reader(rank: int, process: subprocess.Popen[bytes]) -> threading.Thread:
-    pipe = process.stdout or process.stderr
-    thread = threading.Thread(target=_prefix, args=(rank, pipe), daemon=True)
-    thread.start()
-    return thread
+def _gpu_environments(count: int) -> list[dict[str, str]]:
+    """Return the environment that gives each worker its share of the GPUs."""
+    gpus = visible_gpus()
+    if len(gpus) >= count:
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(part)} for part in split_evenly(gpus, count)]
+    if gpus:  # two workers cannot share one
+        logger.warning(f"launch: {len(gpus)} GPUs for {count} workers: they train on the CPU")
+        return [{"CUDA_VISIBLE_DEVICES": "-1"}] * count
+    return [{}] * count
 
 
-def _prefix(rank: int, pipe: IO[bytes]) -> None:
+def _copy_lines(rank: int, pipe: IO[bytes]) -> None:
     with pipe:
         for line in pipe:
             text = line.decode(errors="replace").rstrip("\r\n")
             sys.stderr.write(f"[{rank}] {text}\n")
             sys.stderr.flush()
-
-
-def _say(text: str, code: int = 0) -> int:
-    print(f"launch: {text}", file=sys.stderr, flush=True)
-    return code

@@ -1,67 +1,100 @@
-"""What a run runs on: device, threads, precision, seeds. Decided once, recorded, printed."""
+"""Decisions of a run, each with its reason: device, strategy, precision, threads, micro-batches.
+
+They follow from the config, the hardware and TF_CONFIG alone. Nothing is measured: the same inputs
+always give the same plan. Importing this module does not import TensorFlow.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import platform
-import shutil
-from collections.abc import Mapping, Sequence, Set
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from convae.config.schema import Config
-from convae.errors import ConfigError
+from convae.errors import ConfigError, UnsupportedError
 from convae.layers.spec import Layer, Model
 from convae.layers.summary import Shape, layer_rows
-from convae.runtime import cluster
-from convae.runtime.cluster import Cluster
-from convae.runtime.processes import available_cores
+from convae.runtime.cluster import EXAMPLE, Cluster
+from convae.runtime.hardware import Gpu, core_count, has_bfloat16
 
-# Activations that one micro-batch may hold in its largest layer, input and output together. Twice
-# as much no longer stays in the caches of common processors; half as much pays more for each call.
+# The bytes of one micro-batch's activations in the largest layer, input and output together. Twice
+# as many no longer stay in the caches of common processors; half as many cost more calls.
 MICRO_BATCH_BYTES = 7 * 2**20
 
-GROWING = {"resize_conv", "depth_to_space"}  # their strides are no convolution's
-
-THREAD_NAME = "tf_Compute"  # what TensorFlow calls its threads between operations
-
-LOGICAL_CPUS = "CONVAE_LOGICAL_CPUS"  # for tests: so many devices of the processor, as if GPUs
-
+Device = Literal["cpu", "gpu"]
 Precision = Literal["float32", "mixed_bfloat16"]
 Strategy = Literal["none", "mirrored", "multi_worker"]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Gpu:
-    """A GPU that TensorFlow sees: its name and its CUDA compute capability, such as (8, 0)."""
+class Hardware:
+    """What the machine offers.
 
-    name: str
-    capability: tuple[int, int] = (0, 0)
+    Attributes:
+        gpus: The GPUs that TensorFlow finds.
+        no_gpu_reason: Why it finds none.
+        cpu: The processor's name.
+        cpu_flags: The processor's features, as Linux names them.
+        cpu_devices: The number of logical devices of the processor: 1, or what
+            `tf.config.set_logical_device_configuration` has made of it.
+        cores: The number of cores that this process may use.
+    """
+
+    gpus: tuple[Gpu, ...] = ()
+    no_gpu_reason: str = ""
+    cpu: str = "CPU"
+    cpu_flags: frozenset[str] = frozenset()
+    cpu_devices: int = 1
+    cores: int = field(default_factory=core_count)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Every decision of the runtime, with its reason."""
+    """The decisions of a run. The section `runtime` of a config sets them, or leaves them `auto`.
 
-    device: Literal["cpu", "gpu"]
+    Attributes:
+        device: `runtime.device`. By default a GPU if TensorFlow finds one, else the CPU.
+        device_name: The name of the GPU or processor.
+        precision: `runtime.precision`, of the activations; weights stay float32. By default
+            mixed_bfloat16 where the device computes it and the layers gain from it.
+        jit_compile: `runtime.jit_compile`, compilation by XLA. By default false.
+        threads: `runtime.threads`, the parallel shards of the batch in each replica. By default one
+            per core, or one on a GPU.
+        micro_batch_size: `runtime.micro_batch_size`, the most images that pass the network at once.
+            By default as many as fit the processor's cache, or a replica's whole share on a GPU.
+        strategy: `runtime.strategy`, of tf.distribute: none is one device, mirrored several devices
+            of one process, multi_worker the processes that TF_CONFIG names. By default whatever
+            uses all devices and workers.
+        replicas: The copies of the model, on all workers together.
+        workers: The processes that train together.
+        worker: Which of them this is; only worker 0 logs and saves.
+        reasons: The reason of each decision, by its name.
+        warnings: What the user should know.
+    """
+
+    device: Device
     device_name: str
     precision: Precision
     jit_compile: bool
-    threads: int  # loops over micro-batches that run side by side, one per core
-    micro_batch_size: int  # images that pass the network at once, at most
-    strategy: Strategy = "none"  # of tf.distribute; "none": this process and one device
-    replicas: int = 1  # copies of the model, on all workers together
-    workers: int = 1  # processes that train together
-    worker: int = 0  # which of them this is; 0 is the chief, who prints and writes
-    reasons: Mapping[str, str] = field(default_factory=dict)  # by the name of the decision
+    threads: int
+    micro_batch_size: int
+    strategy: Strategy = "none"
+    replicas: int = 1
+    workers: int = 1
+    worker: int = 0
+    reasons: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    @property
+    def local_threads(self) -> int:
+        """The threads of all replicas on this worker."""
+        return self.threads * (self.replicas // self.workers)
+
     def record(self) -> dict[str, Any]:
-        """The decisions as the manifest keeps them."""
+        """Return the decisions as the manifest keeps them."""
         return {**dataclasses.asdict(self), "reasons": dict(self.reasons)}
 
     def __str__(self) -> str:
@@ -73,287 +106,216 @@ class Plan:
         )
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(available_cores()) or os.cpu_count() or 1
-
-
-def cpu_info() -> tuple[str, frozenset[str]]:
-    """The processor's name and its feature flags (empty where the system does not tell)."""
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return platform.processor() or platform.machine(), frozenset()
-    pairs = (line.partition(":") for line in info.read_text().split("\n\n")[0].splitlines())
-    fields = {key.strip(): value.strip() for key, _, value in pairs}
-    flags = fields.get("flags", fields.get("Features", ""))
-    return fields.get("model name", platform.machine()), frozenset(flags.split())
-
-
-def plan(
+def make_plan(
     config: Config,
-    gpus: Sequence[Gpu] = (),
-    why_no_gpu: str = "",
-    cpu: str = "",
-    features: Set[str] = frozenset(),
+    hardware: Hardware | None = None,
+    cluster: Cluster | None = None,
     *,
-    together: Cluster | None = None,
-    cpus: int = 1,
     distributed: bool = True,
 ) -> Plan:
-    """Decide from the config, the GPUs that were found, the processor and its features.
+    """Decide how to run `config`.
 
-    `together` are the workers that TF_CONFIG names, `cpus` the devices that the processor counts
-    as; without `distributed` both are ignored, and so is runtime.strategy. Touches no device and
-    measures nothing: the same inputs always give the same plan. Raises ConfigError where the config
-    asks for what is not there.
+    Args:
+        config: The checked config.
+        hardware: What the machine offers; None stands for its cores alone.
+        cluster: The workers that TF_CONFIG names.
+        distributed: Whether several devices and workers, and `runtime.strategy`, count.
+
+    Returns:
+        The decisions, each with its reason.
+
+    Raises:
+        ConfigError: A value of `runtime` does not go with another one.
+        UnsupportedError: The config requires a device that is not available.
     """
-    runtime, batch = config.runtime, config.training.batch_size
-    if runtime.device == "gpu" and not gpus:
-        raise ConfigError(
-            f"runtime.device: gpu, but TensorFlow sees none: {why_no_gpu}. "
-            "runtime.device: auto would run on the CPU"
-        )
-    if runtime.micro_batch_size != "auto" and runtime.micro_batch_size > batch:
-        raise ConfigError(
-            f"runtime.micro_batch_size: cannot be larger than training.batch_size ({batch}). "
-            f"Received: {runtime.micro_batch_size}"
-        )
-    if runtime.threads != "auto" and runtime.threads > batch:
-        raise ConfigError(
-            f"runtime.threads: cannot be more than training.batch_size ({batch}). "
-            f"Received: {runtime.threads}"
-        )
-    warnings, reasons = [], {}
-    gpu = gpus[0] if gpus and runtime.device != "cpu" else None
-    reasons["device"] = "it is there" if gpu else why_no_gpu
-    if runtime.device != "auto":
-        reasons["device"] = f"runtime.device: {runtime.device}"
-
-    strategy: Strategy = "none"
-    workers, local, reasons["strategy"] = 1, 1, "what does not train takes one device"
-    if distributed:
-        devices = len(gpus) if gpu else cpus
-        strategy, reasons["strategy"] = spread(config, devices, together)
-        local = devices if strategy != "none" else 1
-        if together and strategy == "multi_worker":
-            workers = together.count
-        elif together and together.count > 1:
-            warnings.append(
-                f"{cluster.VARIABLE} names {together.count} workers, but with runtime.strategy: "
-                "none each of them trains alone"
-            )
-    replicas = workers * local
-    if batch % replicas:
-        raise ConfigError(
-            f"training.batch_size: must be a multiple of the {replicas} replicas, such as "
-            f"{-(-batch // replicas) * replicas}. Received: {batch}"
-        )
-    share = batch // replicas
-
-    native = has_bfloat16(gpu, features)
-    precision: Precision
-    if runtime.precision != "auto":
-        precision, reasons["precision"] = runtime.precision, "as runtime.precision says"
-        if precision == "mixed_bfloat16" and not native:
-            warnings.append("this processor has no bfloat16 of its own: expect it to be slow")
-    elif not native:
-        precision, reasons["precision"] = "float32", "the processor has no bfloat16 of its own"
-    elif not gains_from_bfloat16(config.model):
-        precision, reasons["precision"] = "float32", "its strided layers gain nothing from bfloat16"
-    else:
-        precision, reasons["precision"] = "mixed_bfloat16", "native here, and the layers gain"
-
-    if runtime.threads != "auto":
-        threads, reasons["threads"] = runtime.threads, "as runtime.threads says"
-        if not gpu and threads > cores():
-            warnings.append(f"{threads} threads are more than the {cores()} cores here: slower")
-    elif gpu:
-        threads, reasons["threads"] = 1, "a GPU takes one stream of work"
-    else:
-        threads = max(1, min(cores() // local, share))
-        reasons["threads"] = "one a core"
-
-    if runtime.micro_batch_size != "auto":
-        micro_batch_size, reasons["micro_batch_size"] = (
-            runtime.micro_batch_size,
-            "as runtime.micro_batch_size says",
-        )
-    elif gpu:
-        micro_batch_size, reasons["micro_batch_size"] = (
-            share,
-            "all at once: a GPU has no small cache",
-        )
-    else:
-        micro_batch_size = fitting_micro_batch(
-            config.model.input_shape, config.model.layers, share, threads, precision
-        )
-        reasons["micro_batch_size"] = (
-            f"the largest layer's activations fit {MICRO_BATCH_BYTES // 2**20} MiB of cache"
-        )
-
-    jit_compile = runtime.jit_compile
-    reasons["jit_compile"] = "as runtime.jit_compile says"
-    if jit_compile == "auto":
-        jit_compile, reasons["jit_compile"] = False, "XLA on a CPU is slower than oneDNN"
-        if gpu:
-            reasons["jit_compile"] = "cuDNN's convolutions are quick without XLA"
-    elif jit_compile and strategy != "none":
-        raise ConfigError(
-            f"runtime.jit_compile: true does not go with {replicas} replicas; false, auto or "
-            "runtime.strategy: none would"
-        )
-    return Plan(
-        device="gpu" if gpu else "cpu",
-        device_name=gpu.name if gpu else f"{cpu or 'CPU'} ({cores()} cores)",
-        precision=precision,
-        jit_compile=jit_compile,
-        threads=threads,
-        micro_batch_size=micro_batch_size,
-        strategy=strategy,
-        replicas=replicas,
-        workers=workers,
-        worker=together.rank if together and strategy == "multi_worker" else 0,
-        reasons=reasons,
-        warnings=tuple(warnings),
+    return _Planner(config, hardware or Hardware(), cluster if distributed else None).plan(
+        distributed
     )
 
 
-def spread(config: Config, devices: int, together: Cluster | None) -> tuple[Strategy, str]:
-    """How a training spreads over `devices` here and the workers of TF_CONFIG, and why so.
+class _Planner:
+    """The decisions in their order. Each step returns a value and its reason, and may warn."""
 
-    Raises ConfigError if runtime.strategy asks for what is not there.
-    """
-    asked, workers = config.runtime.strategy, together.count if together else 1
-    if asked == "multi_worker" and together is None:
-        raise ConfigError(
-            f"runtime.strategy: multi_worker, but {cluster.VARIABLE}, which names the workers, is "
-            f"not set; it would be {cluster.EXAMPLE}. On one machine, convae launch sets it"
-        )
-    if asked == "mirrored" and workers > 1:
-        raise ConfigError(
-            f"runtime.strategy: mirrored is for one process, but {cluster.VARIABLE} names "
-            f"{workers} workers; multi_worker or auto would let them train together"
-        )
-    if asked == "mirrored" and devices < 2:
-        raise ConfigError(
-            "runtime.strategy: mirrored needs several devices, and here is one; auto or none would "
-            "train on it"
-        )
-    if asked != "auto":
-        return asked, "as runtime.strategy says"
-    if workers > 1:
-        return "multi_worker", f"{cluster.VARIABLE} names {workers} workers"
-    if devices > 1:
-        return "mirrored", f"{devices} devices are here"
-    return "none", "one device, and no other workers"
+    def __init__(self, config: Config, hardware: Hardware, cluster: Cluster | None) -> None:
+        self.config, self.runtime = config, config.runtime
+        self.hardware, self.cluster = hardware, cluster
+        self.reasons: dict[str, str] = {}
+        self.warnings: list[str] = []
 
+    def plan(self, distributed: bool) -> Plan:
+        self._check_sizes()
+        device = self._record("device", self._device())
+        self.gpu = self.hardware.gpus[0] if device == "gpu" else None
+        devices = len(self.hardware.gpus) if self.gpu else self.hardware.cpu_devices
+        one_device: tuple[Strategy, str] = "none", "one device is enough without training"
+        strategy = self._record("strategy", self._strategy(devices) if distributed else one_device)
+        together = self.cluster if strategy == "multi_worker" else None
+        workers = together.count if together else 1
+        self.local_replicas = 1 if strategy == "none" else devices
+        self.replicas = workers * self.local_replicas
+        self.share = self._share_of_batch()
+        self.precision = self._record("precision", self._precision())
+        self.threads = self._record("threads", self._threads())
+        micro_batch_size = self._record("micro_batch_size", self._micro_batch_size())
+        jit_compile = self._record("jit_compile", self._jit_compile(strategy))
+        cpu = f"{self.hardware.cpu} ({self.hardware.cores} cores)"
+        return Plan(
+            device=device,
+            device_name=self.gpu.name if self.gpu else cpu,
+            precision=self.precision,
+            jit_compile=jit_compile,
+            threads=self.threads,
+            micro_batch_size=micro_batch_size,
+            strategy=strategy,
+            replicas=self.replicas,
+            workers=workers,
+            worker=together.rank if together else 0,
+            reasons=self.reasons,
+            warnings=tuple(self.warnings),
+        )
 
-def has_bfloat16(gpu: Gpu | None, features: Set[str]) -> bool:
-    """Whether the device computes bfloat16 natively: AMX or AVX512-BF16; a GPU from Ampere on."""
-    if gpu:
-        return gpu.capability >= (8, 0)
-    return bool(features & {"amx_bf16", "avx512_bf16"})
+    def _record(self, name: str, decision: tuple[Value, str]) -> Value:
+        value, self.reasons[name] = decision
+        return value
+
+    def _check_sizes(self) -> None:
+        batch = self.config.training.batch_size
+        for key in ("micro_batch_size", "threads"):
+            value = getattr(self.runtime, key)
+            if value != "auto" and value > batch:
+                raise ConfigError(
+                    f"runtime.{key}: cannot be larger than training.batch_size ({batch}). "
+                    f"Received: {value}"
+                )
+
+    def _device(self) -> tuple[Device, str]:
+        wanted, gpus = self.runtime.device, self.hardware.gpus
+        if wanted == "gpu" and not gpus:
+            raise UnsupportedError(
+                f"runtime.device: gpu, but TensorFlow finds none: {self.hardware.no_gpu_reason}. "
+                "With runtime.device: auto, training runs on the CPU"
+            )
+        if wanted != "auto":
+            return wanted, f"runtime.device: {wanted}"
+        return ("gpu", "TensorFlow finds it") if gpus else ("cpu", self.hardware.no_gpu_reason)
+
+    def _strategy(self, devices: int) -> tuple[Strategy, str]:
+        wanted, workers = self.runtime.strategy, self.cluster.count if self.cluster else 1
+        if wanted == "multi_worker" and self.cluster is None:
+            raise ConfigError(
+                "runtime.strategy: multi_worker, but TF_CONFIG, which names the workers, is not "
+                f"set; set it to something {EXAMPLE}. On one machine, convae launch sets it"
+            )
+        if wanted == "mirrored" and workers > 1:
+            raise ConfigError(
+                f"runtime.strategy: mirrored is for one process, but TF_CONFIG names {workers} "
+                "workers; with multi_worker or auto they train together"
+            )
+        if wanted == "mirrored" and devices < 2:
+            raise UnsupportedError(
+                "runtime.strategy: mirrored needs several devices, but there is one; auto or none "
+                "trains on it"
+            )
+        if wanted == "none" and workers > 1:
+            self.warnings.append(
+                f"TF_CONFIG names {workers} workers, but with runtime.strategy: none each of them "
+                "trains alone"
+            )
+        if wanted != "auto":
+            return wanted, "as runtime.strategy says"
+        if workers > 1:
+            return "multi_worker", f"TF_CONFIG names {workers} workers"
+        if devices > 1:
+            return "mirrored", f"there are {devices} devices"
+        return "none", "one device, and no other workers"
+
+    def _share_of_batch(self) -> int:
+        batch, replicas = self.config.training.batch_size, self.replicas
+        if batch % replicas:
+            raise ConfigError(
+                f"training.batch_size: must be a multiple of the {replicas} replicas, such as "
+                f"{-(-batch // replicas) * replicas}. Received: {batch}"
+            )
+        return batch // replicas
+
+    def _precision(self) -> tuple[Precision, str]:
+        native = has_bfloat16(self.gpu, self.hardware.cpu_flags)
+        if self.runtime.precision != "auto":
+            if self.runtime.precision == "mixed_bfloat16" and not native:
+                self.warnings.append("this device has no native bfloat16: training will be slow")
+            return self.runtime.precision, "as runtime.precision says"
+        if not native:
+            return "float32", "the device has no native bfloat16"
+        if not gains_from_bfloat16(self.config.model):
+            return "float32", "the strided layers gain nothing from bfloat16"
+        return "mixed_bfloat16", "the device has native bfloat16, and the layers gain from it"
+
+    def _threads(self) -> tuple[int, str]:
+        cores = self.hardware.cores
+        if self.runtime.threads != "auto":
+            if not self.gpu and self.runtime.threads > cores:
+                self.warnings.append(
+                    f"{self.runtime.threads} threads are more than the {cores} cores: slower"
+                )
+            return self.runtime.threads, "as runtime.threads says"
+        if self.gpu:
+            return 1, "a GPU takes one stream of work"
+        return max(1, min(cores // self.local_replicas, self.share)), "one per core"
+
+    def _micro_batch_size(self) -> tuple[int, str]:
+        if self.runtime.micro_batch_size != "auto":
+            return self.runtime.micro_batch_size, "as runtime.micro_batch_size says"
+        if self.gpu:
+            return self.share, "all at once: a GPU has no small cache"
+        model = self.config.model
+        size = fitting_micro_batch_size(
+            model.input_shape, model.layers, self.share, self.threads, self.precision
+        )
+        cache = MICRO_BATCH_BYTES // 2**20
+        return size, f"the largest layer's activations fit {cache} MiB of cache"
+
+    def _jit_compile(self, strategy: Strategy) -> tuple[bool, str]:
+        wanted = self.runtime.jit_compile
+        if wanted == "auto":
+            gpu = "cuDNN's convolutions are fast without XLA"
+            return False, gpu if self.gpu else "XLA on a CPU is slower than oneDNN"
+        if wanted and strategy != "none":
+            raise ConfigError(
+                f"runtime.jit_compile: true does not go with {self.replicas} replicas; use false, "
+                "auto or runtime.strategy: none"
+            )
+        return wanted, "as runtime.jit_compile says"
 
 
 def gains_from_bfloat16(model: Model) -> bool:
-    """Whether most of the multiplications are in convolutions of stride 1.
+    """Return whether most of the multiplications are in convolutions of stride 1.
 
-    Those are convolutions with fused bias and activation in bfloat16; oneDNN's strided transposed
-    convolution is not quicker there than in float32.
+    Those run with fused bias and activation in bfloat16; oneDNN's strided transposed convolution is
+    not faster in bfloat16 than in float32.
     """
-    work = {True: 0, False: 0}
+    macs = {True: 0, False: 0}
     for layer, row in zip(model.layers, layer_rows(model.input_shape, model.layers), strict=True):
-        work[layer.type in GROWING or max(layer.strides) == 1] += row.macs
-    return work[True] > work[False]
+        macs[max(layer.convolution_strides) == 1] += row.macs
+    return macs[True] > macs[False]
 
 
-def fitting_micro_batch(
+def fitting_micro_batch_size(
     shape: Shape, layers: Sequence[Layer], batch: int, threads: int, precision: Precision
 ) -> int:
-    """Images whose activations in the largest layer fit the cache, in slices of even size."""
+    """Return the number of images whose activations in the largest layer fit the cache.
+
+    Args:
+        shape: (height, width, channels) of an image.
+        layers: The layers of encoder and decoder.
+        batch: The images of one replica's step, which the threads share.
+        threads: The parallel shards of the batch.
+        precision: 4 bytes per activation, or 2.
+
+    Returns:
+        The size of the largest of the micro-batches, which are as even as possible.
+    """
     held = (math.prod(r.input_shape) + math.prod(r.output_shape) for r in layer_rows(shape, layers))
-    largest = max(held) * (4 if precision == "float32" else 2)
+    largest = max(held) * {"float32": 4, "mixed_bfloat16": 2}[precision]
     share = -(-batch // threads)
-    slices = -(-share // max(1, MICRO_BATCH_BYTES // largest))
-    return -(-share // slices)
-
-
-def why_no_gpu(import_log: str, environment: Mapping[str, str] = os.environ) -> str:
-    """In one line, why TensorFlow sees no GPU here, and what would help."""
-    if environment.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
-        return "CUDA_VISIBLE_DEVICES hides every GPU"
-    if platform.system() == "Darwin":
-        return "TensorFlow has no GPU support on macOS"
-    if not (Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi")):
-        return "no NVIDIA driver is installed here"
-    if "dlopen" in import_log or "libcu" in import_log:
-        return "an NVIDIA driver is there, but not its CUDA libraries: pip install 'convae[gpu]'"
-    return "an NVIDIA driver is there, but TensorFlow found no GPU: does nvidia-smi list one?"
-
-
-def start_in_float32(config: Config) -> Plan:
-    """`start`, but in float32 whatever the training ran in: the numbers of the saved file."""
-    return dataclasses.replace(start(config), precision="float32")
-
-
-def start(config: Config, *, distributed: bool = False) -> Plan:
-    """Import TensorFlow, decide, and set devices, threads and seeds accordingly.
-
-    With `distributed` several devices and the workers of TF_CONFIG are taken into account: what
-    only evaluates or predicts runs on one device. Threads can be set only before TensorFlow's first
-    operation; in a process that has already run one, they stay as they are.
-    """
-    from convae.runtime.backend import GPUS, IMPORT_LOG, keras, tf
-
-    gpus = []
-    for device in GPUS:
-        details = tf.config.experimental.get_device_details(device)
-        name = details.get("device_name", device.name)
-        gpus.append(Gpu(name, details.get("compute_capability", (0, 0))))
-    cpus = int(os.environ.get(LOGICAL_CPUS, "1")) if distributed else 1
-    together = cluster.find() if distributed else None
-    decided = plan(
-        config, gpus, why_no_gpu(IMPORT_LOG), *cpu_info(),
-        together=together, cpus=cpus, distributed=distributed,
-    )  # fmt: skip
-    try:
-        if decided.device == "gpu":
-            for gpu in GPUS:
-                tf.config.experimental.set_memory_growth(gpu, True)
-            tf.config.experimental.enable_op_determinism()
-        else:
-            tf.config.set_visible_devices([], "GPU")
-            # One thread an operation and one thread a core: whole threads side by side beat
-            # operations that are split over the cores, and their order stays fixed.
-            tf.config.threading.set_intra_op_parallelism_threads(1)
-            local = decided.replicas // decided.workers
-            tf.config.threading.set_inter_op_parallelism_threads(decided.threads * local)
-            if cpus > 1:
-                tf.config.set_logical_device_configuration(
-                    tf.config.list_physical_devices("CPU")[0],
-                    [tf.config.LogicalDeviceConfiguration()] * cpus,
-                )
-    except RuntimeError:
-        pass  # already initialized by an earlier run in this process
-    keras.utils.set_random_seed(config.seed)
-    return decided
-
-
-def pin_threads(plan: Plan) -> None:
-    """Keep the thread of each thread on a core of its own, once TensorFlow has started them.
-
-    Left alone, small virtual machines now and then run both on one core while the other idles, at
-    half the speed. Only on Linux, and only where the threads take all cores of this process, so
-    that the system loses no choice.
-    """
-    mine = available_cores()
-    if plan.device != "cpu" or plan.threads * plan.replicas // plan.workers != len(mine):
-        return
-    threads = []
-    for task in Path("/proc/self/task").glob("*"):
-        with suppress(OSError):  # it has just ended
-            if (task / "comm").read_text().strip() == THREAD_NAME:
-                threads.append(int(task.name))
-    if len(threads) == len(mine):  # as many as `start` has asked for
-        for thread, core in zip(sorted(threads), mine, strict=True):
-            os.sched_setaffinity(thread, {core})
+    micro_batches = -(-share // max(1, MICRO_BATCH_BYTES // largest))
+    return -(-share // micro_batches)

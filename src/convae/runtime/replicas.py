@@ -1,7 +1,6 @@
-"""The replicas of a training, and what the workers tell each other, by tf.distribute.
+"""The replicas of the model that train together, and the exchange between workers.
 
-Every worker must come to every collective, in the same order: `sum` and what is made of it, and
-each step of the engine. What only the chief does, prints and writes, lies between them.
+A collective must be called by every worker, in the same order. Each step of the engine is one, too.
 """
 
 from __future__ import annotations
@@ -16,23 +15,30 @@ import numpy as np
 
 from convae.config.diff import differences
 from convae.errors import ConfigError
-from convae.runtime import cluster, rendezvous
 from convae.runtime.backend import quiet, tf
+from convae.runtime.cluster import check_port, find_cluster
+from convae.runtime.rendezvous import kill_after, wait_for_workers
 
 if TYPE_CHECKING:
     from convae.runtime.plan import Plan
 
-TOLD = 8  # differences
+MAX_DIFFERENCES = 8  # in one message
 
 
 class Replicas:
-    """Copies of the model that train together: one, one a device, or some on each of `workers`.
+    """The copies of the model that train together, on all devices of all workers.
 
-    Made before anything of TensorFlow runs, by all workers at once; raises ConfigError if they do
-    not find each other within `deadline` seconds.
+    All workers create it at the same time, before TensorFlow runs its first operation.
+
+    Args:
+        plan: The decisions of this worker; None stands for one replica in one process.
+        rendezvous_timeout: The seconds in which the workers must find each other.
+
+    Raises:
+        ConfigError: The workers do not find each other, or differ in their number of devices.
     """
 
-    def __init__(self, plan: Plan | None = None, deadline: float = 300.0) -> None:
+    def __init__(self, plan: Plan | None = None, rendezvous_timeout: float = 300.0) -> None:
         self.workers = plan.workers if plan else 1
         self.worker = plan.worker if plan else 0
         count = plan.replicas if plan else 1
@@ -41,18 +47,9 @@ class Replicas:
         if plan is None or plan.strategy == "none":
             return
         vector = tf.TensorSpec((None,), tf.float64)
-        self._added = tf.function(self._add, input_signature=[vector], autograph=False)
-        if plan.strategy == "mirrored":
-            devices = [f"{plan.device.upper()}:{index}" for index in range(count)]
-            self._strategy = tf.distribute.MirroredStrategy(devices)
-        else:
-            together = cluster.find()
-            assert together is not None  # noqa: S101 - the plan was made from it
-            cluster.check_port(together)
-            rendezvous.meet(together, deadline)
-            with rendezvous.deadline(deadline, "the TensorFlow of all other workers"):
-                self._strategy = _connected()
-                self.wait()
+        self._sum_vector = tf.function(self._add, input_signature=[vector], autograph=False)
+        create = {"mirrored": self._mirror, "multi_worker": self._connect}[plan.strategy]
+        self._strategy = create(plan, rendezvous_timeout)
         if self._strategy.num_replicas_in_sync != count:
             raise ConfigError(
                 f"runtime.strategy: {plan.strategy} was to have {count} replicas and has "
@@ -60,111 +57,128 @@ class Replicas:
                 f"this one ({self._local})"
             )
 
+    def _mirror(self, plan: Plan, _: float) -> Any:
+        devices = [f"{plan.device.upper()}:{index}" for index in range(plan.replicas)]
+        return tf.distribute.MirroredStrategy(devices)
+
+    def _connect(self, _: Plan, rendezvous_timeout: float) -> Any:
+        cluster = find_cluster()
+        assert cluster is not None  # noqa: S101 - the plan was made from it
+        check_port(cluster)
+        wait_for_workers(cluster, rendezvous_timeout)
+        with kill_after(rendezvous_timeout, "the TensorFlow of all other workers"):
+            try:
+                with quiet():
+                    self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
+            except RuntimeError as error:
+                raise ConfigError(
+                    "runtime.strategy: multi_worker must be set up before TensorFlow runs anything "
+                    f"else, in a process of its own: {error}"
+                ) from None
+            self.wait_for_all()
+        return self._strategy
+
     @property
     def is_chief(self) -> bool:
-        """Whether this process is the one that prints and writes."""
+        """Whether this is worker 0, the only one that logs and saves."""
         return self.worker == 0
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Where model and optimizer are made, so that every replica has them."""
+        """Return the context in which to create model and optimizer, so that each replica has them.
+
+        It is tf.distribute's `Strategy.scope()`.
+        """
         return self._strategy.scope() if self._strategy else nullcontext()
 
-    def part(self, count: int) -> slice:
-        """Which of `count` things are this worker's: neighbors, and as many as the others have."""
+    def worker_slice(self, count: int) -> slice:
+        """Return this worker's slice of `count` examples; the sizes differ by at most 1."""
         first, last = (count * rank // self.workers for rank in (self.worker, self.worker + 1))
         return slice(first, last)
 
     # In a compiled function:
 
-    def total(self, function: Callable[[], Any]) -> Any:
-        """The sum of what `function` gives on every replica."""
+    def run_and_sum(self, function: Callable[[], Any]) -> Any:
+        """Run `function` on every replica of all workers and return the sum. A collective."""
         if self._strategy is None:
             return function()
         return self._strategy.reduce("SUM", self._strategy.run(function), axis=None)
 
-    def total_here(self, function: Callable[[], Any]) -> Any:
-        """The sum of what `function` gives on this worker's replicas; no collective."""
+    def run_and_sum_local(self, function: Callable[[], Any]) -> Any:
+        """Run `function` on every replica of this worker and return the sum. No collective."""
         if self._strategy is None:
             return function()
         return tf.add_n(self._strategy.experimental_local_results(self._strategy.run(function)))
 
-    def share(self, arrays: Sequence[Any]) -> list[Any]:
-        """In `function` of the above: of this worker's arrays, what this replica takes."""
+    def replica_shard(self, arrays: Sequence[Any]) -> list[Any]:
+        """Return this replica's shard of each of the worker's arrays, along their first axis.
+
+        Call it in a function that `run_and_sum` or `run_and_sum_local` runs.
+        """
         if self._local == 1:
             return list(arrays)
         count, local = tf.shape(arrays[0])[0], self._local
         index = tf.distribute.get_replica_context().replica_id_in_sync_group % local
         return [a[count * index // local : count * (index + 1) // local] for a in arrays]
 
-    # Between them:
+    # Outside compiled functions:
 
-    def sum(self, values: Sequence[float]) -> list[float]:
-        """Each value summed over the workers, who all get the same bits. A collective."""
+    def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
+        """Return each value summed over the workers, the same bits on each. A collective."""
         if self.workers == 1:
             return [float(value) for value in values]
-        return [float(value) for value in self._added(np.asarray(values, np.float64)).numpy()]
+        return [float(value) for value in self._sum_vector(np.asarray(values, np.float64)).numpy()]
 
-    def wait(self) -> None:
-        """Wait until all workers have come this far. A collective."""
-        self.sum([0.0])
+    def wait_for_all(self) -> None:
+        """Wait until all workers call this. A collective."""
+        self.all_reduce_sum([0.0])
 
-    def any(self, wish: bool) -> bool:
-        """Whether any worker has the wish. A collective."""
-        return self.sum([wish])[0] > 0
+    def any_worker(self, flag: bool) -> bool:
+        """Return whether the flag of any worker is set. A collective."""
+        return self.all_reduce_sum([flag])[0] > 0
 
-    def texts(self, text: str) -> list[str]:
-        """What each worker says, in their order. A collective."""
+    def all_gather_text(self, text: str) -> list[str]:
+        """Return the texts of all workers, in their order. A collective."""
         data = list(text.encode())
-        lengths = [int(length) for (length,) in self._gathered([len(data)], 1)]
-        rows = self._gathered(data, max(lengths))
+        lengths = [int(length) for (length,) in self._all_gather([len(data)], 1)]
+        rows = self._all_gather(data, max(lengths))
         return [bytes(map(int, row[:n])).decode() for row, n in zip(rows, lengths, strict=True)]
 
-    def agree(self, facts: Mapping[str, Any]) -> None:
-        """Refuse to go on unless all workers' facts (JSON) are the same. A collective.
+    def check_agreement(self, fingerprint: Mapping[str, Any]) -> None:
+        """Check that all workers pass the same `fingerprint`, a tree of JSON. A collective.
 
-        Raises ConfigError on every worker, with what differs.
+        Raises:
+            ConfigError: They differ. Every worker raises it, with the keys and values.
         """
-        mine = json.dumps(facts, sort_keys=True)
+        mine = json.dumps(fingerprint, sort_keys=True)
         digest = list(hashlib.sha256(mine.encode()).digest())
-        if len({tuple(row) for row in self._gathered(digest, len(digest))}) == 1:
+        if len({tuple(row) for row in self._all_gather(digest, len(digest))}) == 1:
             return
-        chief, *others = (json.loads(text) for text in self.texts(mine))
+        chief, *others = (json.loads(text) for text in self.all_gather_text(mine))
         lines = [
-            f"  {key}: worker {rank} has {its!r:.60}, the chief {chiefs!r:.60}"
-            for rank, other in enumerate(others, 1)
-            for key, (chiefs, its) in differences(chief, other).items()
+            f"  {key}: worker {rank} has {theirs!r:.60}, worker 0 {ours!r:.60}"
+            for rank, tree in enumerate(others, 1)
+            for key, (ours, theirs) in differences(chief, tree).items()
         ]
-        more = [f"  and {len(lines) - TOLD} more"] if len(lines) > TOLD else []
+        more = len(lines) - MAX_DIFFERENCES
         raise ConfigError(
-            "the workers cannot train together, because they do not have the same:\n"
-            + "\n".join([*lines[:TOLD], *more])
+            "the workers cannot train together, because these differ:\n"
+            + "\n".join(lines[:MAX_DIFFERENCES] + [f"  and {more} more"] * (more > 0))
         )
 
-    def _gathered(self, values: Sequence[float], width: int) -> list[list[float]]:
-        """The values of each worker, filled up to `width`."""
+    def _all_gather(self, values: Sequence[float], width: int) -> list[list[float]]:
+        """Return the values of each worker, padded with zeros to `width`."""
         rows = np.zeros((self.workers, width))
         rows[self.worker, : len(values)] = values
-        summed = np.asarray(self.sum(rows.ravel().tolist()))
-        found: list[list[float]] = summed.reshape(self.workers, width).tolist()
-        return found
+        summed = np.asarray(self.all_reduce_sum(rows.ravel().tolist()))
+        gathered: list[list[float]] = summed.reshape(self.workers, width).tolist()
+        return gathered
 
     def _add(self, values: Any) -> Any:
-        def once() -> Any:
+        def once_per_worker() -> Any:
             index = tf.distribute.get_replica_context().replica_id_in_sync_group
             return tf.where(index % self._local == 0, values, tf.zeros_like(values))
 
-        return self.total(once)
+        return self.run_and_sum(once_per_worker)
 
 
-ALONE = Replicas()
-
-
-def _connected() -> Any:
-    try:
-        with quiet():
-            return tf.distribute.MultiWorkerMirroredStrategy()
-    except RuntimeError as error:
-        raise ConfigError(
-            "runtime.strategy: multi_worker must come before anything else of TensorFlow, in a "
-            f"process of its own: {error}"
-        ) from None
+SINGLE = Replicas()

@@ -24,8 +24,8 @@ import numpy as np
 from convae import files as atomic
 from convae.console import logger
 from convae.runs.run import Run
-from convae.runtime import plan as runtime
 from convae.runtime import processes
+from convae.runtime.hardware import core_count, split_evenly, visible_gpus
 from convae.sweep.results import folder_of
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ class Sweeper:
         self._jobs: list[Job] = []
         self._checked = -math.inf
         self._distributions = {k: p.distribution() for k, p in settings.parameters.items()}
-        self._gpus = processes.shares(processes.gpus(), settings.workers)
+        self._gpus = split_evenly(visible_gpus(), settings.workers)
         alone = settings.workers == 1 or config.runtime.threads != "auto"
         if not alone and "runtime.threads" not in settings.parameters and not self._gpus[0]:
-            threads = max(1, runtime.cores() // settings.workers)
+            threads = max(1, core_count() // settings.workers)
             self._words.append(f"runtime.threads={min(threads, 256)}")
 
     def run(self, deadline: float, received: Sequence[int]) -> str:

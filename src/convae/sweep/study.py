@@ -72,7 +72,7 @@ def sweep(
 
     sweeper = Sweeper(study, settings, config_path, list(overrides), config, folder)
     deadline = time.monotonic() + timeout if timeout else math.inf
-    with readable_errors(name), processes.stop_requests() as received:
+    with readable_errors(name), processes.catch_stop_signals() as received:
         stopped = sweeper.run(deadline, received)
     return collect(study, settings, config_path, overrides, folder, stopped)
 

@@ -19,8 +19,8 @@ from convae.layers.summary import layer_names
 from convae.models.builder import layer_stack
 from convae.models.layers import layer_ops
 from convae.runtime.backend import keras, tf
-from convae.runtime.plan import pin_threads
-from convae.runtime.replicas import ALONE, Replicas
+from convae.runtime.replicas import SINGLE, Replicas
+from convae.runtime.start import pin_threads
 
 if TYPE_CHECKING:
     from convae.config.schema import Config
@@ -51,7 +51,7 @@ class Engine:
         config: Config,
         plan: Plan,
         optimizer: Any = None,
-        replicas: Replicas = ALONE,
+        replicas: Replicas = SINGLE,
     ) -> None:
         self._plan, self._zero_center = plan, config.model.zero_center
         self._specs = config.model.layers
@@ -117,11 +117,11 @@ class Engine:
 
     def evaluate(self, inputs: Images, targets: Images, batch_size: int = 1000) -> float:
         """Return the mean loss over all inputs. A collective: each worker takes its part."""
-        mine = self._replicas.part(len(inputs))
+        mine = self._replicas.worker_slice(len(inputs))
         starts = range(mine.start, mine.stop, batch_size)
         batches = (slice(start, min(start + batch_size, mine.stop)) for start in starts)
         total = sum(float(self._evaluate(inputs[batch], targets[batch])) for batch in batches)
-        total, count = self._replicas.sum([total, mine.stop - mine.start])
+        total, count = self._replicas.all_reduce_sum([total, mine.stop - mine.start])
         return total / count
 
     def predict(self, inputs: Images, batch_size: int = 1000) -> NDArray[np.float32]:
@@ -143,23 +143,23 @@ class Engine:
                 return [loss, *tape.gradient(loss, variables)]
 
             zeros = [tf.zeros(()), *(tf.zeros(v.shape) for v in variables)]
-            share = self._replicas.share((inputs, targets))
+            share = self._replicas.replica_shard((inputs, targets))
             loss, *summed = self._sum(gradients, share, zeros)
             # Divided by the count of all replicas: the optimizer sums the gradients of all.
             self._optimizer.apply([gradient / count for gradient in summed], self._variables)
             return tf.stack([loss / count, stop])
 
-        return self._replicas.total(replica)
+        return self._replicas.run_and_sum(replica)
 
     def _loss_sum(self, inputs: Any, targets: Any) -> Any:
         def loss(batch: Any, target: Any) -> list[Any]:
             return [tf.reduce_sum(self._loss(target, *self._forward(batch)))]
 
         def replica() -> Any:
-            share = self._replicas.share((inputs, targets))
+            share = self._replicas.replica_shard((inputs, targets))
             return self._sum(loss, share, [tf.zeros(())])[0]
 
-        return self._replicas.total_here(replica)
+        return self._replicas.run_and_sum_local(replica)
 
     def _outputs(self, inputs: Any) -> Any:
         def shard(start: Any, stop: Any) -> Any:

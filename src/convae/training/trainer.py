@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -28,10 +26,12 @@ from convae.layers import summary as ledger
 from convae.models.builder import arrays_sha256, build_model, save_plain, weights_sha256
 from convae.runs.provenance import describe, peak_memory_mib
 from convae.runs.run import Run
-from convae.runtime import cluster
-from convae.runtime import plan as runtime
 from convae.runtime.backend import keras
+from convae.runtime.cluster import report_started
+from convae.runtime.plan import Plan
+from convae.runtime.processes import catch_stop_signals
 from convae.runtime.replicas import Replicas
+from convae.runtime.start import start
 from convae.tasks import Task, build_task
 from convae.tasks.task import batch_examples
 from convae.training import loggers
@@ -40,6 +40,7 @@ from convae.training.progress import Progress
 from convae.training.resume import reopen
 from convae.training.workers import facts, peers_watched, share_run
 
+STOPPING = "finishing the step and saving; press Ctrl-C again to stop at once"
 STUCK_EPOCHS, STUCK_STEPS = 3, 100  # by then any healthy training is below the mean image
 
 
@@ -80,7 +81,7 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
     loggers.check(config)
     task = build_task(config)
     data = find_data(config, task)
-    plan = runtime.start(config, distributed=True)
+    plan = start(config, distributed=True)
     if plan.worker:
         logger.info(f"worker {plan.worker} of {plan.workers}; worker 0 tells and writes")
         logger.setLevel(logging.ERROR)
@@ -90,15 +91,15 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
     # Before anything of TensorFlow, and before there is a folder.
     with peers_watched(plan):
         replicas = Replicas(plan, config.runtime.rendezvous_timeout)
-        replicas.agree(facts(config, data, plan))
+        replicas.check_agreement(facts(config, data, plan))
         run = share_run(config, replicas, resume)
         with run.locked():
             try:
                 fit(run, config, task, data, plan, replicas, callbacks, resumed=resume is not None)
             except Interrupted:
-                replicas.wait()
+                replicas.wait_for_all()
                 raise
-            replicas.wait()  # nobody ends before the chief has written
+            replicas.wait_for_all()  # nobody ends before the chief has written
     return run
 
 
@@ -107,7 +108,7 @@ def fit(
     config: Config,
     task: Task,
     data: TrainingData,
-    plan: runtime.Plan,
+    plan: Plan,
     replicas: Replicas,
     callbacks: Sequence[Any],
     resumed: bool,
@@ -123,11 +124,11 @@ def fit(
     engine = Engine(model, config, plan, optimizer, replicas)
     # By the chief for all: whoever makes them reads all of the data.
     known = task.landmarks(data.train, validation) if replicas.is_chief else (0.0, 0.0)
-    floor, baseline = replicas.sum(known)
+    floor, baseline = replicas.all_reduce_sum(known)
 
     saved, arrays = reopen(run, config, data, plan) if resumed else ({}, [])
     state = State(**saved)
-    replicas.agree({"checkpoint": [saved, arrays_sha256(arrays)]})
+    replicas.check_agreement({"checkpoint": [saved, arrays_sha256(arrays)]})
     if state.history:  # a kill may have come between the checkpoint and this file
         run.write_history(state.history)
     described = describe(config, data, plan, model.count_params(), run.manifest)
@@ -154,8 +155,11 @@ def fit(
         variables = [v.numpy() for v in (*model.variables, *optimizer.variables)]
         run.save_checkpoint({**vars(state), "config": config.to_yaml()}, variables)
 
-    cluster.report_started()
-    with recorded(run, model, began, [progress, *told]), interruptible() as interrupted:
+    report_started()
+    with (
+        recorded(run, model, began, [progress, *told]),
+        catch_stop_signals(STOPPING) as interrupted,
+    ):
         if not arrays:
             save()  # so that a run killed in its first epoch can go on, too
         for epoch in range(state.epoch, epochs):
@@ -168,7 +172,7 @@ def fit(
             for step in range(state.step, steps):
                 hooks.on_train_batch_begin(step)
                 chosen = order[step * size : (step + 1) * size]
-                mine = replicas.part(len(chosen))
+                mine = replicas.worker_slice(len(chosen))
                 batch = batch_examples(task, data.train, chosen, mine, epoch, step)
                 wish = bool(interrupted)
                 loss, stop = engine.step(batch.inputs, batch.targets, len(chosen), stop=wish)
@@ -207,7 +211,7 @@ def fit(
             run.write_history(history)
             if stuck(history, steps, baseline):
                 raise ConfigError(stuck_message(config, val_loss, baseline))
-            if replicas.any(bool(interrupted)) and epoch + 1 < epochs:
+            if replicas.any_worker(bool(interrupted)) and epoch + 1 < epochs:
                 raise Interrupted(run, f"after epoch {epoch + 1}")
         run.save_model("model.keras", lambda path: save_plain(model, path))
         hooks.on_train_end()
@@ -249,7 +253,7 @@ def tell_data(data: TrainingData) -> None:
     logger.info(f"{data.name}: {count}")
 
 
-def tell_plan(config: Config, plan: runtime.Plan) -> None:
+def tell_plan(config: Config, plan: Plan) -> None:
     """Say what the runtime decided."""
     if plan.device == "cpu" and config.runtime.device == "auto":
         logger.info(f"running on the CPU: {plan.reasons['device']}")
@@ -346,29 +350,6 @@ def restore(model: Any, optimizer: Any, arrays: Sequence[NDArray[Any]]) -> None:
         raise ConfigError("the checkpoint belongs to another model or optimizer than the config's")
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
-
-
-@contextmanager
-def interruptible() -> Iterator[list[int]]:
-    """A list that the first SIGINT or SIGTERM fills; a second one acts at once."""
-    received: list[int] = []
-
-    def handle(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        for known, handler in previous.items():
-            signal.signal(known, handler)
-        logger.info("finishing the step and saving; once more to stop at once")
-
-    try:
-        previous = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: whoever owns the process handles signals
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def diverged(config: Config, epoch: int, step: int) -> str:

@@ -68,7 +68,7 @@ def share_run(config: Config, replicas: Replicas, resume: Run | None) -> Run:
     if replicas.workers == 1:
         return resume or Run.create(config)
     if not replicas.is_chief:
-        return OthersRun(Path(replicas.texts("")[0]))
+        return OthersRun(Path(replicas.all_gather_text("")[0]))
     run = resume or Run.create(config)
-    replicas.texts(str(run.path.absolute()))
+    replicas.all_gather_text(str(run.path.absolute()))
     return run
