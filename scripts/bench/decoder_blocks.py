@@ -53,7 +53,7 @@ def main() -> int:
             )
         stride = max(strided[-1].strides)
         task = build_task(config)
-        test = task.held_out(load_test(config.data, task.image_shape).test)
+        test = task.evaluation_examples(load_test(config.data, task.image_shape).test)
         rows = []
         for block in BLOCKS:
             name = f"name={config.name}-{block}"

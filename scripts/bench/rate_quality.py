@@ -16,7 +16,7 @@ from convae.errors import ConvaeError
 from convae.plots import charts as plots_charts
 from convae.plots import style
 from convae.runs.run import Run
-from convae.tasks.task import code_size
+from convae.tasks.baselines import code_size
 
 
 def measured(run: Run) -> tuple[int, float, float, int, str]:

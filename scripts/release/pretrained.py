@@ -83,7 +83,14 @@ def ship(name: str, run: Run) -> None:
         "bytes": size,
         **{
             key: metrics[key]
-            for key in ("verdict", "test", "baselines", "baseline_words", "units", "threshold")
+            for key in (
+                "summary",
+                "test",
+                "baselines",
+                "baseline_descriptions",
+                "units",
+                "threshold",
+            )
             if key in metrics
         },
     }
@@ -93,7 +100,7 @@ def ship(name: str, run: Run) -> None:
     shutil.rmtree(ROOT / "outputs" / name / "pretrained", ignore_errors=True)
     on_sample = measured(Run(pretrained.unpack(name, str(ROOT / "outputs"))), str(SAMPLE_PATH))
     path.write_text(json.dumps({**card, "sample": on_sample["test"]}, indent=1) + "\n")
-    print(f"{name}: {card['verdict']}")
+    print(f"{name}: {card['summary']}")
 
 
 def measured(run: Run, data: str | None = None) -> dict[str, Any]:
@@ -123,7 +130,7 @@ def document() -> None:
     for card in cards:
         made = card["manifest"]
         lines.append(
-            f"| [`{card['name']}`](#{card['name']}) | {card['verdict']} | {made['parameters']:,} "
+            f"| [`{card['name']}`](#{card['name']}) | {card['summary']} | {made['parameters']:,} "
             f"| {card['bytes'] / 1000:.0f} kB | {made['seconds']:.0f} s "
             f"| {made['runtime']['device_name']}, {made['precision']} |"
         )
@@ -136,8 +143,8 @@ def described(card: dict[str, Any]) -> list[str]:
     """A card as Markdown."""
     made, metrics = card["manifest"], list(card["test"])
     columns = {"these weights": card["test"], **card["baselines"]}
-    words = {"these weights": "", **card["baseline_words"]}
-    lines = [f"## {card['name']}", "", card["verdict"], ""]
+    words = {"these weights": "", **card["baseline_descriptions"]}
+    lines = [f"## {card['name']}", "", card["summary"], ""]
     lines += [f"| on MNIST's 10,000 test digits | {' | '.join(metrics)} |"]
     lines += ["|---" * (len(metrics) + 1) + "|"]
     for name, table in columns.items():

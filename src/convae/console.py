@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 Level = Literal["quiet", "normal", "verbose"]
 
@@ -87,6 +87,41 @@ def format_table(cells: Sequence[tuple[str, ...]], mark: int | None = None) -> s
     return "\n".join(line.rstrip() for line in lines)
 
 
-def format_shape(shape: Sequence[int | str]) -> str:
-    """Return a shape such as (28, 28, 1) as "28x28x1"."""
+def format_shape(shape: Iterable[object]) -> str:
+    """Return a shape as text.
+
+    >>> format_shape((28, 28, 1))
+    '28x28x1'
+    """
     return "x".join(map(str, shape))
+
+
+def format_number(value: Any) -> str:
+    """Return a number in four significant digits, integers complete, and "" for None.
+
+    >>> [format_number(value) for value in (12785, 34.843, 0.0605149, 2e-5)]
+    ['12,785', '34.84', '0.06051', '2.000e-05']
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, int | float):
+        return str(value)
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    if abs(value) >= 1e3:
+        return f"{value:,.0f}"
+    return f"{value:.5f}" if 1e-3 <= abs(value) < 1 else f"{value:#.4g}"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration as text.
+
+    >>> [format_duration(seconds) for seconds in (8.21, 208, 7500)]
+    ['8.2 s', '3:28 min', '2:05 h']
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    rounded = round(seconds)
+    if rounded < 3600:
+        return f"{rounded // 60}:{rounded % 60:02} min"
+    return f"{rounded // 3600}:{rounded % 3600 // 60:02} h"

@@ -248,10 +248,10 @@ def test_each_step_sees_other_crops_and_the_same_ones_again(folder: Path) -> Non
     np.testing.assert_array_equal(seen(2, 5), seen(2, 5))
     assert not np.array_equal(seen(2, 5), seen(2, 6))
     assert not np.array_equal(seen(2, 5), seen(3, 5))
-    held_out = task.held_out(loaded.validation)
+    held_out = task.evaluation_examples(loaded.validation)
     middle = images.crop_center(loaded.validation.images, (64, 64))
     np.testing.assert_array_equal(held_out.targets, middle)
-    assert all(np.isfinite(task.landmarks(loaded.train, held_out)))
+    assert all(np.isfinite(task.reference_losses(loaded.train, held_out)))
     assert "mean_image" in task.baselines(loaded)
 
 

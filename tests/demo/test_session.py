@@ -49,12 +49,12 @@ def test_reconstructions_show_the_code() -> None:
     picture = seen.read(image(bar()), as_digit=True)
     assert picture.shape == (28, 28, 1)
     view = seen.see(picture)
-    assert [p.title for p in view.pictures] == ["what goes in", "made again", "difference", "code"]
+    assert [p.title for p in view.pictures] == ["Input", "Reconstruction", "Absolute error", "Code"]
     goes_in, out, difference, code = (pixels(p.uri) for p in view.pictures)
     assert (goes_in == picture[:, :, 0]).all()
     assert (difference == np.abs(out.astype(int) - goes_in)).all()
     assert code.shape[2] == 2
-    assert "32 numbers for 784" in view.pictures[3].words
+    assert "32 numbers for 784" in view.pictures[3].caption
     assert view.words[0].startswith("mean squared error")
     assert view.alarm is None
     expected = seen.autoencoder.reconstruct(picture)[0, :, :, 0]
@@ -72,7 +72,7 @@ def test_tasks_show_what_they_do() -> None:
     assert noisy == again
     assert (pixels(noisy.pictures[0].uri) != picture[:, :, 0]).any()
     assert (pixels(clean.pictures[0].uri) == picture[:, :, 0]).all()
-    assert noisy.pictures[2].title == "the original"
+    assert noisy.pictures[2].title == "Clean target"
     assert denoise.traits()["damage"] is True
 
     upscale = made("upscale")

@@ -56,13 +56,13 @@ def test_compares_what_differs_and_measures_what_was_not(
         r["label"]: Run(Path(r["path"])).metrics["test"]["psnr"] for r in result["runs"]
     }
     assert [run["epochs"] for run in result["runs"]] == [2, 1, 2]
-    assert any("takes images of 30×30×1" in note for note in result["notes"])
+    assert any("takes images of 30x30x1" in note for note in result["notes"])
     for path in result["files"].values():
         assert Path(path).stat().st_size > 5000
     page = Path(result["files"]["page"]).read_text(encoding="utf-8")
     assert page.count("data:image/png") == 2
     assert not re.findall(r"https?://|<script|src=\"(?!data:)", page)
-    told = comparison.told(result)
+    told = comparison.format_result(result)
     assert re.search(r"training.epochs +2 +1 +2", told)
     json.dumps(result)
     again = comparison.compare(trained, tmp_path / "page")

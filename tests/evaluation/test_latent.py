@@ -9,6 +9,7 @@ import pytest
 from convae.config.loader import load_config
 from convae.errors import ConvaeError
 from convae.evaluation import latent
+from convae.tasks import build_task
 from tests.conftest import ROOT
 
 MNIST = ROOT / "configs/mnist.yaml"
@@ -21,11 +22,11 @@ BOTTLENECK = [
 
 
 def test_a_bottleneck_is_a_code_smaller_than_the_image_and_no_way_around_it() -> None:
-    small = load_config(MNIST, BOTTLENECK)
+    small = build_task(load_config(MNIST, BOTTLENECK))
     assert latent.has_bottleneck(small)
-    assert not latent.has_bottleneck(load_config(MNIST))  # 3,872 numbers for 784 pixels
+    assert not latent.has_bottleneck(build_task(load_config(MNIST)))  # 3,872 numbers for 784 pixels
     around = ["model.encoder.0.name=small", "model.decoder.1.skip=small"]
-    assert not latent.has_bottleneck(load_config(MNIST, [*BOTTLENECK, *around]))
+    assert not latent.has_bottleneck(build_task(load_config(MNIST, [*BOTTLENECK, *around])))
 
 
 def test_codes_and_images_come_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,13 +48,13 @@ def test_what_is_looked_at_and_measured() -> None:
     config = load_config(MNIST, BOTTLENECK)
     images = np.random.default_rng(0).integers(0, 256, (30, 28, 28, 1), np.uint8)
     labels = np.arange(30) % 3
-    found = latent.look(build_model(config), config, images, labels)
+    found = latent.analyze(build_model(config), config, images, labels)
     assert found.codes.shape == (30, 6)
     assert [points.shape for points in found.maps.values()] == [(30, 2)]
     assert set(found.measures) == {
         "code_size", "images", "neighbors_same_class", "neighbors_same_class_pixels",
     }  # fmt: skip
-    unknown = latent.look(build_model(config), config, images, None)
+    unknown = latent.analyze(build_model(config), config, images, None)
     assert unknown.measures == {"code_size": 6, "images": 30}
 
 
@@ -109,10 +110,10 @@ def test_umap_is_refused_where_it_has_nothing_to_map_or_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(ConvaeError, match="smaller than its images"):
-        latent.check_umap(load_config(MNIST))
+        latent.check_umap(build_task(load_config(MNIST)))
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(ConvaeError, match=r"pip install 'convae\[umap\]'"):
-        latent.check_umap(load_config(MNIST, BOTTLENECK))
+        latent.check_umap(build_task(load_config(MNIST, BOTTLENECK)))
 
 
 @pytest.mark.slow

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from convae.console import format_duration, format_number
 from convae.errors import ConvaeError
-from convae.evaluation import html as pages
 from convae.evaluation import report
 from convae.runs.run import Run
 from tests.cli.test_runs import made
@@ -27,9 +27,9 @@ METRICS: dict[str, Any] = {
     "test": {"excess": 0.002, "psnr": 34.5, "iou": 0.9},
     "per_class": {EVIL: {"excess": 0.1, "psnr": 30.0}, "seven": {"excess": 0.2}},
     "baselines": {"mean_image": {"excess": 0.2, "psnr": 11.0, "iou": 0.0}},
-    "baseline_words": {"mean_image": "whatever goes in"},
+    "baseline_descriptions": {"mean_image": "whatever goes in"},
     "threshold": {"score": 0.25},
-    "verdict": "The model does it well.",
+    "summary": "The model does it well.",
 }
 
 
@@ -77,7 +77,7 @@ def test_holds_what_it_promises(tmp_path: Path) -> None:
     assert page.open == []
     for part in ("The model does it well.", "mean image: excess 0.2", "34.50", "0.90000",
                  "whatever goes in",
-                 "not the whole MNIST", "conv2d_transpose_3", "28×28×32", "4,640", "12,785",
+                 "not the full MNIST", "conv2d_transpose_3", "28x28x32", "4,640", "12,785",
                  "3,872", "1:15 min", "weights_sha256", "threshold.score", "0.25",
                  "pip install numpy==2.4.6", "git checkout 0123", f"{run.path}/config.yaml",
                  "validation_split: 0.2", "data.name"):  # fmt: skip
@@ -106,7 +106,7 @@ def test_lets_nothing_out_and_nothing_in(tmp_path: Path) -> None:
 
 def test_takes_metrics_of_other_tasks(tmp_path: Path) -> None:
     run = made(tmp_path, "other")
-    run.write_json("metrics.json", {"test": {"auroc": 0.9711, "recall": 0.5}, "verdict": "It is."})
+    run.write_json("metrics.json", {"test": {"auroc": 0.9711, "recall": 0.5}, "summary": "It is."})
     text = Reader(report.build(run)).text
     assert "It is." in text
     assert "auroc" in text
@@ -138,11 +138,11 @@ def test_the_command(convae: Command, tmp_path: Path) -> None:
      (2e-5, "2.000e-05"), (1164.6, "1,165"), (0.0, "0"), (None, ""), ("yes", "yes")],
 )  # fmt: skip
 def test_numbers(value: Any, text: str) -> None:
-    assert pages.number(value) == text
+    assert format_number(value) == text
 
 
 def test_durations() -> None:
-    found = [pages.duration(seconds) for seconds in (8.21, 59.99, 208, 1483.5, 7500)]
+    found = [format_duration(seconds) for seconds in (8.21, 59.99, 208, 1483.5, 7500)]
     assert found == ["8.2 s", "60.0 s", "3:28 min", "24:44 min", "2:05 h"]
 
 

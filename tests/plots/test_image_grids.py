@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from convae.plots import image_grids as plots
-from convae.plots import style
+from convae.plots import image_grids, style
+from convae.plots.charts import training_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +35,11 @@ def rows(images: Any, reconstructions: Any) -> dict[str, Any]:
     return {"original": images, "reconstruction": reconstructions}
 
 
+def grid(rows: dict[str, Any], **options: Any) -> Figure:
+    options = {"compared": ("original", "reconstruction"), "title": "Reconstructions"} | options
+    return image_grids.reconstruction_grid(rows, DATA, classes=DIGITS, **options)
+
+
 def texts(figure: Figure) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
@@ -55,23 +59,20 @@ def heights(line: Line2D) -> list[float]:
 def figures(note: str | None = None) -> dict[str, Figure]:
     """One of each kind, as a run on MNIST makes them."""
     images, reconstructions, labels = arrays()
-    epochs = np.arange(1, 6)
-    history: dict[str, Any] = {
-        "epoch": epochs,
-        "loss": 0.06 + 0.2 / epochs,
-        "val_loss": 0.059 + 0.2 / epochs,
-    }
+    history = [
+        {"epoch": e, "loss": 0.06 + 0.2 / e, "val_loss": 0.0586 + 0.2 / e, "val_excess": 0.2 / e}
+        for e in range(1, 6)
+    ]
     codes = np.random.default_rng(0).random((3, 22, 22, 8), np.float32)
     return {
-        "grid": plots.reconstruction_grid(
-            rows(images, reconstructions), DATA, labels=labels, classes=DIGITS, note=note
+        "grid": grid(rows(images[:10], reconstructions[:10]), labels=labels[:10], note=note),
+        "best": image_grids.best_and_worst(
+            rows(images, reconstructions), np.arange(40) / 1e3, DATA,
+            metric="excess", indices=range(40), note=note,
         ),
-        "best": plots.best_and_worst(
-            rows(images, reconstructions), np.arange(40) / 1e3, DATA, note=note
-        ),
-        "curves": plots.training_curves(history, DATA, floor=0.0586, note=note),
-        "maps": plots.feature_maps(images[:3], codes, reconstructions[:3], DATA, note=note),
-    }
+        "curves": training_curves(history, "binary_crossentropy", DATA, note),
+        "maps": image_grids.feature_maps(images[:3], codes, reconstructions[:3], DATA, note=note),
+    }  # fmt: skip
 
 
 def assert_readable(name: str, figure: Figure, folder: Path) -> None:
@@ -113,20 +114,19 @@ def test_every_figure_is_whole_and_readable(noted: dict[str, Figure], tmp_path: 
         assert_readable(name, figure, tmp_path)
 
 
-def test_the_grid_has_a_column_for_each_class() -> None:
+def test_the_grid_has_a_column_for_each_image() -> None:
     images, reconstructions, labels = arrays()
-    labels = labels[::-1]
-    both = rows(images, reconstructions)
-    figure = plots.reconstruction_grid(both, DATA, labels=labels, classes=DIGITS)
+    figure = grid(rows(images, reconstructions), labels=labels[::-1])
     shown = pictures(figure)
     assert len(shown) == 30
-    for digit in range(10):
-        first = int(np.argmax(labels == digit))
-        original, reconstruction = images[first] / 255, reconstructions[first]
-        np.testing.assert_allclose(shown[digit], original[..., 0])
-        np.testing.assert_allclose(shown[10 + digit], reconstruction[..., 0])
-        np.testing.assert_allclose(shown[20 + digit], abs(original - reconstruction)[..., 0])
-    assert {"original", "reconstruction", "absolute error", *DIGITS} <= set(texts(figure))
+    for column in range(10):
+        original, reconstruction = images[column] / 255, reconstructions[column]
+        np.testing.assert_allclose(shown[column], original[..., 0])
+        np.testing.assert_allclose(shown[10 + column], reconstruction[..., 0])
+        np.testing.assert_allclose(shown[20 + column], abs(original - reconstruction)[..., 0])
+    names = [text for text in texts(figure) if text in DIGITS]
+    assert names == DIGITS[::-1]
+    assert {"original", "reconstruction", "absolute error"} <= set(texts(figure))
     (scale,) = panels(figure)
     largest = max(float(picture.max()) for picture in shown[20:])
     assert scale.get_xlim() == pytest.approx((0, largest))
@@ -135,7 +135,7 @@ def test_the_grid_has_a_column_for_each_class() -> None:
 
 def test_the_grid_of_color_images_without_labels() -> None:
     images, reconstructions, _ = arrays(3, 32, 3)
-    shown = pictures(plots.reconstruction_grid(rows(images, reconstructions), DATA))
+    shown = pictures(grid(rows(images, reconstructions)))
     assert [picture.shape for picture in shown] == [(32, 32, 3)] * 6 + [(32, 32)] * 3
     error = np.abs(images[2] / 255 - reconstructions[2])
     np.testing.assert_allclose(shown[-1], error.mean(axis=-1))
@@ -144,13 +144,11 @@ def test_the_grid_of_color_images_without_labels() -> None:
 def test_a_grid_of_rows_of_different_sizes() -> None:
     images, outputs, labels = arrays()
     small = images[:, ::2, ::2]
-    figure = plots.reconstruction_grid(
+    figure = grid(
         {"input": small, "bicubic": outputs, "output": outputs * 0.5, "target": images},
-        DATA,
         compared=("target", "output"),
         title="Upscaling",
         labels=labels,
-        classes=DIGITS,
     )
     shown = pictures(figure)
     assert len(shown) == 50
@@ -167,34 +165,25 @@ def test_bands_of_different_lengths() -> None:
     images, outputs, _ = arrays()
     bands = {"first": np.array([3, 5]), "second": np.array([7, 8, 9])}
     says = f"{DATA}; scores"
-    figure = plots.bands_of_images(
+    figure = image_grids.bands_of_images(
         rows(images, outputs),
         bands,
         np.arange(40) / 100,
-        DATA,
         "Title",
         says,
         indices=range(100, 140),
     )
     assert len(pictures(figure)) == 2 * (2 + 3)
-    assert {"first", "second", "103", "0.0300", "109", "0.0900"} <= set(texts(figure))
+    assert {"first", "second", "103", "0.03000", "109", "0.09000"} <= set(texts(figure))
 
 
-def test_the_grid_leaves_out_classes_without_an_image() -> None:
-    images, reconstructions, labels = arrays(30)
-    classes = [f"class {i}" for i in range(25)]
-    figure = plots.reconstruction_grid(
-        rows(images, reconstructions), DATA, labels=2 * labels, classes=classes
-    )
-    named = [text for text in texts(figure) if text.startswith("class ")]
-    assert named == [f"class {i}" for i in range(0, 20, 2)]
-
-
-@pytest.mark.parametrize(("score", "best"), [("excess", 0), ("psnr", 39)])
-def test_best_and_worst_by_their_scores(score: str, best: int) -> None:
+@pytest.mark.parametrize(("metric", "best"), [("excess", 0), ("psnr", 39)])
+def test_best_and_worst_by_their_scores(metric: str, best: int) -> None:
     images, reconstructions, _ = arrays()
     values = np.arange(40) / 1000
-    figure = plots.best_and_worst(rows(images, reconstructions), values, DATA, score=score)
+    figure = image_grids.best_and_worst(
+        rows(images, reconstructions), values, DATA, metric=metric, indices=range(40)
+    )
     shown = pictures(figure)
     assert len(shown) == 40
     np.testing.assert_allclose(shown[0], images[best, ..., 0] / 255)
@@ -202,63 +191,22 @@ def test_best_and_worst_by_their_scores(score: str, best: int) -> None:
     np.testing.assert_allclose(shown[20], images[39 - best, ..., 0] / 255)
     words = texts(figure)
     assert words.index("best") < words.index("worst")
-    assert words.count("0.0390") == words.count("39") == 1
-    assert plots.UNITS[score] in words[1]
-
-
-def test_training_curves_show_the_floor_and_the_excess() -> None:
-    epochs = list(range(1, 26))
-    losses = [0.06 + 0.2 / epoch for epoch in epochs]
-    rates = [1e-3] * 25
-    history: dict[str, Any] = {
-        "epoch": epochs,
-        "loss": losses,
-        "val_loss": losses,
-        "learning_rate": rates,
-    }
-    left, right = panels(plots.training_curves(history, DATA, floor=0.0586))
-    lines = {line.get_label(): line for line in left.lines}
-    assert set(lines) == {"loss", "val_loss", "floor 0.0586"}
-    assert heights(lines["loss"]) == losses
-    assert lines["floor 0.0586"].get_linestyle() == "--"
-    assert heights(right.lines[0]) == [loss - 0.0586 for loss in losses]
-    assert right.get_yscale() == "log"
-    assert "nats per pixel" in left.get_title(loc="left")
-    assert all(axes.get_xlabel() == "epoch" for axes in (left, right))
-
-    history["learning_rate"] = [1e-3 / epoch for epoch in epochs]
-    third = panels(plots.training_curves(history, DATA, floor=0.0586))[2]
-    assert third.get_title(loc="left") == "learning rate"
-    assert heights(third.lines[0]) == history["learning_rate"]
-
-
-def test_training_curves_of_one_epoch_without_a_floor() -> None:
-    history: dict[str, Any] = {"epoch": [1], "loss": [0.07], "val_loss": [0.0651]}
-    left, right = panels(plots.training_curves(history, DATA, loss="mean squared error", unit=""))
-    assert {line.get_label() for line in left.lines} == {"loss", "val_loss"}
-    assert all(line.get_marker() == "o" for line in (*left.lines, *right.lines))
-    assert [label.get_text() for label in right.get_yticklabels()] == ["0.05", "0.1"]
-    assert right.get_title(loc="left") == "val_loss (log scale)"
-    assert left.get_title(loc="left") == "mean squared error"
-
-
-def test_training_curves_survive_a_loss_that_is_no_number() -> None:
-    history: dict[str, Any] = {"epoch": [1, 2], "loss": [math.nan] * 2, "val_loss": [math.nan] * 2}
-    plots.training_curves(history, DATA, floor=0.05).canvas.draw()
+    assert words.count("0.03900") == words.count("39") == 1
+    assert image_grids.METRIC_LABELS[metric] in words[1]
 
 
 def test_feature_maps_state_the_size_of_the_code() -> None:
     images, reconstructions, _ = arrays(2)
     codes = np.zeros((2, 22, 22, 8), np.float32)
     codes[..., 1] = 3.5
-    figure = plots.feature_maps(images, codes, reconstructions, DATA)
+    figure = image_grids.feature_maps(images, codes, reconstructions, DATA)
     assert "code 22x22x8 = 3,872 numbers for 784 pixels (4.94 times more)" in texts(figure)[1]
     assert len(pictures(figure)) == 2 * (1 + 8 + 1)
     assert "3.5" in texts(figure)
 
     color, same, _ = arrays(1, 32, 3)
     code = np.random.default_rng(0).normal(size=(1, 4, 4, 48)).astype(np.float32)
-    figure = plots.feature_maps(color, code, same, DATA)
+    figure = image_grids.feature_maps(color, code, same, DATA)
     said = " ".join(texts(figure)[1:3])
     assert "code 4x4x48 = 768 numbers for 3,072 pixel values (4 times fewer)" in said
     assert "16 of 48 channels shown" in said
@@ -302,7 +250,7 @@ def test_the_users_own_settings_change_nothing_and_are_kept(tmp_path: Path) -> N
     codes = np.ones((3, 5, 5, 2), np.float32)
 
     def draw() -> Figure:
-        return plots.feature_maps(images, codes, reconstructions, "5$ and 6$")
+        return image_grids.feature_maps(images, codes, reconstructions, "5$ and 6$")
 
     plain = style.save(draw(), tmp_path / "plain.png").read_bytes()
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "text.usetex": True}):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from convae.plots import segmentation as plots_tasks
-from convae.plots import style
+from convae.plots import segmentation, style
+from convae.tasks.segment import color_classes
 from tests.plots.test_image_grids import (
     DATA,
     DIGITS,
@@ -32,22 +32,22 @@ def scenes(count: int = 9, classes: int = 11) -> tuple[Any, Any, Any]:
 
 
 def test_classes_have_colors_of_their_own_and_the_background_is_dark() -> None:
-    colors = plots_tasks.colored(np.arange(11).reshape(1, 1, 11), 11)
+    colors = color_classes(np.arange(11).reshape(1, 1, 11), 11)
     assert colors.shape == (1, 1, 11, 3)
     assert len(np.unique(colors.reshape(-1, 3), axis=0)) == 11
-    np.testing.assert_array_equal(colors[0, 0, -1], to_rgb(style.INK))
-    many = plots_tasks.colored(np.arange(30).reshape(1, 1, 30), 30)
+    np.testing.assert_allclose(colors[0, 0, -1] / 255, to_rgb(style.INK))
+    many = color_classes(np.arange(30).reshape(1, 1, 30), 30)
     assert len(np.unique(many.reshape(-1, 3), axis=0)) == 30
 
 
 def test_the_grid_shows_scene_truth_prediction_and_what_is_wrong(tmp_path: Path) -> None:
     pixels, truth, found = scenes()
-    figure = plots_tasks.segmentation_grid(pixels, truth, found, NAMES, DATA, NOTE)
+    figure = segmentation.segmentation_grid(pixels, truth, found, NAMES, DATA, NOTE)
     shown = pictures(figure)
-    assert len(shown) == 4 * plots_tasks.COLUMNS
+    assert len(shown) == 4 * segmentation.COLUMNS
     np.testing.assert_allclose(shown[0], pixels[0] / 255)
-    np.testing.assert_array_equal(shown[7], plots_tasks.colored(truth[0], 11))
-    np.testing.assert_array_equal(shown[14], plots_tasks.colored(found[0], 11))
+    np.testing.assert_allclose(shown[7], color_classes(truth[0], 11) / 255)
+    np.testing.assert_allclose(shown[14], color_classes(found[0], 11) / 255)
     wrong = (shown[21] == to_rgb(style.VERMILION)).all(axis=-1)
     np.testing.assert_array_equal(wrong, truth[0] != found[0])
     words = texts(figure)
@@ -56,7 +56,7 @@ def test_the_grid_shows_scene_truth_prediction_and_what_is_wrong(tmp_path: Path)
     assert words[1].startswith(DATA)
     assert NOTE in words
     assert_readable("segmentations", figure, tmp_path)
-    one = plots_tasks.segmentation_grid(pixels[:1], truth[:1], found[:1], NAMES, DATA)
+    one = segmentation.segmentation_grid(pixels[:1], truth[:1], found[:1], NAMES, DATA)
     assert_readable("one scene", one, tmp_path)
 
 
@@ -65,7 +65,7 @@ def test_the_confusion_is_in_percent_of_the_truth(names: list[str], tmp_path: Pa
     counts = np.full((11, 11), 5.0)
     np.fill_diagonal(counts, 950)
     counts[3] = 0  # never seen
-    figure = plots_tasks.confusion_matrix(counts, names, DATA, NOTE)
+    figure = segmentation.confusion_matrix(counts, names, DATA, NOTE)
     (axes,) = panels(figure)
     shares = np.asarray(axes.images[0].get_array())
     assert shares[0, 0] == pytest.approx(95)

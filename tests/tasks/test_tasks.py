@@ -11,8 +11,9 @@ from convae.config.schema import Config
 from convae.data.loading import Split, TrainingData
 from convae.errors import ConvaeError
 from convae.tasks import Examples, Task, build_task, metrics
+from convae.tasks.baselines import code_size, principal_components
 from convae.tasks.scenes import INK
-from convae.tasks.task import HELD_OUT, code_size, example_generator, principal_components
+from convae.tasks.task import EVALUATION, example_generator
 from tests.conftest import ROOT, SAMPLE
 
 MNIST = ROOT / "configs/mnist.yaml"
@@ -83,24 +84,24 @@ def test_examples_follow_from_seed_epoch_and_step(name: str, split: Split) -> No
 
 
 @pytest.mark.parametrize("name", OVERRIDES)
-def test_examples_fit_the_model_and_held_out_ones_stay_the_same(name: str, split: Split) -> None:
+def test_examples_fit_the_model_and_examples_ones_stay_the_same(name: str, split: Split) -> None:
     settings = config(name)
-    held_out = task(name).held_out(split)
-    again = task(name).held_out(split)
-    np.testing.assert_array_equal(held_out.inputs, again.inputs)
-    np.testing.assert_array_equal(held_out.targets, again.targets)
-    assert held_out.inputs.shape[1:] == settings.model.input_shape
+    examples = task(name).evaluation_examples(split)
+    again = task(name).evaluation_examples(split)
+    np.testing.assert_array_equal(examples.inputs, again.inputs)
+    np.testing.assert_array_equal(examples.targets, again.targets)
+    assert examples.inputs.shape[1:] == settings.model.input_shape
     channels = 1 if name == "segment" else settings.output_shape[2]
-    assert held_out.targets.shape[1:] == (*settings.output_shape[:2], channels)
-    assert held_out.inputs.dtype == held_out.targets.dtype == np.uint8
-    assert len(held_out) == (30 if name == "segment" else len(split))
-    assert len(held_out[slice(7)]) == 7
+    assert examples.targets.shape[1:] == (*settings.output_shape[:2], channels)
+    assert examples.inputs.dtype == examples.targets.dtype == np.uint8
+    assert len(examples) == (30 if name == "segment" else len(split))
+    assert len(examples[slice(7)]) == 7
 
 
-def test_no_epoch_draws_what_the_held_out_examples_hold() -> None:
-    held_out = example_generator(0, HELD_OUT, 0).random(8)
+def test_no_epoch_draws_what_the_examples_examples_hold() -> None:
+    examples = example_generator(0, EVALUATION, 0).random(8)
     drawn = [example_generator(0, epoch, step).random(8) for epoch in range(5) for step in range(5)]
-    assert not any(np.array_equal(held_out, numbers) for numbers in drawn)
+    assert not any(np.array_equal(examples, numbers) for numbers in drawn)
 
 
 def test_nothing_changes_the_images_that_were_given(split: Split) -> None:
@@ -112,19 +113,22 @@ def test_nothing_changes_the_images_that_were_given(split: Split) -> None:
 
 def test_gaussian_noise_has_its_scale_and_is_clipped() -> None:
     gray = Split(np.full((50, 28, 28, 1), 128, np.uint8), None)
-    noisy = task("gaussian", "task.noise={type: gaussian, scale: 0.1}").held_out(gray).inputs / 255
+    noisy = (
+        task("gaussian", "task.noise={type: gaussian, scale: 0.1}").evaluation_examples(gray).inputs
+        / 255
+    )
     difference = noisy - 128 / 255
     assert abs(difference.mean()) < 0.002
     assert difference.std() == pytest.approx(0.1, rel=0.02)
     neighbors = np.corrcoef(difference[:, :, 1:].ravel(), difference[:, :, :-1].ravel())[0, 1]
     assert abs(neighbors) < 0.02
-    strong = task("gaussian").held_out(gray).inputs
+    strong = task("gaussian").evaluation_examples(gray).inputs
     assert (strong == 0).mean() == pytest.approx(0.158, abs=0.01)  # 0.5 below 0.502: a deviation
 
 
 def test_noise_is_really_there(split: Split) -> None:
     for name, least in {"gaussian": 0.05, "salt_and_pepper": 0.05, "erased_blocks": 0.005}.items():
-        found = task(name).held_out(split)
+        found = task(name).evaluation_examples(split)
         np.testing.assert_array_equal(found.targets, split.images)
         error = ((found.inputs / 255 - found.targets / 255) ** 2).mean()
         assert error > least, name
@@ -132,7 +136,7 @@ def test_noise_is_really_there(split: Split) -> None:
 
 def test_salt_and_pepper_replaces_its_share_of_pixels_by_black_or_white() -> None:
     gray = Split(np.full((50, 28, 28, 3), 100, np.uint8), None)
-    damaged = task("salt_and_pepper").damaged(gray.images, np.random.default_rng(0))
+    damaged = task("salt_and_pepper").make_inputs(gray.images, np.random.default_rng(0))
     hit = damaged != 100
     assert hit[..., 0].mean() == pytest.approx(0.3, abs=0.01)
     assert (damaged[hit] == 255).mean() == pytest.approx(0.5, abs=0.02)
@@ -142,30 +146,34 @@ def test_salt_and_pepper_replaces_its_share_of_pixels_by_black_or_white() -> Non
 
 def test_erased_blocks_are_squares_of_black() -> None:
     white = np.full((200, 28, 28, 1), 255, np.uint8)
-    damaged = task("erased_blocks").damaged(white, np.random.default_rng(0))
+    damaged = task("erased_blocks").make_inputs(white, np.random.default_rng(0))
     black = (damaged == 0).sum(axis=(1, 2, 3))
     assert black.max() == 2 * 6 * 6
     assert black.min() >= 6 * 6  # one may lie on the other
     assert damaged[:, 0].min() == damaged[:, -1].min() == 0  # they reach every edge
-    one = task("erased_blocks", "task.noise.count=1").damaged(white, np.random.default_rng(0))
+    one = task("erased_blocks", "task.noise.count=1").make_inputs(white, np.random.default_rng(0))
     rows, columns = (one[0, ..., 0] == 0).any(axis=1), (one[0, ..., 0] == 0).any(axis=0)
     assert rows.sum() == columns.sum() == 6
-    whole = task("erased_blocks", "task.noise.size=99").damaged(white[:1], np.random.default_rng(0))
+    whole = task("erased_blocks", "task.noise.size=99").make_inputs(
+        white[:1], np.random.default_rng(0)
+    )
     assert not whole.any()
 
 
 def test_what_is_upscaled_is_the_mean_of_blocks_and_tells_no_more(split: Split) -> None:
-    found = task("upscale").held_out(split)
+    found = task("upscale").evaluation_examples(split)
     blocks = split.images.reshape(-1, 14, 2, 14, 2, 1).mean(axis=(2, 4))
     np.testing.assert_array_equal(found.inputs, np.floor(blocks + 0.5))
     # Whatever keeps the means of the blocks gives the same input: it cannot see the original.
     mixed = split.images.reshape(-1, 14, 2, 14, 2, 1)[:, :, ::-1, :, ::-1].reshape(-1, 28, 28, 1)
-    np.testing.assert_array_equal(task("upscale").held_out(Split(mixed, None)).inputs, found.inputs)
+    np.testing.assert_array_equal(
+        task("upscale").evaluation_examples(Split(mixed, None)).inputs, found.inputs
+    )
     four = task(
         "upscale", "task.factor=4", "model.input_shape=[7, 7, 1]",
         "model.decoder.0.strides=4", "model.decoder.0.kernel_size=4",
     )  # fmt: skip
-    assert four.held_out(split).inputs.shape[1:] == (7, 7, 1)
+    assert four.evaluation_examples(split).inputs.shape[1:] == (7, 7, 1)
 
 
 def test_interpolation_keeps_what_is_flat_and_what_rises_evenly(data: TrainingData) -> None:
@@ -224,29 +232,29 @@ def test_later_digits_cover_earlier_ones() -> None:
     assert all(len(np.unique(classes)) == 1 for classes in found)
 
 
-def test_landmarks_of_a_segmentation_are_the_entropy_of_the_shares(split: Split) -> None:
+def test_reference_losses_of_a_segmentation_are_the_entropy_of_the_shares(split: Split) -> None:
     segment = task("segment")
-    held_out = segment.held_out(split)
-    best, fixed = segment.landmarks(split, held_out)
-    shares = np.bincount(held_out.targets.ravel(), minlength=11) / held_out.targets.size
-    loss = -np.log(shares[held_out.targets.ravel()]).mean()
+    examples = segment.evaluation_examples(split)
+    best, fixed = segment.reference_losses(split, examples)
+    shares = np.bincount(examples.targets.ravel(), minlength=11) / examples.targets.size
+    loss = -np.log(shares[examples.targets.ravel()]).mean()
     assert best == 0
     assert fixed == pytest.approx(loss)
 
 
 def test_a_segmentation_is_scored_over_all_pixels(split: Split) -> None:
     segment = task("segment")
-    held_out = segment.held_out(split)[slice(6)]
-    perfect = np.eye(11, dtype=np.float32)[held_out.targets[..., 0]]
-    scores = segment.scores(held_out.targets, perfect)
+    examples = segment.evaluation_examples(split)[slice(6)]
+    perfect = np.eye(11, dtype=np.float32)[examples.targets[..., 0]]
+    scores = segment.scores(examples.targets, perfect)
     assert segment.summarize(scores) == {"iou": 1.0, "accuracy": 1.0}
     names = segment.per_class(scores, np.zeros(6, np.int64), [str(i) for i in range(10)])
     assert list(names)[-1] == "background"
     background = segment.baselines(cast("Any", None))["background"]
-    scores = segment.scores(held_out.targets, background.outputs(held_out.inputs))
-    share = (held_out.targets == 10).mean()
+    scores = segment.scores(examples.targets, background.outputs(examples.inputs))
+    share = (examples.targets == 10).mean()
     assert segment.summarize(scores)["accuracy"] == pytest.approx(share)
-    there = len(np.unique(held_out.targets))
+    there = len(np.unique(examples.targets))
     assert segment.summarize(scores)["iou"] == pytest.approx(share / there)
 
 
@@ -265,14 +273,14 @@ def test_the_threshold_is_a_quantile_of_normal_validation_images(data: TrainingD
     validation = anomaly.select(data.validation)
     seen = []
 
-    def score(held_out: Examples) -> metrics.Scores:
-        seen.append(held_out)
-        return {"score": np.linspace(0, 1, len(held_out))}
+    def score(examples: Examples) -> metrics.Scores:
+        seen.append(examples)
+        return {"score": np.linspace(0, 1, len(examples))}
 
     selected = cast("TrainingData", SimpleNamespace(validation=validation))
     labels = np.array([3] * 10 + [1] * 10)
     scores = {"score": np.r_[np.linspace(0.5, 0.95, 10), np.linspace(0.8, 1.7, 10)]}
-    found = anomaly.further(scores, labels, selected, score)["threshold"]
+    found = anomaly.extra_metrics(scores, labels, selected, score)["threshold"]
     np.testing.assert_array_equal(seen[0].targets, validation.images)  # no anomaly among them
     assert found["score"] == pytest.approx(0.9)
     assert found["target_fpr"] == 0.1
@@ -312,7 +320,7 @@ def test_pca_is_a_baseline_of_a_bottleneck_alone(data: TrainingData) -> None:
     assert code_size(config("reconstruct")) == 12
     found = task("reconstruct").baselines(data)
     assert set(found) == {"mean_image", "pca"}
-    assert found["pca"].words.startswith("PCA with 12 components")
+    assert found["pca"].description.startswith("PCA with 12 components")
     wide = build_task(load_config(MNIST))
     assert set(wide.baselines(data)) == {"mean_image"}
 
@@ -326,10 +334,10 @@ def test_filters_are_tuned_on_validation_images(data: TrainingData) -> None:
     )
     found = denoise.baselines(few)
     assert {"noisy_input", "median", "gaussian", "total_variation"} <= set(found)
-    held_out = denoise.held_out(few.validation)
+    examples = denoise.evaluation_examples(few.validation)
     quality = {
         name: metrics.image_scores(
-            held_out.targets, found[name].outputs(held_out.inputs), ssim=False
+            examples.targets, found[name].outputs(examples.inputs), ssim=False
         )["psnr"].mean()
         for name in found
     }

@@ -145,10 +145,10 @@ def evaluate(
     run, words = split(run, overrides)
     found = Run.find(run, runs_dir)
     from convae.evaluation.evaluate import evaluate as measure
-    from convae.evaluation.evaluate import summary
+    from convae.evaluation.evaluate import format_result
 
     result = measure(found, words, umap)
-    print(json.dumps(result, indent=2) if as_json else summary(found, result))
+    print(json.dumps(result, indent=2) if as_json else format_result(found, result))
     suggest(f"open {found.path / 'report.html'} in a browser", silent=as_json)
 
 
@@ -196,7 +196,7 @@ def compare(
 
     found = comparison.distinct([Run.find(name, runs_dir) for name in runs])
     result = comparison.compare(found, Path(output_dir or Path(runs_dir) / "compare"))
-    print(json.dumps(result, indent=2) if as_json else comparison.told(result))
+    print(json.dumps(result, indent=2) if as_json else comparison.format_result(result))
     suggest(f"open {result['files']['page']} in a browser", silent=as_json)
 
 

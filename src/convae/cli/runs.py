@@ -6,9 +6,8 @@ import fcntl
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convae.console import format_table
+from convae.console import format_duration, format_number, format_table
 from convae.errors import ConvaeError
-from convae.evaluation.html import duration, number
 from convae.evaluation.report import HEADLINES
 from convae.runs.run import Run
 
@@ -78,9 +77,9 @@ def table(found: Sequence[Mapping[str, Any]], folder: str) -> str:
                 r["id"],
                 r["status"],
                 f"{r['epochs_done']}/{r['epochs'] or '?'}",
-                number(r["val_loss"]),
-                f"{metric[0]} {number(metric[1])}".strip(),
-                duration(r["seconds"]) if r["seconds"] else "",
+                format_number(r["val_loss"]),
+                f"{metric[0]} {format_number(metric[1])}".strip(),
+                format_duration(r["seconds"]) if r["seconds"] else "",
                 r["data"] or "",
             )
         )

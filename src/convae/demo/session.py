@@ -6,7 +6,6 @@ MNIST's do, if that is asked for.
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 import warnings
@@ -22,10 +21,11 @@ from PIL import Image
 from convae.console import format_shape
 from convae.data import image_folder as images
 from convae.errors import RunError
+from convae.evaluation.html import Picture, data_uri
 from convae.runs import pretrained
 from convae.runs.run import Run
 from convae.tasks import build_task
-from convae.tasks.task import HELD_OUT, as_bytes, example_generator
+from convae.tasks.task import EVALUATION, example_generator, to_bytes
 
 if TYPE_CHECKING:
     from convae.config.schema import Config
@@ -45,15 +45,6 @@ class Choice:
     title: str
     name: str  # as Run.find takes it
     outputs: str
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture of the page."""
-
-    title: str
-    uri: str  # data:image/png
-    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,16 +110,16 @@ class Viewer:
         self.config = config
         self.threshold = threshold
         self.task = build_task(config)
-        self.segments = config.task.type == "segment"
-        self.shape = config.model.input_shape if self.segments else config.output_shape
+        images = self.task.outputs_images
+        self.shape = config.output_shape if images else config.model.input_shape
         self._skips = config.model.has_skips
 
     def traits(self) -> dict[str, Any]:
         """What the page should offer: `digit`, `damage`, and what the model does."""
         return {
-            "digit": self.shape[2] == 1 and not self.segments,
-            "damage": self.config.task.type == "denoise",
-            "words": f"This model {self.task.verdict_words().split(': ')[0]}.",
+            "digit": self.shape[2] == 1 and self.task.outputs_images,
+            "damage": self.task.corrupts_inputs,
+            "words": f"{self.task.description}.",
         }
 
     def read(self, data: bytes, *, as_digit: bool) -> Pixels:
@@ -162,59 +153,34 @@ class Viewer:
         is that of every picture, so that a drawing does not flicker.
         """
         wanted = picture[None]
-        generator = example_generator(self.config.seed, HELD_OUT, 0)
-        changes = self.config.task.type in {"denoise", "upscale"}
-        damaged = changes and (damage or self.config.task.type == "upscale")
-        inputs = self.task.damaged(wanted, generator) if damaged else wanted
-        if self.segments:
+        generator = example_generator(self.config.seed, EVALUATION, 0)
+        clean = self.task.corrupts_inputs and not damage
+        inputs = wanted if clean else self.task.make_inputs(wanted, generator)
+        if not self.task.outputs_images:
             return self._classes(inputs[0], self.autoencoder.reconstruct(inputs)[0])
         code = None if self._skips else self.autoencoder.encode(inputs)
         # From the code, so that the encoder is run once.
         outputs = (
             self.autoencoder.reconstruct(inputs) if code is None else self.autoencoder.decode(code)
         )
-        made = as_bytes(outputs[0])
-        titles = {"denoise": "noise taken off", "upscale": "made larger"}
-        pictures = [Picture("what goes in", png(inputs[0]), format_shape(inputs.shape[1:]))]
-        pictures.append(
-            Picture(
-                titles.get(self.config.task.type, "made again"), png(made), format_shape(made.shape)
-            )
-        )
-        if damaged:
-            pictures.append(Picture("the original", png(picture), format_shape(picture.shape)))
+        made = to_bytes(outputs[0])
         error = np.abs(made.astype(np.int16) - picture).astype(np.uint8)
-        pictures.append(Picture("difference", png(error), "white: all wrong"))
+        labels = self.task.input_label, self.task.output_label, self.task.target_label
+        images = [inputs[0], made] if inputs is wanted else [inputs[0], made, picture]
+        pictures = [
+            Picture(label.capitalize(), png(image), format_shape(image.shape))
+            for label, image in zip(labels, images, strict=False)
+        ]
+        pictures.append(Picture("Absolute error", png(error), "white = 1"))
         if code is not None:
             words = (
                 f"{format_shape(code.shape[1:])}: {code[0].size:,} numbers for {inputs[0].size:,}"
             )
-            pictures.append(Picture("code", png(mosaic(code[0])), words))
-        return View(pictures, *self._judged(wanted, outputs))
-
-    def _judged(
-        self, wanted: NDArray[np.uint8], outputs: NDArray[np.float32]
-    ) -> tuple[list[str], bool | None]:
-        error = float(np.square(outputs - wanted / np.float32(255)).mean(dtype=np.float64))
-        words = [f"mean squared error {error:.5f}; 0 is perfect"]
-        if self.config.task.type != "anomaly":
-            return words, None
-        score = float(self.task.scores(wanted, outputs)["score"][0])
-        normal = self.config.task.normal_class
-        words.insert(0, f"anomaly score {score:.4f}")
-        if self.threshold is None:
-            words.append("convae eval finds the threshold of this run")
-            return words, None
-        alarm = score > self.threshold
-        words[0] += f", {'above' if alarm else 'below'} the threshold {self.threshold:.4f}: " + (
-            f"unlike class {normal}" if alarm else f"like class {normal}"
-        )
-        return words, alarm
+            pictures.append(Picture("Code", png(mosaic(code[0])), words))
+        return View(pictures, *self.task.compare_to_threshold(wanted, outputs, self.threshold))
 
     def _classes(self, scene: Pixels, outputs: NDArray[np.float32]) -> View:
         """Each pixel in the color of its likeliest class; the last class is the background."""
-        from convae.inference.predict import as_pictures
-
         count = outputs.shape[2]
         found = outputs.argmax(axis=2)
         shares = np.bincount(found.ravel(), minlength=count)[: count - 1]
@@ -223,15 +189,13 @@ class Viewer:
         sure = outputs.max(axis=2)
         return View(
             [
-                Picture("what goes in", png(scene), format_shape(scene.shape)),
+                Picture("Input", png(scene), format_shape(scene.shape)),
                 Picture(
-                    "class of each pixel",
-                    png(as_pictures(outputs[None], True)[0]),
+                    "Class of each pixel",
+                    png(self.task.to_images(outputs[None])[0]),
                     "dark: background",
                 ),
-                Picture(
-                    "how sure", png((sure * 255).astype(np.uint8)[..., None]), "white: certain"
-                ),
+                Picture("Probability", png((sure * 255).astype(np.uint8)[..., None]), "white = 1"),
             ],
             [f"pixels of {seen}"],
         )
@@ -239,7 +203,7 @@ class Viewer:
 
 def png(pixels: Pixels) -> str:
     """A picture (H, W, C), C 1 to 4, as a data URI; its second or fourth channel is opacity."""
-    return f"data:image/png;base64,{base64.b64encode(images.png(pixels, 1)).decode()}"
+    return data_uri(images.png(pixels, 1))
 
 
 def mosaic(code: NDArray[np.float32]) -> Pixels:

@@ -1,7 +1,7 @@
-"""Runs beside each other: what differs in their configs, and what came of it.
+"""Comparison of runs: differences of their configs, metrics, curves, outputs.
 
-What a table says comes from the runs' files. TensorFlow is needed only to measure a run that was
-not evaluated yet, and for reconstructions of the same images by every run.
+The tables come from the runs' files. TensorFlow is imported only to evaluate a run that was not
+evaluated yet, and for the outputs of every run on the same images.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convae.config.diff import format_leaves
-from convae.console import format_table, logger
-from convae.errors import RunError
-from convae.evaluation.html import duration, number, picture, render, words
+from convae.console import format_duration, format_number, format_shape, format_table, logger
+from convae.errors import FileError, RunError
+from convae.evaluation.html import picture, render, words
 from convae.files import write_atomic
 from convae.plots import style
-from convae.plots.image_grids import NARROWEST, drawable, log_scale
-from convae.plots.style import MARGIN, applied
+from convae.plots.image_grids import NARROWEST, drawable, to_floats
+from convae.plots.style import MARGIN, applied, log_axis
 from convae.runs.run import Run
 from convae.tasks.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER
 
@@ -27,69 +27,78 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-MOST = 7  # runs: as many as there are colors that everyone can tell apart
+    from convae.tasks import Examples, Task
+
+# The colors of the runs, as many as can be told apart.
 COLORS = (
-    style.BLUE,
-    style.VERMILION,
-    style.GREEN,
-    style.PURPLE,
-    style.ORANGE,
-    style.SKY,
-    style.INK,
-)
+    style.BLUE, style.VERMILION, style.GREEN, style.PURPLE, style.ORANGE, style.SKY, style.INK,
+)  # fmt: skip
 SHOWN = 10  # test images
 TILE, GAP, LEFT = 56.0, 4.0, 190.0  # points
 
 
 def distinct(runs: Sequence[Run]) -> list[Run]:
-    """The runs that were named, each once. Raises RunError if that leaves fewer than two."""
+    """Return `runs` without repetitions.
+
+    Raises:
+        RunError: If fewer than two are left, or more than there are colors.
+    """
     found = list({run.path.resolve(): run for run in runs}.values())
     if len(found) < 2:
         given = ", ".join(run.path.name for run in runs)
         raise RunError(f"compare needs at least two different runs. Received: {given}")
-    if len(found) > MOST:
-        raise RunError(f"compare takes at most {MOST} runs. Received: {len(found)}")
+    if len(found) > len(COLORS):
+        raise RunError(f"compare takes at most {len(COLORS)} runs. Received: {len(found)}")
     return found
 
 
 def compare(runs: Sequence[Run], folder: Path) -> dict[str, Any]:
-    """Compare `runs` (see `distinct`); write pictures and a page to `folder`; return the facts.
+    """Compare runs, evaluate those that were not evaluated yet, and write figures and a page.
 
-    A run that was not evaluated yet is evaluated first. Raises RunError where that cannot be.
+    Args:
+        runs: Different runs, see `distinct`.
+        folder: Where compare.html, curves.png and reconstructions.png are written.
+
+    Returns:
+        The tables of the page, for JSON.
+
+    Raises:
+        RunError: If a run cannot be evaluated.
+        FileError: If the folder cannot be written.
     """
     for run in runs:
         if not run.metrics.get("test"):
-            logger.info(f"{run.path.name} was not evaluated yet: measuring it")
+            logger.info(f"{run.path.name} was not evaluated yet: evaluating it")
             from convae.evaluation.evaluate import evaluate
 
             evaluate(run)
-    found = [_facts(run) for run in runs]
-    labels = _labels(found)
+    described = [_describe_run(run) for run in runs]
+    labels = _labels(described)
+    files = {
+        "page": folder / "compare.html",
+        "curves": folder / "curves.png",
+        "reconstructions": folder / "reconstructions.png",
+    }
     result: dict[str, Any] = {
-        "runs": [{"label": label, **fact} for label, fact in zip(labels, found, strict=True)],
+        "runs": [{"label": label, **run} for label, run in zip(labels, described, strict=True)],
         "differences": _differences(runs, labels),
         "metrics": _columns([run.metrics["test"] for run in runs], labels),
         "units": {k: v for run in runs for k, v in run.metrics.get("units", {}).items()},
         "notes": _notes(runs, labels),
-        "files": {
-            "page": str(folder / "compare.html"),
-            "curves": str(folder / "curves.png"),
-            "reconstructions": str(folder / "reconstructions.png"),
-        },
+        "files": {name: str(path) for name, path in files.items()},
     }
-    files = {name: Path(path) for name, path in result["files"].items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         style.save(curves([run.history for run in runs], labels), files["curves"])
-        style.save(_reconstructions(runs, labels, result["notes"]), files["reconstructions"])
+        style.save(_outputs(runs, labels, result["notes"]), files["reconstructions"])
         write_atomic(files["page"], _page(result, files).encode())
     except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
+        raise FileError(f"{folder}: cannot be written: {error.strerror or error}") from None
     return result
 
 
-def told(result: Mapping[str, Any]) -> str:
-    """The facts as text for a terminal."""
+def format_result(result: Mapping[str, Any]) -> str:
+    """Return the tables, the notes and the files of `compare` as text for a terminal."""
     labels = [run["label"] for run in result["runs"]]
     blocks = []
     for title, rows in _tables(result).items():
@@ -99,7 +108,7 @@ def told(result: Mapping[str, Any]) -> str:
     return "\n\n".join([*blocks, "\n".join(lines)])
 
 
-def _facts(run: Run) -> dict[str, Any]:
+def _describe_run(run: Run) -> dict[str, Any]:
     manifest, history = run.manifest, run.history
     speeds = [row["images_per_second"] for row in history]
     return {
@@ -116,17 +125,17 @@ def _facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _labels(facts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The runs' names; where two share one, with the end of their ids."""
-    names = [fact["name"] for fact in facts]
+def _labels(described: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the runs' names, with the end of the id where two have the same."""
+    names = [run["name"] for run in described]
     return [
-        n if names.count(n) == 1 else f"{n} {fact['id'][-4:]}"
-        for n, fact in zip(names, facts, strict=True)
+        name if names.count(name) == 1 else f"{name} {run['id'][-4:]}"
+        for name, run in zip(names, described, strict=True)
     ]
 
 
 def _columns(tables: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> dict[str, Any]:
-    """{key: {label: value}} of the tables' keys, None where a table has none."""
+    """Return {key: {label: value}} of the tables, None where a table lacks the key."""
     keys = dict.fromkeys(key for table in tables for key in table)
     return {
         key: {label: table.get(key) for label, table in zip(labels, tables, strict=True)}
@@ -135,37 +144,37 @@ def _columns(tables: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> dict
 
 
 def _differences(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, dict[str, str | None]]:
-    """The config's keys whose values are not the same everywhere; where results go is no matter."""
+    """Return the config's keys that differ, without those of the name and the output."""
     dumps = (run.config.model_dump(mode="json", exclude={"name", "output"}) for run in runs)
     rows = _columns([format_leaves(tree) for tree in dumps], labels)
     return {key: row for key, row in rows.items() if len(set(row.values())) > 1}
 
 
 def _notes(runs: Sequence[Run], labels: Sequence[str]) -> list[str]:
-    """Why numbers may not be comparable."""
+    """Return why the numbers may not be comparable."""
     tests = {str(run.metrics.get("data")) for run in runs}
-    found = [] if len(tests) == 1 else ["The runs were measured on different test images."]
+    notes = [] if len(tests) == 1 else ["The runs were evaluated on different test images."]
     if len({run.manifest.get("data_sha256") for run in runs}) > 1:
-        found.append("The runs were trained on different images.")
+        notes.append("The runs were trained on different images.")
     devices = {run.manifest.get("runtime", {}).get("device_name") for run in runs}
     if len(devices) > 1:
-        found.append("The runs were trained on different machines: their times do not compare.")
+        notes.append("The runs were trained on different machines: their times do not compare.")
     for label, run in zip(labels, runs, strict=True):
         if (status := run.manifest.get("status", "finished")) != "finished":
-            found.append(f"The training of {label} has not finished ({status}).")
-    return found
+            notes.append(f"The training of {label} has not finished ({status}).")
+    return notes
 
 
 def _tables(result: Mapping[str, Any]) -> dict[str, list[tuple[str, list[str], list[bool]]]]:
-    """By title, rows of (name, a text a run, whether it is the best a run)."""
+    """Return the tables by title: rows of (name, a text for each run, whether it is the best)."""
     runs = result["runs"]
     metrics = [
-        (name, [number(v) for v in row.values()], _best(name, list(row.values())))
+        (name, [format_number(v) for v in row.values()], _best(name, list(row.values())))
         for name, row in result["metrics"].items()
     ]
     training: list[tuple[str, list[str], list[bool]]] = []
     for key in ("parameters", "epochs", "seconds", "images_per_second", "precision", "device"):
-        show = duration if key == "seconds" else number
+        show = format_duration if key == "seconds" else format_number
         texts = ["" if run[key] is None else show(run[key]) for run in runs]
         name = {"seconds": "time"}.get(key, words(key))
         if key != "device" or len(set(texts)) > 1:
@@ -174,12 +183,12 @@ def _tables(result: Mapping[str, Any]) -> dict[str, list[tuple[str, list[str], l
         (key, ["–" if v is None else v for v in row.values()], [False] * len(runs))
         for key, row in result["differences"].items()
     ]
-    tables = {"Quality": metrics, "Training": training, "Config: what differs": config}
+    tables = {"Quality": metrics, "Training": training, "Config: differences": config}
     return {title: rows for title, rows in tables.items() if rows}
 
 
 def _best(name: str, values: Sequence[float | None]) -> list[bool]:
-    """Which of a metric's values are the best; none where all are equal or nobody knows."""
+    """Return which values of a metric are the best; none if all are equal or it has no order."""
     there = [value for value in values if value is not None]
     if len(set(there)) < 2 or name not in LOWER_IS_BETTER | HIGHER_IS_BETTER:
         return [False] * len(values)
@@ -199,13 +208,12 @@ def _page(result: Mapping[str, Any], files: Mapping[str, Path]) -> str:
             picture(
                 files["curves"],
                 "Curves",
-                "The validation loss, and what is left of it above the floor, by epoch and by "
-                "time.",
+                "The excess of the validation loss over its floor, by epoch and by time.",
             ),
             picture(
                 files["reconstructions"],
-                "Reconstructions",
-                "The same test images through every run, and how far each is off.",
+                "Outputs",
+                "The outputs of every run on the same test images, and their errors.",
             ),
         ],
     )
@@ -213,24 +221,24 @@ def _page(result: Mapping[str, Any], files: Mapping[str, Path]) -> str:
 
 @applied()
 def curves(histories: Sequence[Sequence[Mapping[str, float]]], labels: Sequence[str]) -> Figure:
-    """What is left of the validation loss above its floor, by epoch and by minutes of training."""
+    """Draw the excess of the validation loss by epoch and by minutes of training."""
     paper = style.sheet(
         830,
         60 + 310 + 17 * len(labels),
-        "How the runs learned",
-        "val_loss above its floor (log scale), by epoch and by time",
+        "Learning curves",
+        "val_excess (log scale), by epoch and by time",
     )
-    for place, what in enumerate(("epoch", "minutes of training")):
+    for place, unit in enumerate(("epoch", "minutes of training")):
         axes = paper.panel(MARGIN + 50 + place * 395, 16, 335, 290)
         for history, label, color in zip(histories, labels, COLORS, strict=False):
             seconds, x = 0.0, []
             for row in history:
                 seconds += row["seconds"]
-                x.append(row["epoch"] if what == "epoch" else seconds / 60)
+                x.append(row["epoch"] if unit == "epoch" else seconds / 60)
             y = [row["val_excess"] for row in history]
             axes.plot(x, y, label=label, color=color, marker="o" if len(x) <= 40 else "")
-        axes.set_xlabel(what)
-        log_scale(axes, np.concatenate([[row["val_excess"] for row in h] for h in histories]))
+        axes.set_xlabel(unit)
+        log_axis(axes, "y", [row["val_excess"] for history in histories for row in history])
     for place, (label, color) in enumerate(zip(labels, COLORS, strict=False)):
         top = 360.0 + 17 * place
         paper.canvas.plot([MARGIN + 50, MARGIN + 74], [top, top], color=color)
@@ -238,77 +246,63 @@ def curves(histories: Sequence[Sequence[Mapping[str, float]]], labels: Sequence[
     return paper.figure
 
 
-def _reconstructions(runs: Sequence[Run], labels: Sequence[str], notes: list[str]) -> Figure:
-    """The first run's first test examples through every run that takes and gives such images."""
+def _outputs(runs: Sequence[Run], labels: Sequence[str], notes: list[str]) -> Figure:
+    """Draw the outputs of the runs on test examples of the first, where the shapes are its own."""
     from convae.data.loading import load_test
     from convae.evaluation.evaluate import load_model
-    from convae.evaluation.figures import first_of_each
+    from convae.evaluation.figures import first_of_each_class
     from convae.tasks import build_task
 
     config = runs[0].config
     task = build_task(config)
-    test_data = load_test(config.data, task.image_shape)
-    held_out = task.held_out(test_data.test)
-    single = len(held_out) == len(test_data.test)  # each example is one image of the split
-    chosen = first_of_each(test_data.test.labels if single else None, min(SHOWN, len(held_out)))
-    examples = held_out[np.array(chosen)]
-    rows: dict[str, NDArray[np.float32] | None] = {}
+    data = load_test(config.data, task.image_shape)
+    examples = task.evaluation_examples(data.test)
+    indices = first_of_each_class(task.labels(data.test), min(SHOWN, len(examples)))
+    examples = examples[np.array(indices)]
+    outputs: dict[str, NDArray[np.float32] | None] = {}
     for run, label in zip(runs, labels, strict=True):
-        rows[label], other = None, run.config
-        shapes = {(c.model.input_shape, c.output_shape) for c in (config, other)}
+        shapes = {(c.model.input_shape, c.output_shape) for c in (config, run.config)}
+        outputs[label] = None
         if len(shapes) == 1:
-            rows[label] = load_model(run)(examples.inputs.astype(np.float32) / 255).numpy()
+            outputs[label] = load_model(run)(examples.inputs.astype(np.float32) / 255).numpy()
         else:
-            shape = "×".join(map(str, other.model.input_shape))
-            notes.append(f"{label} takes images of {shape}: none of its beside the others.")
-    segments = config.task.type == "segment"
-    return side_by_side(examples.inputs, examples.targets, rows, test_data.name, segments)
+            shape = format_shape(run.config.model.input_shape)
+            notes.append(f"{label} takes images of {shape}, so its outputs are not shown.")
+    return side_by_side(task, examples, outputs, data.name)
 
 
 @applied()
 def side_by_side(
-    inputs: NDArray[np.uint8],
-    targets: NDArray[np.uint8],
-    rows: Mapping[str, NDArray[np.float32] | None],
+    task: Task,
+    examples: Examples,
+    outputs: Mapping[str, NDArray[np.float32] | None],
     data: str,
-    segments: bool,
 ) -> Figure:
-    """What goes in, what should come out where that is something else, and a row for each label.
-
-    `inputs` and `targets` are (N, H, W, C), the rows (N, H', W', C') in [0, 1]. With
-    `segments` the rows are the chances of classes, and `targets` the right ones.
-    """
-    classes = max((r.shape[-1] for r in rows.values() if r is not None), default=1)
-    wanted = targets / (classes - 1 if segments else 255)
-    pictures: dict[str, Any] = {"input": inputs / 255}
-    if not np.array_equal(targets, inputs):
-        pictures["target"] = wanted
-    known = list(pictures)
-    for label, outputs in rows.items():
-        pictures[label] = outputs
-        if segments and outputs is not None:
-            pictures[label] = outputs.argmax(-1, keepdims=True) / (classes - 1)
+    """Draw the inputs, the targets where they differ, and a row of outputs for each label."""
+    rows: dict[str, Any] = {"input": examples.inputs}
+    if not np.array_equal(examples.targets, examples.inputs):
+        rows["target"] = task.to_images(examples.targets)
+    given = list(rows)
+    rows |= {k: None if v is None else task.to_images(v) for k, v in outputs.items()}
     step = TILE + 24
-    what = "share of wrong pixels" if segments else "mean squared error"
     paper = style.sheet(
-        max(LEFT + len(inputs) * (TILE + GAP) + MARGIN, NARROWEST),
-        len(pictures) * step + MARGIN,
-        "The same images through every run",
-        f"{data}; below each output its {what}",
+        max(LEFT + len(examples) * (TILE + GAP) + MARGIN, NARROWEST),
+        len(rows) * step + MARGIN,
+        "Outputs of every run on the same images",
+        f"{data}; below each output its {task.error_name}",
     )
-    for row, (label, images) in enumerate(pictures.items()):
+    small: dict[str, Any] = {"ha": "center", "size": style.SMALL, "color": style.GRAY}
+    for row, (label, images) in enumerate(rows.items()):
         top = 4 + row * step
-        color = style.INK if label in known else COLORS[row - len(known)]
+        color = style.INK if label in given else COLORS[row - len(given)]
         paper.text(LEFT - 10, top + TILE / 2, label[:26], ha="right", color=color)
         if images is None:
-            paper.text(LEFT, top + TILE / 2, "takes or gives other images", color=style.GRAY)
+            paper.text(LEFT, top + TILE / 2, "images of another shape", color=style.GRAY)
             continue
-        for column, image in enumerate(images):
-            x = LEFT + column * (TILE + GAP)
-            paper.image(drawable(image), x, top, TILE)
-            if label not in known:
-                difference = image - wanted[column]
-                score = np.mean(difference != 0 if segments else difference**2)
-                look: dict[str, Any] = {"ha": "center", "size": style.SMALL, "color": style.GRAY}
-                paper.text(x + TILE / 2, top + TILE + 9, f"{score:.2g}", **look)
+        for column, image in enumerate(to_floats(images)):
+            paper.image(drawable(image), LEFT + column * (TILE + GAP), top, TILE)
+        if (values := outputs.get(label)) is not None:
+            for column, error in enumerate(task.error(examples.targets, values)):
+                x = LEFT + column * (TILE + GAP) + TILE / 2
+                paper.text(x, top + TILE + 9, f"{error:.2g}", **small)
     return paper.figure

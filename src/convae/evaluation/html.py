@@ -1,7 +1,7 @@
 """HTML pages from templates: one file each, with everything in it.
 
-Whatever is filled in is escaped; pictures become data URIs. The pages forbid themselves, by a
-content security policy, to run scripts and to load anything.
+All values are escaped; pictures become data URIs. A content security policy in the pages forbids
+scripts and loading anything.
 """
 
 from __future__ import annotations
@@ -12,34 +12,43 @@ from pathlib import Path
 from typing import Any
 
 from convae import __version__
+from convae.console import format_number, format_shape
 
 DOTS = 2  # pixels a point in the figures' files (style.DOTS, without importing matplotlib)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file inside a page."""
+    """A picture inside a page."""
 
-    uri: str
-    width: int  # on the page
-    height: int
     title: str
-    caption: str
-    alt: str
+    uri: str  # data:image/png
+    caption: str = ""
+    width: int | None = None  # on the page, in points
+    height: int | None = None
+
+    @property
+    def alt(self) -> str:
+        """The text in place of the picture."""
+        return f"{self.title}: {self.caption}" if self.caption else self.title
+
+
+def data_uri(png: bytes) -> str:
+    """Return a PNG as a data URI."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def picture(path: Path, title: str, caption: str) -> Picture:
-    """The PNG at `path`, at the size for which it was drawn."""
+    """Return the PNG at `path`, at the size in points that it was drawn for."""
     from PIL import Image  # here, as jinja2 below: `convae runs` needs neither
 
     with Image.open(path) as image:
         width, height = (side // DOTS for side in image.size)
-    uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-    return Picture(uri, width, height, title, caption, f"{title}: {caption}" if caption else title)
+    return Picture(title, data_uri(path.read_bytes()), caption, width, height)
 
 
 def render(template: str, **values: Any) -> str:
-    """The page `template` with `values` filled in. A name that is missing is an error."""
+    """Return the page `template` with `values`; a missing value is an error."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -55,34 +64,11 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "words": words}
+    environment.filters |= {"number": format_number, "shape": format_shape, "words": words}
     environment.globals["version"] = __version__
     return environment.get_template(template).render(**values)
 
 
-def number(value: Any) -> str:
-    """A number in four significant digits, whole ones whole; nothing for None."""
-    if value is None:
-        return ""
-    if not isinstance(value, int | float):
-        return str(value)
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}"
-    if abs(value) >= 1e3:
-        return f"{value:,.0f}"
-    return f"{value:.5f}" if 1e-3 <= abs(value) < 1 else f"{value:#.4g}"
-
-
 def words(key: str) -> str:
-    """A key as words: `mean_image` is the mean image."""
+    """Return a key as words: `mean_image` is "mean image"."""
     return key.replace("_", " ")
-
-
-def duration(seconds: float) -> str:
-    """Such as 8.2 s, 3:28 min, 2:05 h."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02} min"
-    return f"{whole // 3600}:{whole % 3600 // 60:02} h"

@@ -1,7 +1,7 @@
-"""What a code tells of its image: codes, lines between them, their neighbors, and their map.
+"""Analysis of codes: interpolation, nearest neighbors, maps in two dimensions.
 
-Codes are float32 (N, D): the encoder's maps, laid flat. At most MOST of them are looked at, so
-that memory does not grow with the data.
+Codes are float32 (N, D): the encoder's output, flattened. At most MOST are analyzed, so that memory
+does not grow with the data.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convae.errors import RunError
-from convae.tasks.task import code_size
+from convae.errors import RunError, UnsupportedError
+from convae.tasks import Task
+from convae.tasks.baselines import code_size
 
 if TYPE_CHECKING:
     from convae.config.schema import Config
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 MOST = 10_000  # codes
-QUERIES = 1000  # of these the neighbors are counted
+QUERIES = 1000  # codes whose neighbors are counted
 NEAREST = 5
 AXES_FROM = 1000  # codes that principal axes are fitted on
 BLOCK = 1000  # images in memory as floats at once
@@ -31,30 +32,30 @@ BLOCK = 1000  # images in memory as floats at once
 
 @dataclass(frozen=True)
 class Latent:
-    """The codes of the first test images, their maps, and what is measured on them."""
+    """The codes of the first test images, their maps and metrics."""
 
     codes: Floats  # (N, D)
-    maps: dict[str, Floats]  # (N, 2), by what they are
+    maps: dict[str, Floats]  # points (N, 2) by the map's title
     measures: dict[str, Any]  # for metrics.json
 
 
-def has_bottleneck(config: Config) -> bool:
-    """Whether all that the decoder sees of an image is a code smaller than the image."""
-    small = code_size(config) < prod(config.model.input_shape)
-    one_class = config.task.type != "segment"  # which a scene is not
-    return small and one_class and not config.model.has_skips
+def has_bottleneck(task: Task) -> bool:
+    """Return whether the decoder takes nothing but a code that is smaller than the image."""
+    model = task.config.model
+    small = code_size(task.config) < prod(model.input_shape)
+    return small and task.one_image_each and not model.has_skips
 
 
-def look(
+def analyze(
     model: Any,
     config: Config,
     inputs: NDArray[np.uint8],
     labels: NDArray[np.int64] | None,
     umap: bool = False,
 ) -> Latent:
-    """The codes of the first MOST inputs, mapped, and measured if there are labels.
+    """Return the codes of the first MOST inputs, with maps, and with metrics if there are labels.
 
-    Both shares are of the NEAREST nearest of QUERIES inputs: how many are of the input's class.
+    The metrics are the shares of the nearest codes and images that are of the same class.
     """
     inputs = inputs[:MOST]
     codes = encode(model, inputs)
@@ -70,7 +71,7 @@ def look(
 
 
 def encode(model: Any, inputs: NDArray[np.uint8]) -> Floats:
-    """The codes (N, D) of uint8 inputs (N, H, W, C)."""
+    """Return the codes (N, D) of uint8 inputs (N, H, W, C)."""
     encoder = model.get_layer("encoder")
     parts = [
         np.asarray(encoder(inputs[start : start + BLOCK] / np.float32(255)))
@@ -80,13 +81,13 @@ def encode(model: Any, inputs: NDArray[np.uint8]) -> Floats:
 
 
 def decode(model: Any, codes: Floats) -> Floats:
-    """What the decoder makes of codes (N, D): (N, H, W, C)."""
+    """Return the decoded images (N, H, W, C) of codes (N, D)."""
     shape = model.get_layer("encoder").output_shape[1:]
     return np.asarray(model.get_layer("decoder")(codes.reshape(-1, *shape)))
 
 
 def line(first: NDArray[Any], second: NDArray[Any], steps: int) -> Floats:
-    """`steps` points on the straight line from one array to the other, both ends among them."""
+    """Return `steps` points on the straight line between two arrays, with both ends."""
     shares = np.linspace(0, 1, steps, dtype=np.float32).reshape(-1, *[1] * first.ndim)
     return np.asarray((1 - shares) * first + shares * second, np.float32)
 
@@ -94,17 +95,20 @@ def line(first: NDArray[Any], second: NDArray[Any], steps: int) -> Floats:
 def nearest(
     points: NDArray[Any], queries: NDArray[np.integer], count: int = NEAREST
 ) -> NDArray[np.int64]:
-    """(Q, count): the places of the nearest other points of each of `queries`, nearest first.
+    """Return the indices (Q, count) of the nearest other points of each query, nearest first.
 
-    `points` (N, ...) are codes or images; the distance is Euclidean. Needs more than `count`.
+    Args:
+        points: More than `count` codes or images, (N, ...). The distance is Euclidean.
+        queries: Indices into `points`, (Q,).
+        count: The number of neighbors.
     """
-    asked = _flat(points[queries])
+    targets = _flat(points[queries])
     found = np.zeros((len(queries), 0), np.int64)
     distances = np.zeros((len(queries), 0), np.float32)
     for start in range(0, len(points), BLOCK):
         block = _flat(points[start : start + BLOCK])
         # less |query|^2, which is the same for all points of a query
-        away = (block * block).sum(axis=1) - 2 * (asked @ block.T)
+        away = (block * block).sum(axis=1) - 2 * (targets @ block.T)
         inside = (queries >= start) & (queries < start + len(block))
         away[np.flatnonzero(inside), queries[inside] - start] = np.inf
         places = np.broadcast_to(np.arange(start, start + len(block)), away.shape)
@@ -119,20 +123,20 @@ def nearest(
 
 
 def same_class_share(points: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    """The share of the NEAREST nearest points that are of the class of the one asked about."""
+    """Return the share of the NEAREST neighbors of QUERIES points that are of the same class."""
     queries = np.arange(min(QUERIES, len(points)))
     found = nearest(points, queries)
     return float((labels[found] == labels[queries, None]).mean())
 
 
 def principal_map(codes: Floats) -> tuple[Floats, float]:
-    """The codes along their two principal axes (N, 2), and the share of the variance in these.
+    """Return the codes along their two principal axes (N, 2), and their share of the variance.
 
-    A code of one number has one axis; the other coordinate is then 0.
+    The second coordinate of codes of one number is 0.
     """
     middle = codes.mean(axis=0)
     axes = np.linalg.svd(codes[:AXES_FROM] - middle, full_matrices=False)[2][:2]
-    # the sign of an axis is anyone's choice: its largest weight is positive
+    # the sign of an axis is arbitrary: make its largest weight positive
     axes *= np.sign(np.take_along_axis(axes, abs(axes).argmax(axis=1)[:, None], axis=1))
     points = (codes - middle) @ axes.T
     share = points.var(axis=0).sum() / max(float(codes.var(axis=0).sum()), 1e-30)
@@ -140,25 +144,25 @@ def principal_map(codes: Floats) -> tuple[Floats, float]:
     return np.asarray(points, np.float32), float(share)
 
 
-def check_umap(config: Config) -> None:
-    """Raise RunError if no map by UMAP can be made of this run."""
-    if not has_bottleneck(config):
+def check_umap(task: Task) -> None:
+    """Raise RunError if the run has no codes for UMAP, UnsupportedError without the package."""
+    if not has_bottleneck(task):
         raise RunError("--umap maps codes, but this run has none smaller than its images")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as below
             import umap  # noqa: F401
     except ImportError:
-        raise RunError("--umap needs umap-learn: pip install 'convae[umap]'") from None
+        raise UnsupportedError("--umap needs umap-learn: pip install 'convae[umap]'") from None
 
 
 def umap_map(codes: Floats, seed: int) -> Floats:
-    """The codes in two dimensions (N, 2): McInnes, Healy and Melville, "UMAP", 2018."""
+    """Return a map (N, 2) of the codes by UMAP (McInnes, Healy and Melville, 2018)."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of packages that this one does not call itself
+        warnings.simplefilter("ignore")  # of the packages that umap imports
         from umap import UMAP
 
-        # One thread: only then does the seed decide everything.
+        # With more than one thread the map would not follow from the seed.
         return np.asarray(UMAP(random_state=seed, n_jobs=1).fit_transform(codes), np.float32)
 
 

@@ -43,11 +43,12 @@ def reconstructed(run: str) -> Seen:
 
     found = Run.find(run)
     config = found.config
-    if config.task.type == "segment":
+    task = build_task(config)
+    if not task.outputs_images:
         raise ConfigError(f"{found.path}: its outputs are classes, not images to compare with")
-    model, task = load_model(found), build_task(config)
-    data = task.seen(load_training(config.data, task.image_shape))
-    examples = task.held_out(data.validation)[slice(MOST)]
+    model = load_model(found)
+    data = task.filter(load_training(config.data, task.image_shape))
+    examples = task.evaluation_examples(data.validation)[slice(MOST)]
     inputs = examples.inputs.astype(np.float32) / 255
     batches = [inputs[at : at + 100] for at in range(0, len(inputs), 100)]
     results = np.concatenate([np.asarray(model.predict_on_batch(batch)) for batch in batches])

@@ -20,6 +20,7 @@ from convae.runs.run import Run
 from convae.runtime.backend import tf
 from convae.runtime.plan import Plan
 from convae.runtime.start import start_in_float32
+from convae.tasks import build_task
 from convae.training.engine import Engine
 
 Floats = NDArray[np.float32]
@@ -161,7 +162,7 @@ class Autoencoder:
         >>> convae.load("mnist").score(digits).shape
         (4,)
         """
-        if self.config is not None and self.config.task.type == "segment":
+        if self.config is not None and not build_task(self.config).outputs_images:
             raise RunError("a model that segments has no squared error: compare its classes")
         shape, made_of = tuple(self.model.output_shape[1:]), tuple(self.model.input_shape[1:])
         if targets is None and shape != made_of:

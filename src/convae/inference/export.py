@@ -174,13 +174,13 @@ def comparison_of(config: Config) -> Comparison:
     except ConvaeError:
         name = "MNIST sample"
         test, validation = (_sample("test", task.image_shape), _sample("train", task.image_shape))
-    examples = task.held_out(test)[slice(IMAGES)]
+    examples = task.evaluation_examples(test)[slice(IMAGES)]
     labels = None if test.labels is None else test.labels[:IMAGES]
 
     def judge(outputs: Floats) -> float:
         return task.summarize(task.scores(examples.targets, outputs), labels)[task.headline]
 
-    few = task.held_out(validation)[slice(CALIBRATION)].inputs
+    few = task.evaluation_examples(validation)[slice(CALIBRATION)].inputs
     return Comparison(name, examples.inputs, few, judge, task.headline)
 
 

@@ -26,11 +26,9 @@ from convae.data.image_folder import SUFFIXES, decode, png
 from convae.errors import RunError
 from convae.evaluation.evaluate import load_model
 from convae.plots import image_grids as plots
-from convae.plots import segmentation as plots_tasks
 from convae.plots import style
 from convae.runtime.start import start_in_float32
 from convae.tasks import build_task
-from convae.tasks.task import as_bytes
 from convae.training.engine import Engine
 
 if TYPE_CHECKING:
@@ -87,11 +85,11 @@ def predict(
             part = files[start : start + BATCH]
             inputs = np.stack([read(path, shape, as_digit) for path, _ in part])
             outputs = engine.predict(inputs)
-            pictures = as_pictures(outputs, config.task.type == "segment")
+            pictures = task.to_images(outputs)
             scores: Sequence[float | None] = [None] * len(part)
-            if config.task.compresses:  # what comes out should be what went in
-                told = task.scores(inputs, outputs)
-                scores = [float(value) for value in told.get("score", told["mse"])]
+            if task.reconstruction_score:
+                values = task.scores(inputs, outputs)[task.reconstruction_score]
+                scores = [float(value) for value in values]
             shown += list(zip(inputs, pictures, strict=True))[: SHOWN - len(shown)]
             for (path, name), picture, score in zip(part, pictures, scores, strict=True):
                 target = folder / f"{name}.png"
@@ -177,13 +175,6 @@ def digit(gray: Images, size: tuple[int, int]) -> Images:
     ]
     result[place[0] : place[0] + drawn.shape[0], place[1] : place[1] + drawn.shape[1]] = drawn
     return result
-
-
-def as_pictures(outputs: NDArray[np.float32], segments: bool) -> Images:
-    """Outputs as uint8 images; where a model `segments`, each pixel in its class's color."""
-    if not segments:
-        return as_bytes(outputs)
-    return as_bytes(plots_tasks.colored(outputs.argmax(axis=-1), outputs.shape[-1]))
 
 
 @style.applied()

@@ -1,6 +1,6 @@
-"""Measurements -> charts: errors by class, a run beside its baselines, anomalies, rate and quality.
+"""Charts: training curves, metrics by class and beside baselines, anomaly scores.
 
-`data` and `note` are as in plots.py.
+`data` and `note` are those of image_grids.py.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from convae.console import format_number
 from convae.plots import style
-from convae.plots.image_grids import UNITS, number_word, short
-from convae.plots.style import MARGIN, applied, sheet
+from convae.plots.image_grids import METRIC_LABELS, shorten
+from convae.plots.style import MARGIN, applied, log_axis, sheet
 from convae.tasks.metrics import HIGHER_IS_BETTER
 
 if TYPE_CHECKING:
@@ -22,112 +23,206 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-NAMES = {"pca": "PCA", "gaussian": "Gaussian"}  # the others are words already
+LOSS_LABELS = {
+    "binary_crossentropy": "binary cross-entropy (nats per pixel)",
+    "mean_squared_error": "mean squared error",
+    "sparse_categorical_crossentropy": "cross-entropy (nats per pixel)",
+}
+MARKED = 40  # epochs, up to which each has a marker
+
+
+@applied()
+def training_curves(
+    history: Sequence[Mapping[str, float]], loss: str, data: str, note: str | None = None
+) -> Figure:
+    """Draw the losses by epoch, the validation loss above its floor, and the learning rate.
+
+    Args:
+        history: The rows of history.csv. The learning rate is drawn where it changes.
+        loss: `training.loss` of the config. The floor of the binary cross-entropy is the entropy of
+            the validation images; that of the others is 0.
+        data: The name of the images.
+        note: A warning.
+    """
+    epochs, losses, val_losses, excess, rates = (
+        np.array([row.get(key, np.nan) for row in history], float)
+        for key in ("epoch", "loss", "val_loss", "val_excess", "learning_rate")
+    )
+    has_floor = loss == "binary_crossentropy"
+    changes = len(set(rates[np.isfinite(rates)])) > 1
+    widths = [290.0, 290.0, 150.0] if changes else [350.0, 350.0]
+    lefts = [MARGIN + 44 + sum(w + 60 for w in widths[:i]) for i in range(len(widths))]
+    paper = sheet(
+        lefts[-1] + widths[-1] + MARGIN,
+        340,
+        "Training: the loss" + (" and the excess over its floor" if has_floor else ""),
+        f"{data}; epoch {epochs[-1]:.0f}: loss {losses[-1]:.4f}, val_loss {val_losses[-1]:.4f}",
+        note,
+    )
+    panels = [paper.panel(x, 26, width, 262) for x, width in zip(lefts, widths, strict=True)]
+    ticks: dict[str, Any] = {"steps": [1, 2, 5, 10], "integer": True, "min_n_ticks": 1}
+    for axes in panels:
+        axes.set_xlabel("epoch")
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(6, **ticks))
+    marker: dict[str, Any] = {"marker": "o" if len(epochs) <= MARKED else ""}
+
+    axes = panels[0]
+    axes.set_title(LOSS_LABELS[loss])
+    axes.plot(epochs, losses, label="loss", color=style.ORANGE, **marker)
+    axes.plot(epochs, val_losses, label="val_loss", color=style.BLUE, **marker)
+    if has_floor:
+        floor = val_losses[0] - excess[0]
+        axes.axhline(floor, label=f"floor {floor:.4f}", color=style.INK, linestyle="--")
+    axes.legend()
+
+    axes, shown = panels[1], excess if has_floor else val_losses
+    axes.set_title(f"{'val_excess' if has_floor else 'val_loss'} (log scale)")
+    axes.plot(epochs, shown, color=style.BLUE, **marker)
+    last: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "top"}
+    axes.annotate(format_number(float(shown[-1])), (epochs[-1], shown[-1]), (4, -7), **last)
+    log_axis(axes, "y", shown)
+
+    if changes:
+        panels[2].set_title("learning rate")
+        panels[2].plot(epochs, rates, color=style.GREEN, **marker)
+        panels[2].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    return paper.figure
 
 
 @applied()
 def error_by_class(
-    classes: Mapping[str, Mapping[str, float]],
+    values: Mapping[str, float],
     mean: float,
     data: str,
     *,
-    score: str = "excess",
+    metric: str,
     baseline: float | None = None,
     note: str | None = None,
 ) -> Figure:
-    """A bar for each class; `classes` is what `metrics.per_class` gives, `score` a key of it.
+    """Draw a bar for each class.
 
-    `mean` is the score over all images (dashed); `baseline` is that of the mean image, in words
-    only: beside it the bars would vanish. Up to 12 classes stand as they come; more lie on their
-    side, worst first, and of more than 40 the 20 worst and the 20 best are shown.
+    Up to 12 classes are vertical bars in their order. More are horizontal, the worst first, and of
+    more than 40 the 20 worst and the 20 best are drawn.
+
+    Args:
+        values: The value of `metric` of each class.
+        mean: The value over all images, a dashed line.
+        data: The name of the images.
+        metric: A key of METRIC_LABELS.
+        baseline: The value of the mean image, in the subtitle only: a bar of it would dwarf the
+            others.
+        note: A warning.
     """
-    title = "Quality by class" if score in HIGHER_IS_BETTER else "Error by class"
-    says = f"{data}; mean {number_word(mean)}"
+    title = "Quality by class" if metric in HIGHER_IS_BETTER else "Error by class"
+    subtitle = f"{data}; mean {format_number(mean)}"
     if baseline is not None:
-        says += f", mean-image baseline {number_word(baseline)}"
-    values = {name: scores[score] for name, scores in classes.items()}
-    line: dict[str, Any] = {"color": style.VERMILION, "linestyle": "--", "linewidth": 1.5}
-    if len(values) <= 12:
-        paper = sheet(700, 300, title, says, note)
-        axes = paper.panel(MARGIN + 56, 16, 556, 230)
-        axes.bar(range(len(values)), list(values.values()), color=style.BLUE, width=0.7)
-        axes.set_xticks(range(len(values)), [short(name, 11) for name in values])
-        axes.set_xlabel("class")
-        axes.set_ylabel(UNITS[score])
-        axes.grid(False, axis="x")
-        axes.axhline(mean, **line)
-        side: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "va": "center"}
-        axes.annotate("mean", (1.01, mean), color=style.VERMILION, **side)
-        ends: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "size": style.SMALL}
-        clear = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        for place, value in enumerate(values.values()):
-            axes.annotate(number_word(value), (place, value), (0, 4), bbox=clear, **ends)
-        return paper.figure
+        subtitle += f", mean-image baseline {format_number(baseline)}"
+    draw = _vertical_bars if len(values) <= 12 else _horizontal_bars
+    return draw(values, mean, metric, title, subtitle, note)
 
-    ranked = sorted(values, key=values.__getitem__, reverse=score not in HIGHER_IS_BETTER)
+
+def _vertical_bars(
+    values: Mapping[str, float],
+    mean: float,
+    metric: str,
+    title: str,
+    subtitle: str,
+    note: str | None,
+) -> Figure:
+    paper = sheet(700, 300, title, subtitle, note)
+    axes = paper.panel(MARGIN + 56, 16, 556, 230)
+    axes.bar(range(len(values)), list(values.values()), color=style.BLUE, width=0.7)
+    axes.set_xticks(range(len(values)), [shorten(name, 11) for name in values])
+    axes.set_xlabel("class")
+    axes.set_ylabel(METRIC_LABELS[metric])
+    axes.grid(False, axis="x")
+    axes.axhline(mean, color=style.VERMILION, linestyle="--", linewidth=1.5)
+    side: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "va": "center"}
+    axes.annotate("mean", (1.01, mean), color=style.VERMILION, **side)
+    ends: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "size": style.SMALL}
+    for place, value in enumerate(values.values()):
+        axes.annotate(format_number(value), (place, value), (0, 4), bbox=_WHITE, **ends)
+    return paper.figure
+
+
+def _horizontal_bars(
+    values: Mapping[str, float],
+    mean: float,
+    metric: str,
+    title: str,
+    subtitle: str,
+    note: str | None,
+) -> Figure:
+    ranked = sorted(values, key=values.__getitem__, reverse=metric not in HIGHER_IS_BETTER)
+    lengths = dict(values)
     if len(ranked) > 40:
-        says += f"; the 20 worst and the 20 best of {len(ranked)} classes"
+        subtitle += f"; the 20 worst and the 20 best of {len(ranked)} classes"
         between = f"({len(ranked) - 40} between)"
         ranked = [*ranked[:20], between, *ranked[-20:]]
-        values[between] = 0.0
+        lengths[between] = 0.0
     height = 17.0 * len(ranked)
-    paper = sheet(700, height + 76, title, says, note)
+    paper = sheet(700, height + 76, title, subtitle, note)
     axes = paper.panel(MARGIN + 150, 24, 470, height)
-    axes.barh(range(len(ranked)), [values[name] for name in ranked], color=style.BLUE, height=0.7)
-    axes.set_yticks(range(len(ranked)), [short(name, 22) for name in ranked])
+    axes.barh(range(len(ranked)), [lengths[name] for name in ranked], color=style.BLUE, height=0.7)
+    axes.set_yticks(range(len(ranked)), [shorten(name, 22) for name in ranked])
     axes.set_ylim(len(ranked) - 0.4, -0.6)
-    axes.set_xlabel(UNITS[score])
+    axes.set_xlabel(METRIC_LABELS[metric])
     axes.grid(False, axis="y")
-    axes.axvline(mean, **line)
+    axes.axvline(mean, color=style.VERMILION, linestyle="--", linewidth=1.5)
     top: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
     axes.annotate("mean", (mean, 1.005), color=style.VERMILION, **top)
     return paper.figure
 
 
+_WHITE: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind text
+
+
 @applied()
 def scores_beside_baselines(
-    scores: Mapping[str, float],
-    words: Mapping[str, str],
+    value: float,
+    baselines: Mapping[str, tuple[float, str]],
     data: str,
-    score: str,
+    metric: str,
     note: str | None = None,
 ) -> Figure:
-    """A bar for each way to the same end, the best on top.
+    """Draw a bar for this run and one for each baseline, the best on top.
 
-    `scores` hold values of `score`, a key of UNITS, of "this run" and of baselines; `words` say
-    more about each of these, by name.
+    Args:
+        value: The run's value of `metric`.
+        baselines: The value and the description of each baseline, by its label.
+        data: The name of the images.
+        metric: A key of METRIC_LABELS.
+        note: A warning.
     """
-    better = score in HIGHER_IS_BETTER
-    ranked = sorted(scores, key=scores.__getitem__, reverse=better)
-    height = 50.0 * len(ranked)
-    left = MARGIN + 300
-    title = "This run beside simpler ways to the same end"
-    says = f"{data}; {'higher' if better else 'lower'} is better"
-    paper = sheet(780, height + 52, title, says, note)
+    better = metric in HIGHER_IS_BETTER
+    rows = sorted(
+        {"this run": (value, ""), **baselines}.items(), key=lambda row: row[1][0], reverse=better
+    )
+    height, left = 50.0 * len(rows), MARGIN + 300
+    subtitle = f"{data}; {'higher' if better else 'lower'} is better"
+    paper = sheet(780, height + 52, "This run beside simple baselines", subtitle, note)
     axes = paper.panel(left, 4, 390, height)
-    colors = [style.BLUE if name == "this run" else style.SKY for name in ranked]
-    values = [scores[name] for name in ranked]
-    axes.barh(range(len(ranked)), values, color=colors, height=0.6)
-    axes.set_ylim(len(ranked) - 0.5, -0.5)
+    colors = [style.BLUE if label == "this run" else style.SKY for label, _ in rows]
+    axes.barh(range(len(rows)), [number for _, (number, _) in rows], color=colors, height=0.6)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks([])
-    axes.set_xlabel(UNITS[score])
+    axes.set_xlabel(METRIC_LABELS[metric])
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.grid(False, axis="y")
-    if score == "auroc":
+    if metric == "auroc":
         axes.set_xlim(0, 1)
         axes.axvline(0.5, color=style.GRAY, linestyle="--", linewidth=1.2)
-    for place, (name, value) in enumerate(zip(ranked, values, strict=True)):
-        said = textwrap.wrap(words.get(name, ""), 52)
-        lines = [(NAMES.get(name, name.replace("_", " ")), style.TEXT, style.INK)]
-        lines += [(line, style.SMALL, style.GRAY) for line in said]
-        bold: dict[str, Any] = {"weight": "bold"} if name == "this run" else {}
-        y = 4 + 50 * (place + 0.5) - 7 * len(said)
-        for number, (line, size, color) in enumerate(lines):
-            paper.text(left - 10, y + 14 * number, line, ha="right", size=size, color=color, **bold)
-        digits = f"{value:.2f}" if score == "psnr" else number_word(value)
+    for place, (label, (number, description)) in enumerate(rows):
+        wrapped = textwrap.wrap(description, 52)
+        lines = [(label, style.TEXT, style.INK)]
+        lines += [(line, style.SMALL, style.GRAY) for line in wrapped]
+        bold: dict[str, Any] = {"weight": "bold"} if label == "this run" else {}
+        y = 4 + 50 * (place + 0.5) - 7 * len(wrapped)
+        for index, (line, size, color) in enumerate(lines):
+            paper.text(left - 10, y + 14 * index, line, ha="right", size=size, color=color, **bold)
         ends: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
-        clear = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        axes.annotate(digits, (value, place), (5, 0), bbox=clear, **ends, **bold)
+        axes.annotate(format_number(number), (number, place), (5, 0), bbox=_WHITE, **ends, **bold)
     return paper.figure
 
 
@@ -140,16 +235,22 @@ def anomaly_scores(
     data: str,
     note: str | None = None,
 ) -> Figure:
-    """How the scores of normal and of other images lie, and what any threshold would do.
+    """Draw the distributions of the scores of both kinds, and the ROC curve.
 
-    `scores` and `anomalous` are (N,); `threshold` is what metrics.json says about the chosen one.
+    Args:
+        scores: The anomaly scores (N,).
+        anomalous: Which of them are anomalies (N,).
+        threshold: `threshold` of metrics.json.
+        auroc: The area under the ROC curve.
+        data: The name of the images.
+        note: A warning.
     """
-    alarms, found = threshold["fpr"], threshold["recall"]
-    says = (
-        f"{data}; AUROC {auroc:.4f}; at the threshold {found:.1%} of the anomalies are found and "
-        f"{alarms:.1%} of the normal images are false alarms"
+    fpr, recall = threshold["fpr"], threshold["recall"]
+    subtitle = (
+        f"{data}; AUROC {auroc:.4f}; at the threshold recall {recall:.1%}, false positive rate "
+        f"{fpr:.1%}"
     )
-    paper = sheet(860, 352, "Anomaly scores, and the threshold", says, note)
+    paper = sheet(860, 352, "Anomaly scores and the threshold", subtitle, note)
     low, high = np.quantile(scores, 0.001), np.quantile(scores, 0.999)
     edges = np.geomspace(max(low, 1e-6), max(high, 2e-6), 41)
     left = paper.panel(MARGIN + 44, 26, 420, 270, "images with that score (% of their kind)")
@@ -162,59 +263,52 @@ def anomaly_scores(
         left.stairs(shares, edges, color=color, linewidth=1.2)
     line: dict[str, Any] = {"color": style.INK, "linestyle": "--", "linewidth": 1.5}
     left.axvline(threshold["score"], ymax=0.82, label=f"threshold {threshold['score']:.4f}", **line)
-    left.set_xscale("log")
-    left.set_xlim(edges[0], edges[-1])
-    ticks = [d * 10.0**p for p in range(-6, 1) for d in (1, 2, 5)]
-    ticks = [tick for tick in ticks if edges[0] <= tick <= edges[-1]]
-    left.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    left.set_xticks([], minor=True)
+    log_axis(left, "x", edges)
     left.set_ylim(0, left.get_ylim()[1] * 1.22)  # room for the legend
     left.set_xlabel("anomaly score (log scale)")
     left.legend(ncols=3, loc="upper left", columnspacing=1.2, handlelength=1.6)
 
-    right = paper.panel(MARGIN + 544, 26, 270, 270, "anomalies found (%)")
+    right = paper.panel(MARGIN + 544, 26, 270, 270, "recall (% of the anomalies)")
     order = np.argsort(-scores, kind="stable")
-    for_each = [np.cumsum(kind[order]) / kind.sum() * 100 for kind in (~anomalous, anomalous)]
-    right.plot([0, *for_each[0]], [0, *for_each[1]], color=style.BLUE)
+    rates = [np.cumsum(kind[order]) / kind.sum() * 100 for kind in (~anomalous, anomalous)]
+    right.plot([0, *rates[0]], [0, *rates[1]], color=style.BLUE)
     right.plot([0, 100], [0, 100], color=style.GRAY, linewidth=1, linestyle=":")
-    right.plot([100 * alarms], [100 * found], "o", color=style.INK, markersize=7)
+    right.plot([100 * fpr], [100 * recall], "o", color=style.INK, markersize=7)
     beside: dict[str, Any] = {"textcoords": "offset points", "va": "top"}
-    right.annotate("threshold", (100 * alarms, 100 * found), (9, -4), **beside)
+    right.annotate("threshold", (100 * fpr, 100 * recall), (9, -4), **beside)
     right.set_xlim(-1, 101)
     right.set_ylim(-1, 101)
-    right.set_xlabel("false alarms (% of normal images)")
+    right.set_xlabel("false positive rate (% of the normal images)")
     return paper.figure
 
 
 @applied()
 def rate_quality(
     sizes: Sequence[int],
-    ours: Sequence[float],
-    pca: Sequence[float],
+    errors: Sequence[float],
+    pca_errors: Sequence[float],
     pixels: int,
     data: str,
     note: str | None = None,
 ) -> Figure:
-    """The test MSE against the size of the code, of models and of PCA with as many components."""
+    """Draw the test MSE by the size of the code, of autoencoders and of PCA of the same size."""
     order = np.argsort(sizes)
-    x, y, linear = (np.asarray(values, float)[order] for values in (sizes, ours, pca))
-    says = f"{data}; {pixels:,} pixel values an image; below each point PCA's error over it"
-    paper = sheet(700, 380, "Rate and quality: what a number in the code is worth", says, note)
+    x, y, linear = (np.asarray(values, float)[order] for values in (sizes, errors, pca_errors))
+    subtitle = f"{data}; {pixels:,} pixel values an image; below each point PCA's error over it"
+    paper = sheet(700, 380, "Rate and quality: the error by the size of the code", subtitle, note)
     axes = paper.panel(MARGIN + 60, 10, 560, 310)
     axes.plot(x, linear, "s--", color=style.ORANGE, label="PCA")
     axes.plot(x, y, "o-", color=style.BLUE, label="autoencoder")
-    for size, mine, theirs in zip(x, y, linear, strict=True):
+    for size, error, pca_error in zip(x, y, linear, strict=True):
         axes.annotate(
-            f"{theirs / mine:.1f}×", (size, mine), (0, -9), textcoords="offset points",
+            f"{pca_error / error:.1f}×", (size, error), (0, -9), textcoords="offset points",
             ha="center", va="top", color=style.BLUE,
         )  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_xlim(x[0] / 1.15, x[-1] * 1.15)
+    log_axis(axes, "x", x)
     axes.set_xticks(x, [f"{size:,.0f}" for size in x])
-    axes.set_xticks([], minor=True)
     axes.set_ylim(0, None)
     axes.set_ylim(0, axes.get_ylim()[1] * 1.03)
     axes.set_xlabel("numbers in the code of an image (log scale)")
-    axes.set_ylabel(UNITS["mse"])
+    axes.set_ylabel(METRIC_LABELS["mse"])
     axes.legend(fontsize=style.TEXT)
     return paper.figure

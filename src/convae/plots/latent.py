@@ -1,6 +1,6 @@
-"""Codes -> figures: their map, lines between them, their neighbors.
+"""Figures of codes: maps, interpolations, nearest neighbors.
 
-`data` and `note` are as in plots.py; images are uint8 or float in [0, 1], (N, H, W, C).
+Images, `data` and `note` are those of image_grids.py.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import numpy as np
 from matplotlib.patheffects import withStroke
 
 from convae.plots import style
-from convae.plots.image_grids import GAP, LEFT, NARROWEST, drawable, in_floats, short, tile_side
+from convae.plots.image_grids import GAP, LEFT, NARROWEST, drawable, shorten, tile_side, to_floats
 from convae.plots.style import MARGIN, applied, sheet
+from convae.tasks.segment import class_colors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,19 +32,19 @@ def code_maps(
     data: str,
     note: str | None = None,
 ) -> Figure:
-    """Codes in two dimensions, a panel for each way to get there; points (N, 2) colored by class.
+    """Draw a panel for each map of the codes, points (N, 2) in the color of their class.
 
-    The name of a class stands at the median of its points.
+    The name of a class is at the median of its points.
     """
-    names = [short(name, 12) for name in classes] if labels is not None else []
+    names = [shorten(name, 12) for name in classes] if labels is not None else []
     side = 440.0
     width = 2 * MARGIN + len(maps) * (side + 24) - 24
-    says = f"{data}; a point for each image"
-    paper = sheet(width, side + 40, "A map of the codes", says, note)
-    colors = style.class_colors(len(names))
+    subtitle = f"{data}; a point for each image"
+    paper = sheet(width, side + 40, "A map of the codes", subtitle, note)
+    colors = class_colors(len(names)) / 255
     dot: dict[str, Any] = {"s": 3.5, "linewidths": 0, "alpha": 0.8, "rasterized": True}
-    for number, (word, points) in enumerate(maps.items()):
-        axes = paper.panel(MARGIN + number * (side + 24), 26, side, side, word)
+    for number, (label, points) in enumerate(maps.items()):
+        axes = paper.panel(MARGIN + number * (side + 24), 26, side, side, label)
         axes.set_facecolor(style.INK)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -68,10 +69,9 @@ def interpolations(
     data: str,
     note: str | None = None,
 ) -> Figure:
-    """Pairs of strips between two images: through the codes, and as a cross-fade of their pixels.
+    """Draw decoded straight lines between two codes above cross-fades of the two images.
 
-    Each of `strips` has a name, what the decoder makes of the codes on the straight line, and the
-    cross-fade; both (steps, H, W, C), from the first image to the second.
+    Each of `strips` is a label, the decoded images and the cross-fade, both (steps, H, W, C).
     """
     steps = len(strips[0][1])
     tile = tile_side(strips[0][1], SMALL_TILE)
@@ -92,10 +92,10 @@ def interpolations(
     for number, (name, decoded, faded) in enumerate(strips):
         top = 22 + number * pair
         paper.text(MARGIN, top + tile + GAP / 2, name, weight="bold")
-        for row, (word, images) in enumerate((("code", decoded), ("pixels", faded))):
+        for row, (label, images) in enumerate((("code", decoded), ("pixels", faded))):
             y = top + row * step
-            paper.text(left - 10, y + tile / 2, word, ha="right")
-            for column, image in enumerate(in_floats(images)):
+            paper.text(left - 10, y + tile / 2, label, ha="right")
+            for column, image in enumerate(to_floats(images)):
                 paper.image(drawable(image), left + column * step, y, tile)
     return paper.figure
 
@@ -110,10 +110,10 @@ def nearest_neighbors(
     data: str,
     note: str | None = None,
 ) -> Figure:
-    """A row for each of `queries` (Q,): the image and its nearest ones, in each space.
+    """Draw a row for each of `queries` (Q,): the image and its nearest neighbors in each space.
 
-    `neighbors` hold places (Q, k) in `images`, the nearest first. Below each image stands its
-    class, in another color if it is not the query's.
+    `neighbors` are indices (Q, k) into `images`, the nearest first. Below each image is its class,
+    in another color if it is not the query's.
     """
     tile = tile_side(images, SMALL_TILE)
     step, under, aside = tile + GAP, 0.0 if labels is None else 16.0, 22.0
@@ -124,18 +124,18 @@ def nearest_neighbors(
     title = "The nearest neighbors of test images"
     paper = sheet(width, 30 + len(queries) * (step + under) + 6, title, data, note)
     paper.text(MARGIN + tile / 2, 10, "image", ha="center")
-    for number, word in enumerate(neighbors):
-        paper.text(first + number * (block + aside) + block / 2, 10, word, ha="center")
+    for number, label in enumerate(neighbors):
+        paper.text(first + number * (block + aside) + block / 2, 10, label, ha="center")
 
     def show(index: int, query: int, x: float, y: float) -> None:
-        paper.image(drawable(in_floats(images[index])), x, y, tile)
+        paper.image(drawable(to_floats(images[index])), x, y, tile)
         if labels is None:
             return
         same = labels[index] == labels[query]
         look: dict[str, Any] = {"color": style.GRAY if same else style.VERMILION}
         look |= {} if same else {"weight": "bold"}
-        word = short(classes[labels[index]], int(step / 6))
-        paper.text(x + tile / 2, y + tile + 8, word, ha="center", size=style.SMALL, **look)
+        label = shorten(classes[labels[index]], int(step / 6))
+        paper.text(x + tile / 2, y + tile + 8, label, ha="center", size=style.SMALL, **look)
 
     for row, query in enumerate(queries):
         y = 24 + row * (step + under)

@@ -1,8 +1,8 @@
-"""The look of every figure: one sheet, one palette, one font, one way to save.
+"""The style of every figure: the sheet, the palette, the font, and how a figure is saved.
 
 Lengths are in points of 1/72 inch. Files hold two pixels a point, so at half size, as a README
 shows them, a point is a pixel and the smallest text is 10 pixels high. Figures are made without
-pyplot: it costs half a second of import and keeps every figure alive.
+pyplot, which takes half a second to import and keeps every figure in memory.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import textwrap
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from convae.files import write_atomic
@@ -29,27 +28,20 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.image import AxesImage
     from matplotlib.text import Text
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
 # Okabe and Ito, "Color universal design" (2008): told apart with every kind of color vision.
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 SKY, PURPLE, YELLOW = "#56B4E9", "#CC79A7", "#F0E442"
 INK, GRAY, LINE = "#1F2933", "#5F6B7A", "#DDE2E8"
 NOTICE = "#FFF3D1"
-# Ten classes on INK, the background: of 48 candidates that are light enough, those whose nearest
-# two (CIE 1976) are 32 apart, and 22 with deuteranopia and protanopia (Machado et al. 2009).
-CLASSES = (
-    "#6A8CFF", "#F0E442", "#D55E00", "#8FA3B0", "#D9B3FF",
-    "#FFFFFF", "#00A86B", "#A0522D", "#B2DF8A", "#0072B2",
-)  # fmt: skip
-
 DOTS = 2  # pixels a point
 MARGIN = 16.0
 TITLE, TEXT, SMALL = 16.0, 11.0, 10.0
 
 _SETTINGS: dict[str, Any] = {
     "figure.dpi": 72 * DOTS,
-    "font.family": ["DejaVu Sans"],  # matplotlib brings it along: the same on every machine
+    "font.family": ["DejaVu Sans"],  # part of matplotlib: the same on every machine
     "font.size": TEXT,
     "text.parse_math": False,  # a folder may have a dollar in its name
     "text.color": INK,
@@ -87,7 +79,7 @@ _SETTINGS: dict[str, Any] = {
 
 @contextmanager
 def applied() -> Iterator[None]:
-    """Draw in this style, whatever the user's matplotlibrc says; also a decorator."""
+    """Use this style in place of the user's matplotlibrc; a context manager or a decorator."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)  # type: ignore[arg-type]
@@ -96,10 +88,10 @@ def applied() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A titled figure on which everything is placed in points, from the top left of its body.
+    """A titled figure on which everything is placed in points from the top left of its body.
 
-    Made by `sheet`. The canvas is an axes over the whole figure, in points, y downwards; the
-    header lies at negative y.
+    The canvas is an axes over the complete figure, in points, y downwards; the header is at
+    negative y.
     """
 
     figure: Figure
@@ -108,7 +100,7 @@ class Sheet:
     height: float  # of the body, below the header
 
     def text(self, x: float, y: float, text: str, **style: Any) -> Text:
-        """Write `text` at a point; by default in ink, zero_center on y, beginning at x."""
+        """Write `text` at a point; by default in INK, from x on, centered on y."""
         return self.canvas.text(x, y, text, **({"va": "center"} | style))
 
     def image(
@@ -133,7 +125,7 @@ class Sheet:
         )
 
     def panel(self, left: float, top: float, width: float, height: float, title: str = "") -> Axes:
-        """Axes for a chart whose frame is this box; leave room outside it for labels."""
+        """Return axes whose frame is this box; their labels are outside it."""
         total = self.figure.get_figheight() * 72
         bottom = self.height - top - height
         box = (left / self.width, bottom / total, width / self.width, height / total)
@@ -143,19 +135,18 @@ class Sheet:
 
 
 def zoom(pixels: ArrayLike, side: float) -> float:
-    """Points a pixel for an image (H, W, ...) in a square of `side` points.
+    """Return the points per pixel of an image (H, W, ...) in a square of `side` points.
 
-    Small images are enlarged by a whole number, so that every pixel keeps the same size.
+    Small images are enlarged by an integer, so that every pixel has the same size.
     """
     dots = side * DOTS / max(np.shape(pixels)[:2])
     return (int(dots) if dots > 1 else dots) / DOTS
 
 
 def sheet(width: float, height: float, title: str, subtitle: str, note: str | None = None) -> Sheet:
-    """An empty sheet with a body of `width` x `height` points below its header.
+    """Return an empty sheet with a body of `width` x `height` points below its header.
 
-    `note` is what nobody may overlook, such as data that are not what one thinks: it is set off in
-    a box of its own.
+    `note` is a warning, drawn in a box.
     """
     room = width - 2 * MARGIN
     titles = textwrap.wrap(title, max(20, int(room / (0.62 * TITLE))))
@@ -183,18 +174,31 @@ def sheet(width: float, height: float, title: str, subtitle: str, note: str | No
     return made
 
 
-def class_colors(count: int) -> NDArray[np.float64]:
-    """RGB in [0, 1], (count, 3): CLASSES, or where they do not reach, a rainbow of even lightness.
+def log_axis(axes: Axes, which: Literal["x", "y"], values: ArrayLike) -> None:
+    """Make an axis logarithmic, from one of 1, 2, 5, 10, ... below `values` to one above.
 
-    More than ten classes cannot all be told apart by color alone.
+    Only powers of ten have a tick where there are many. Without a positive value nothing changes.
     """
-    if count <= len(CLASSES):
-        return np.array([to_rgb(color) for color in CLASSES[:count]])
-    return np.asarray(mpl.colormaps["turbo"](np.linspace(0.05, 1, count))[:, :3], np.float64)
+    positive = np.asarray(values, float)
+    positive = positive[np.isfinite(positive) & (positive > 0)]
+    if not len(positive):
+        return
+    steps = [digit * 10.0**power for power in range(-12, 7) for digit in (1, 2, 5)]
+    low = max((step for step in steps if step < positive.min()), default=steps[0])
+    high = min((step for step in steps if step > positive.max()), default=steps[-1])
+    ticks = [step for step in steps if low <= step <= high]
+    if len(ticks) > {"x": 8, "y": 14}[which]:
+        ticks = [tick for tick in ticks if f"{tick:e}".startswith("1.")]
+    if which == "x" and len(ticks) > 2:
+        ticks = ticks[1:]  # the label in the corner would touch that of the y axis
+    axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
+    axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    axis.set_ticks([], minor=True)
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a PNG, whole or not at all; the same figure gives the same bytes. Returns the path."""
+    """Write a PNG and return its path; the same figure gives the same bytes."""
     path, data = Path(path), io.BytesIO()
     with applied():  # ticks are made only when they are drawn
         # Without this, the file would name the version of matplotlib that wrote it.

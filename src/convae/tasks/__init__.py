@@ -1,11 +1,13 @@
-"""What goes in and what should come out: a file a task, and here the choice between them."""
+"""What a model is trained for: a file for each task, and here the table of them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from convae.errors import ConfigError
 from convae.tasks.anomaly import Anomaly
 from convae.tasks.denoise import Denoise
+from convae.tasks.reconstruct import Reconstruct
 from convae.tasks.segment import Segment
 from convae.tasks.task import Examples, Task
 from convae.tasks.upscale import Upscale
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Examples", "Task", "build_task"]
 
 TASKS: dict[str, type[Task]] = {
-    "reconstruct": Task,
+    "reconstruct": Reconstruct,
     "denoise": Denoise,
     "upscale": Upscale,
     "segment": Segment,
@@ -25,5 +27,14 @@ TASKS: dict[str, type[Task]] = {
 
 
 def build_task(config: Config) -> Task:
-    """The task that `config.task` names."""
-    return TASKS[config.task.type](config)
+    """Return the task of `config.task`.
+
+    Raises:
+        ConfigError: If the table has no class for it, or the class lacks a split.
+    """
+    kind = config.task.type
+    if kind not in TASKS:
+        raise ConfigError(f"task.type: {kind} is in the schema, but not in convae.tasks.TASKS")
+    if missing := sorted(getattr(TASKS[kind], "__abstractmethods__", ())):
+        raise ConfigError(f"task.type: {kind}: {TASKS[kind].__name__} lacks {', '.join(missing)}")
+    return TASKS[kind](config)

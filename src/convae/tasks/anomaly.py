@@ -1,4 +1,4 @@
-"""Trained on one class; an image that comes out badly is not of that class."""
+"""Anomaly: trained on one class; images of other classes are reconstructed badly."""
 
 from __future__ import annotations
 
@@ -8,40 +8,53 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convae.config.schema import Anomaly as Settings
+from convae.arrays import Floats, Images, Labels
+from convae.config import schema
 from convae.data.loading import Split
 from convae.errors import DataError
 from convae.tasks import metrics
-from convae.tasks.task import Examples, Task
+from convae.tasks.reconstruct import Reconstruct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from convae.data.loading import TrainingData
+    from convae.tasks.task import Examples
+
+INK = 1 / 255  # the lowest mean gray value that an error is divided by
 
 
-INK = 1 / 255  # mean gray that an image is taken to have at least
+class Anomaly(Reconstruct):
+    """The anomaly score of an image is its reconstruction error over its mean gray value.
 
-
-class Anomaly(Task):
-    """The anomaly score of an image is how badly it comes out, for the ink that it has.
-
-    That is the mean square of the error, averaged over 3x3 pixels before it is squared, over the
-    image's mean gray value: where single pixels of an edge are off says little, where a stroke is
-    missing says much; and thick digits have more edge to be off at.
+    The error is averaged over 3x3 pixels before it is squared: errors of single pixels at edges
+    count little, a missing stroke counts much. Thick digits have longer edges, so the mean square
+    is divided by the mean gray value.
     """
 
     units: Mapping[str, str] = {
-        "auroc": "chance that an anomaly scores above a normal image: 1 is perfect, 0.5 a coin",
-        "auroc_mse": "the same with the plain mean squared error as the score",
+        "auroc": "chance that an anomaly scores above a normal image: 1 is perfect, 0.5 random",
+        "auroc_mse": "the same with the mean squared error as the score",
         "normal_score": "mean score of normal images",
-        "anomaly_score": "mean score of the others",
+        "anomaly_score": "mean score of anomalies",
     }
-    headline = "auroc"
-    settings: Settings
+    figures = ("reconstructions", "anomaly_scores", "hardest", "error_by_class", "code")
+    headline = chart_metric = class_metric = "auroc"
+    ranking_metric = reconstruction_score = "score"
+    compared_baselines = ()
+    settings: schema.Anomaly
+
+    @property
+    def description(self) -> str:
+        """What the model does, with its normal class."""
+        return f"Detects images that are not of class {self.settings.normal_class}"
 
     def select(self, split: Split) -> Split:
-        """The images of the normal class. Raises DataError if there are none, or no labels."""
+        """Return the images of the normal class.
+
+        Raises:
+            DataError: If there are none, or no labels.
+        """
         if split.labels is None:
             raise DataError("task.type: anomaly needs data with labels, to train on one class")
         normal = split.labels == self.settings.normal_class
@@ -52,25 +65,29 @@ class Anomaly(Task):
             )
         return Split(split.images[normal], split.labels[normal])
 
-    def scores(self, targets: Any, outputs: Any) -> metrics.Scores:
-        """`score` of each image, and its plain `mse`."""
+    def positives(self, labels: Labels | None) -> NDArray[np.bool_]:
+        """Return which images are not of the normal class, (N,)."""
+        if labels is None:
+            raise DataError("task.type: anomaly needs test data with labels")
+        return np.asarray(labels != self.settings.normal_class)
+
+    def scores(self, targets: Images, outputs: Floats) -> metrics.Scores:
+        """Return the anomaly score `score` of each image, and its `mse`."""
         images = targets / np.float32(255)
         error = images - np.clip(outputs, 0, 1)
         height, width = error.shape[1:3]
-        edged = np.pad(error, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        padded = np.pad(error, ((0, 0), (1, 1), (1, 1), (0, 0)))
         shifts = ((row, column) for row in range(3) for column in range(3))
-        smooth = sum(edged[:, r : r + height, c : c + width] for r, c in shifts) / np.float32(9)
+        smooth = sum(padded[:, r : r + height, c : c + width] for r, c in shifts) / np.float32(9)
         ink = images.mean(axis=(1, 2, 3), dtype=np.float64)
         return {
             "score": _mean_square(smooth) / np.maximum(ink, INK),
             "mse": _mean_square(error),
         }
 
-    def summarize(
-        self, scores: metrics.Scores, labels: NDArray[np.int64] | None = None
-    ) -> dict[str, float]:
-        """AUROC over all images, and the mean scores. Needs labels of both kinds."""
-        anomalous = self._labels(labels) != self.settings.normal_class
+    def summarize(self, scores: metrics.Scores, labels: Labels | None = None) -> dict[str, float]:
+        """Return the AUROC over all images, and the mean scores of both kinds."""
+        anomalous = self.positives(labels)
         if anomalous.all() or not anomalous.any():
             raise DataError("task.type: anomaly is measured on normal and other test images alike")
         return {
@@ -81,13 +98,13 @@ class Anomaly(Task):
         }
 
     def per_class(
-        self, scores: metrics.Scores, labels: NDArray[np.int64], classes: Sequence[str]
+        self, scores: metrics.Scores, labels: Labels | None, classes: Sequence[str]
     ) -> dict[str, dict[str, float]]:
-        """For each other class, how well it is told from the normal one."""
-        normal = labels == self.settings.normal_class
+        """Return the AUROC of each other class against the normal class."""
+        normal = ~self.positives(labels)
         found = {}
         for index, name in enumerate(classes):
-            of_class = labels == index
+            of_class = np.asarray(labels == index)
             if index == self.settings.normal_class or not of_class.any():
                 continue
             both = normal | of_class
@@ -97,40 +114,54 @@ class Anomaly(Task):
             }
         return found
 
-    def further(
+    def extra_metrics(
         self,
         scores: metrics.Scores,
-        labels: NDArray[np.int64] | None,
+        labels: Labels | None,
         data: TrainingData,
         score: Callable[[Examples], metrics.Scores],
     ) -> dict[str, Any]:
-        """The threshold: the score that `target_fpr` of normal validation images exceed.
+        """Return the threshold that `target_fpr` of normal validation images exceed.
 
-        And what it does on the test split, where it was not chosen.
+        With it come its false positive rate and its recall on the test split.
         """
-        wanted = self.settings.target_fpr
-        threshold = float(np.quantile(score(self.held_out(data.validation))["score"], 1 - wanted))
-        anomalous = self._labels(labels) != self.settings.normal_class
-        alarm = scores["score"] > threshold
+        target = self.settings.target_fpr
+        validation = score(self.evaluation_examples(data.validation))
+        threshold = float(np.quantile(validation["score"], 1 - target))
+        anomalous, above = self.positives(labels), scores["score"] > threshold
         return {
             "threshold": {
                 "score": threshold,
-                "target_fpr": wanted,
-                "fpr": float(alarm[~anomalous].mean()),
-                "recall": float(alarm[anomalous].mean()),
+                "target_fpr": target,
+                "fpr": float(above[~anomalous].mean()),
+                "recall": float(above[anomalous].mean()),
             }
         }
 
-    def verdict_words(self) -> str:
-        """What the model was asked to do, for the verdict."""
-        normal = self.settings.normal_class
-        return f"tells class {normal} from the others by how badly an image comes out"
+    def format_extra_metrics(self, result: Mapping[str, Any]) -> list[str]:
+        """Return a line about the threshold."""
+        threshold = result["threshold"]
+        return [
+            f"threshold: a score above {threshold['score']:.5f} is an anomaly; recall "
+            f"{threshold['recall']:.1%}, false positive rate {threshold['fpr']:.1%} "
+            f"({threshold['target_fpr']:.0%} on validation)"
+        ]
 
-    @staticmethod
-    def _labels(labels: NDArray[np.int64] | None) -> NDArray[np.int64]:
-        if labels is None:
-            raise DataError("task.type: anomaly needs test data with labels")
-        return labels
+    def compare_to_threshold(
+        self, target: Images, output: Floats, threshold: float | None
+    ) -> tuple[list[str], bool | None]:
+        """Return lines about the anomaly score and the error, and whether it is an anomaly."""
+        lines, _ = super().compare_to_threshold(target, output, threshold)
+        score = float(self.scores(target, output)["score"][0])
+        first = f"anomaly score {score:.4f}"
+        if threshold is None:
+            return [first, *lines, "convae eval finds the threshold of this run"], None
+        above = score > threshold
+        place, kind = ("above", "unlike") if above else ("below", "like")
+        first += (
+            f", {place} the threshold {threshold:.4f}: {kind} class {self.settings.normal_class}"
+        )
+        return [first, *lines], above
 
 
 def _mean_square(values: Any) -> metrics.Floats:

@@ -1,4 +1,4 @@
-"""A scene of overlapping digits goes in; the class of each of its pixels comes out."""
+"""Segment: the input is a scene of overlapping digits, the target is the class of each pixel."""
 
 from __future__ import annotations
 
@@ -8,21 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from convae.config.schema import Segment as Settings
+from convae.arrays import Floats, Images, Labels
+from convae.config import schema
 from convae.errors import DataError
 from convae.tasks import metrics
+from convae.tasks.baselines import Baseline, constant_class
 from convae.tasks.scenes import draw_scenes
-from convae.tasks.task import (
-    HELD_OUT,
-    Baseline,
-    Chosen,
-    Examples,
-    Images,
-    Outputs,
-    Shape,
-    Task,
-    example_generator,
-)
+from convae.tasks.task import EVALUATION, Examples, Indices, Shape, Task, example_generator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,28 +22,42 @@ if TYPE_CHECKING:
     from convae.data.loading import Split, TrainingData
 
 DIGIT = (28, 28, 1)
+BACKGROUND = "#1F2933"
+# Ten classes on BACKGROUND: of 48 candidates that are light enough, those whose nearest two
+# (CIE 1976) are 32 apart, and 22 with deuteranopia and protanopia (Machado et al. 2009).
+CLASS_COLORS = (
+    "#6A8CFF", "#F0E442", "#D55E00", "#8FA3B0", "#D9B3FF",
+    "#FFFFFF", "#00A86B", "#A0522D", "#B2DF8A", "#0072B2",
+)  # fmt: skip
 
 
 class Segment(Task):
-    """Scenes are drawn on the fly from a split's digits alone; splits never mix.
+    """The scenes of a split are drawn from the digits of that split only.
 
-    The classes are the digits' own, and one more for the background, which comes last.
+    The classes of the pixels are those of the digits and, last, the background.
     """
 
     units: Mapping[str, str] = {
         "iou": "mean over the classes of intersection over union, of all pixels: 1 is perfect",
         "accuracy": "share of pixels whose class is right",
     }
+    figures = ("segmentations", "best_and_worst", "confusion", "error_by_class")
+    description = "Classifies the pixels of held-out scenes"
     headline = "iou"
-    settings: Settings
+    ranking_metric = "accuracy"
+    error_name = "share of wrong pixels"
+    input_label, output_label, target_label = "scene", "prediction", "truth"
+    outputs_images = False
+    one_image_each = False
+    settings: schema.Segment
 
     @property
     def image_shape(self) -> Shape:
-        """Digits, of which the scenes are drawn."""
+        """The shape of the digits that scenes are drawn from."""
         return DIGIT
 
     def select(self, split: Split) -> Split:
-        """All digits. Raises DataError if they have no labels, or too many classes."""
+        """Return `split`. Raises DataError if it has no labels, or too many classes."""
         highest = _labels(split).max()
         if highest >= self.settings.classes:
             raise DataError(
@@ -60,13 +66,13 @@ class Segment(Task):
             )
         return split
 
-    def draws(self, split: Split) -> bool:
-        """Always: the scenes."""
+    def is_random(self, split: Split) -> bool:
+        """Return True: the scenes are random."""
         return True
 
-    def examples(self, split: Split, chosen: Chosen, generator: np.random.Generator) -> Examples:
-        """A scene for each chosen digit, which is the first that is laid down in it."""
-        first = np.arange(len(split))[chosen]
+    def examples(self, split: Split, indices: Indices, generator: np.random.Generator) -> Examples:
+        """Return a scene for each digit at `indices`; it is the lowest digit in the scene."""
+        first = np.arange(len(split))[indices]
         height, width = self.config.model.input_shape[:2]
         scenes, classes = draw_scenes(
             split.images, _labels(split), first, (height, width),
@@ -74,64 +80,84 @@ class Segment(Task):
         )  # fmt: skip
         return Examples(scenes, classes)
 
-    def held_out(self, split: Split) -> Examples:
-        """`task.scenes` scenes."""
-        generator = example_generator(self.config.seed, HELD_OUT, 0)
+    def evaluation_examples(self, split: Split) -> Examples:
+        """Return `task.scenes` scenes."""
+        generator = example_generator(self.config.seed, EVALUATION, 0)
         return self.examples(split, np.arange(self.settings.scenes) % len(split), generator)
 
-    def landmarks(self, train: Split, held_out: Examples) -> tuple[float, float]:
-        """0, and the loss of the best answer that is the same for each pixel."""
-        counts = np.bincount(held_out.targets.reshape(-1), minlength=self.settings.classes + 1)
+    def reference_losses(self, train: Split, examples: Examples) -> tuple[float, float]:
+        """Return 0, and the loss of the best probabilities that are equal for all pixels."""
+        counts = np.bincount(examples.targets.reshape(-1), minlength=self.settings.classes + 1)
         weights = np.full(len(counts), self.settings.foreground_weight)
         weights[-1] = 1
-        shares = weights * counts / held_out.targets.size
+        shares = weights * counts / examples.targets.size
         shares = shares[shares > 0]
         return 0.0, float(-(shares * np.log(shares / shares.sum())).sum())
 
-    def scores(self, targets: Images, outputs: Outputs) -> metrics.Scores:
-        """`confusion` (N, classes, classes): pixels of class i taken for j; `accuracy` (N,)."""
-        found = outputs.argmax(axis=-1)
-        confusion = metrics.confusion(targets[..., 0], found, outputs.shape[-1])
-        right = (targets[..., 0] == found).reshape(len(found), -1)
+    def scores(self, targets: Images, outputs: Floats) -> metrics.Scores:
+        """Return `accuracy` (N,) and `confusion` (N, classes, classes): pixels of i taken for j."""
+        predicted = outputs.argmax(axis=-1)
+        confusion = metrics.confusion(targets[..., 0], predicted, outputs.shape[-1])
+        right = (targets[..., 0] == predicted).reshape(len(predicted), -1)
         return {"accuracy": right.mean(axis=1), "confusion": confusion}
 
-    def summarize(
-        self, scores: metrics.Scores, labels: NDArray[np.int64] | None = None
-    ) -> dict[str, float]:
-        """IoU from one confusion matrix over all pixels, and accuracy."""
+    def error(self, targets: Images, outputs: Floats) -> NDArray[np.float64]:
+        """Return the share of wrong pixels of each output, (N,)."""
+        return np.asarray(1 - self.scores(targets, outputs)["accuracy"])
+
+    def summarize(self, scores: metrics.Scores, labels: Labels | None = None) -> dict[str, float]:
+        """Return the IoU from one confusion matrix over all pixels, and the accuracy."""
         per_class = metrics.intersection_over_union(scores["confusion"].sum(axis=0))
         return {"iou": float(np.nanmean(per_class)), "accuracy": float(scores["accuracy"].mean())}
 
     def per_class(
-        self, scores: metrics.Scores, labels: NDArray[np.int64], classes: Sequence[str]
+        self, scores: metrics.Scores, labels: Labels | None, classes: Sequence[str]
     ) -> dict[str, dict[str, float]]:
-        """The IoU of each class of pixels, the background last; without those never seen."""
+        """Return the IoU of each class of pixels, without those that are nowhere."""
         found = metrics.intersection_over_union(scores["confusion"].sum(axis=0))
-        names = class_names(classes, self.settings.classes)
+        names = self.class_names(classes)
         return {n: {"iou": float(v)} for n, v in zip(names, found, strict=True) if not np.isnan(v)}
 
-    def verdict_words(self) -> str:
-        """What the model was asked to do, for the verdict."""
-        return "finds the digit of each pixel in scenes that it has not seen"
+    def to_images(self, values: Images | Floats) -> Images:
+        """Return probabilities or classes in the colors of the classes, uint8 (N, H, W, 3)."""
+        known = values.dtype == np.uint8
+        classes = np.asarray(values[..., 0] if known else values.argmax(axis=-1), np.int64)
+        return color_classes(classes, self.settings.classes + 1)
+
+    def class_names(self, classes: Sequence[str]) -> list[str]:
+        """Return the data's classes, numbers up to `task.classes`, and the background."""
+        more = range(len(classes), self.settings.classes)
+        return [*map(str, (*classes, *more)), "background"]
+
+    def describe_examples(self, data: str, count: int) -> str:
+        """Return what figures call the scenes."""
+        return f"{data}, {count:,} scenes of its test images"
 
     def baselines(self, data: TrainingData) -> dict[str, Baseline]:
-        """Background everywhere: right for most pixels, and useless."""
+        """Return the background for every pixel, which is right for most of them."""
         classes = self.settings.classes + 1
-
-        def outputs(inputs: Images) -> Outputs:
-            result = np.zeros((*inputs.shape[:3], classes), np.float32)
-            result[..., -1] = 1
-            return result
-
-        return {"background": Baseline("background everywhere", outputs)}
+        return {"background": constant_class(classes - 1, classes, "background")}
 
 
-def class_names(classes: Sequence[str], count: int) -> list[str]:
-    """The names of a segmentation's classes: the data's own, numbers up to `count`, background."""
-    return [*map(str, (*classes, *range(len(classes), count))), "background"]
+def class_colors(count: int) -> NDArray[np.uint8]:
+    """Return the colors of `count` classes, RGB (count, 3).
+
+    More than ten classes cannot all be told apart by color; they get a rainbow.
+    """
+    if count <= len(CLASS_COLORS):
+        return np.array([list(bytes.fromhex(c[1:])) for c in CLASS_COLORS[:count]], np.uint8)
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps["turbo"](np.linspace(0.05, 1, count), bytes=True)[:, :3], np.uint8)
 
 
-def _labels(split: Split) -> NDArray[np.int64]:
+def color_classes(classes: NDArray[np.integer], count: int) -> Images:
+    """Return class maps (N, H, W) in color, (N, H, W, 3); the last of `count` is dark."""
+    background = np.array(list(bytes.fromhex(BACKGROUND[1:])), np.uint8)
+    return np.asarray(np.vstack([class_colors(count - 1), background])[classes])
+
+
+def _labels(split: Split) -> Labels:
     if split.labels is None:
         raise DataError("task.type: segment needs data with labels: the classes of the pixels")
     return split.labels

@@ -1,79 +1,105 @@
-"""What every task answers: what goes in, what should come out, how good it is, against what.
+"""The base class of the tasks, and the examples that a task makes of the data's images.
 
-`Task` itself is the plainest one: the image that went in should come out. The others change what
-differs. Images are uint8 (N, H, W, C), also damaged and small ones: what a file could hold. All
-that is random comes from generators that hang on (seed, epoch, step, place in the batch).
+All randomness comes from generators that are seeded by (seed, epoch, step, block of the batch), so
+that every worker and every resumed run makes the same examples.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convae.arrays import Floats, Images, Labels
 from convae.data.loading import middle
-from convae.layers.summary import layer_rows
 from convae.tasks import metrics
+from convae.tasks.baselines import Baseline, mean_image_baseline
 
 if TYPE_CHECKING:
     from convae.config.schema import Config
     from convae.data.loading import Split, TrainingData
 
-Images = NDArray[np.uint8]  # (N, H, W, C)
-Outputs = NDArray[np.float32]  # (N, H, W, C) in [0, 1]
-Chosen = NDArray[np.int64] | slice
+Indices = NDArray[np.int64] | slice
 Shape = tuple[int, int, int]
 
-HELD_OUT = 2**32 - 1  # in the place of the epoch, for damage that is the same in every evaluation
-BLOCK = 50  # positions of a batch whose randomness is drawn together
-UNUSED = np.random.default_rng(0)  # for examples that draw nothing
-PCA_PIXELS = 4096  # values an image may have for its covariance matrix to stay below 128 MiB
+EVALUATION = 2**32 - 1  # in the place of the epoch, for examples of validation and test
+BLOCK = 50  # examples of a batch that share a generator
+UNUSED = np.random.default_rng(0)  # for examples without randomness
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What goes into the model, and what should come out of it."""
+    """Inputs of the model and their targets."""
 
-    inputs: Images
-    targets: Images  # or, of a segmentation, classes (N, H, W, 1)
+    inputs: Images  # (N, H, W, C)
+    targets: Images  # images (N, H', W', C'), or the class of each pixel (N, H, W, 1)
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def __getitem__(self, chosen: Chosen) -> Examples:
-        inputs = self.inputs[chosen]
-        return Examples(inputs, inputs if self.targets is self.inputs else self.targets[chosen])
+    def __getitem__(self, indices: Indices) -> Examples:
+        inputs = self.inputs[indices]
+        return Examples(inputs, inputs if self.targets is self.inputs else self.targets[indices])
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """A simple way to the same end, which a sceptic would name."""
+class Task(ABC):
+    """Inputs, targets, metrics and baselines of what a model is trained for.
 
-    words: str
-    outputs: Callable[[Images], Outputs]  # from the inputs
-
-
-class Task:
-    """The image that goes in should come out: reconstruct."""
+    A subclass defines at least `description` and `headline`. The defaults are those of a task whose
+    targets are the data's images; `make_inputs` then makes the inputs from them.
+    """
 
     units: Mapping[str, str] = {
         "bce": "nats per pixel, binary cross-entropy",
-        "floor": "nats per pixel, the lowest that any reconstruction can reach",
+        "floor": "nats per pixel, entropy of the targets: the lowest bce possible",
         "excess": "nats per pixel, bce - floor: 0 is perfect",
         "mse": "of values in [0, 1]: 0 is perfect",
         "psnr": "dB, higher is better",
         "ssim": "1 is perfect",
     }
-    headline = "mse"  # the metric that the verdict is about
-    settings: Any  # the config's section `task`
+    figures: tuple[str, ...] = ("reconstructions", "best_and_worst", "error_by_class", "code")
+    title = "Inputs, outputs and absolute errors"  # of the figure `reconstructions`
+    input_label, output_label, target_label = "input", "output", "target"
+    compared_baselines: tuple[str, ...] = ()  # the best of them is drawn beside the output
+    reconstruction_score: str | None = None  # the metric that compares the output with the input
+    outputs_images = True  # False: the output is a probability of each class for each pixel
+    corrupts_inputs = False  # whether the model also takes images that were not corrupted
+    one_image_each = True  # whether an example is one image of the data and has its label
+    error_name = "mean squared error"
+    settings: Any  # the section `task` of the config
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.settings = config.task
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """What the model does, as the beginning of its summary."""
+
+    @property
+    @abstractmethod
+    def headline(self) -> str:
+        """The metric of the summary, a key of `units`."""
+
+    @property
+    def chart_metric(self) -> str:
+        """The metric that is drawn beside that of the baselines."""
+        return self.headline
+
+    @property
+    def class_metric(self) -> str:
+        """The metric that is drawn for each class."""
+        return self.headline
+
+    @property
+    def ranking_metric(self) -> str:
+        """The metric by which single examples are ranked, a key of `scores`."""
+        return self.headline
 
     @property
     def image_shape(self) -> Shape:
@@ -81,154 +107,149 @@ class Task:
         return self.config.output_shape
 
     def select(self, split: Split) -> Split:
-        """What of `split` training may see."""
+        """Return the images and labels of `split` that are used for training."""
         return split
 
-    def seen(self, data: TrainingData) -> TrainingData:
-        """The data with what is selected of both splits."""
+    def filter(self, data: TrainingData) -> TrainingData:
+        """Return `data` with the selected images of both splits."""
         train, validation = self.select(data.train), self.select(data.validation)
         return replace(data, train=train, validation=validation)
 
-    def draws(self, split: Split) -> bool:
-        """Whether the examples of `split` hang on a generator."""
+    def is_random(self, split: Split) -> bool:
+        """Return whether the examples of `split` are random."""
         return split.images.shape[1:] != self.image_shape
 
-    def examples(self, split: Split, chosen: Chosen, generator: np.random.Generator) -> Examples:
-        """The examples that the `chosen` images of `split` make."""
-        images = split.images[chosen]
+    def examples(self, split: Split, indices: Indices, generator: np.random.Generator) -> Examples:
+        """Return the examples of the images at `indices` of `split`."""
+        images = split.images[indices]
         if images.shape[1:] != self.image_shape:  # data.crop: another crop in each epoch
             from convae.data.image_folder import crop_random
 
             images = crop_random(images, self.image_shape, generator)
-        return Examples(self.damaged(images, generator), images)
+        return Examples(self.make_inputs(images, generator), images)
 
-    def damaged(self, images: Images, generator: np.random.Generator) -> Images:
-        """What goes in, made of what should come out; of the same length."""
+    def make_inputs(self, images: Images, generator: np.random.Generator) -> Images:
+        """Return the inputs (N, H, W, C) of the target images (N, H', W', C')."""
         return images
 
-    def held_out(self, split: Split) -> Examples:
-        """All examples of a validation or test split, the same at every call."""
-        return self.examples(split, slice(None), example_generator(self.config.seed, HELD_OUT, 0))
+    def evaluation_examples(self, split: Split) -> Examples:
+        """Return all examples of a validation or test split, the same at every call."""
+        return self.examples(split, slice(None), example_generator(self.config.seed, EVALUATION, 0))
 
-    def landmarks(self, train: Split, held_out: Examples) -> tuple[float, float]:
-        """On held-out examples: the lowest loss that can be reached, and that of a fixed answer.
+    def labels(self, split: Split) -> Labels | None:
+        """Return the labels (N,) of the evaluation examples, or None if they have none."""
+        return split.labels if self.one_image_each else None
 
-        A model that stays above the latter, the mean image's loss, has learned nothing.
+    def reference_losses(self, train: Split, examples: Examples) -> tuple[float, float]:
+        """Return the lowest possible loss on evaluation examples, and that of the mean image.
+
+        A model whose loss stays above the second has learned nothing.
         """
         train = middle(train, self.image_shape)
-        mean = np.broadcast_to(metrics.mean_image(train.images), held_out.targets.shape)
-        scores = metrics.image_scores(held_out.targets, mean, ssim=False)
+        mean = np.broadcast_to(metrics.mean_image(train.images), examples.targets.shape)
+        scores = metrics.image_scores(examples.targets, mean, ssim=False)
         if self.config.training.loss == "mean_squared_error":
             return 0.0, float(scores["mse"].mean())
         return float(scores["floor"].mean()), float(scores["bce"].mean())
 
-    def scores(self, targets: Images, outputs: Outputs) -> metrics.Scores:
-        """The quality of each output; arrays whose first axis is N."""
+    def scores(self, targets: Images, outputs: Floats) -> metrics.Scores:
+        """Return the metrics of each output, arrays whose first axis is N."""
         return metrics.image_scores(targets, outputs)
 
-    def summarize(
-        self,
-        scores: metrics.Scores,
-        labels: NDArray[np.int64] | None = None,
-    ) -> dict[str, float]:
-        """The quality over all images whose scores these are."""
+    def error(self, targets: Images, outputs: Floats) -> NDArray[np.float64]:
+        """Return the error (N,) of each output that `error_name` names, 0 if it is perfect."""
+        difference = outputs - targets / np.float32(255)
+        return np.asarray(np.square(difference).mean(axis=(1, 2, 3), dtype=np.float64))
+
+    def summarize(self, scores: metrics.Scores, labels: Labels | None = None) -> dict[str, float]:
+        """Return the metrics over all examples, by the keys of `units`."""
         return metrics.summarize(scores)
 
     def per_class(
-        self, scores: metrics.Scores, labels: NDArray[np.int64], classes: Sequence[str]
+        self, scores: metrics.Scores, labels: Labels | None, classes: Sequence[str]
     ) -> dict[str, dict[str, float]]:
-        """The quality by class."""
-        return metrics.per_class(scores, labels, classes)
+        """Return the metrics of each class by its name; empty without labels."""
+        return {} if labels is None else metrics.per_class(scores, labels, classes)
 
-    def further(
+    def extra_metrics(
         self,
         scores: metrics.Scores,
-        labels: NDArray[np.int64] | None,
+        labels: Labels | None,
         data: TrainingData,
         score: Callable[[Examples], metrics.Scores],
     ) -> dict[str, Any]:
-        """More that belongs into metrics.json; `score` measures further examples."""
+        """Return further keys of metrics.json; `score` returns the scores of other examples."""
         return {}
 
-    def verdict_words(self) -> str:
-        """What the model was asked to do, for the verdict."""
-        return "copies images that it has not seen"
+    def format_extra_metrics(self, result: Mapping[str, Any]) -> list[str]:
+        """Return a line of text for each of the `extra_metrics` in metrics.json."""
+        return []
+
+    def positives(self, labels: Labels | None) -> NDArray[np.bool_]:
+        """Return which examples belong to the class that the task detects, (N,)."""
+        raise TypeError(f"{type(self).__name__} detects no class")
+
+    def compare_to_threshold(
+        self, target: Images, output: Floats, threshold: float | None
+    ) -> tuple[list[str], bool | None]:
+        """Return lines about the error of one output, and whether it is above the threshold.
+
+        Args:
+            target: The target image, (1, H, W, C).
+            output: The output, (1, H, W, C) in [0, 1].
+            threshold: The run's threshold in metrics.json, or None if it has none.
+        """
+        return [f"{self.error_name} {self.error(target, output)[0]:.5f}; 0 is perfect"], None
+
+    def to_images(self, values: Images | Floats) -> Images:
+        """Return outputs or targets as images, uint8 (N, H, W, 1 or 3)."""
+        return np.asarray(values) if values.dtype == np.uint8 else to_bytes(values)
+
+    def class_names(self, classes: Sequence[str]) -> list[str]:
+        """Return the names of the classes of `per_class`; `classes` are the data's."""
+        return list(map(str, classes))
+
+    def describe_examples(self, data: str, count: int) -> str:
+        """Return what figures call the `count` examples of the data set `data`."""
+        return data
 
     def baselines(self, data: TrainingData) -> dict[str, Baseline]:
-        """Simple ways to the same end, fitted on the training split, tuned on validation."""
-        train = middle(data.train, self.image_shape)
-        mean = metrics.mean_image(train.images)
-        found = {
-            "mean_image": Baseline(
-                "the mean of the training images",
-                lambda inputs: np.broadcast_to(mean, (len(inputs), *mean.shape)),
-            )
-        }
-        size = code_size(self.config)
-        if self.config.task.compresses and size < prod(self.image_shape) <= PCA_PIXELS:
-            found["pca"] = principal_components(train.images, size)
-        return found
+        """Return simple alternatives to the model, fitted on train and tuned on validation."""
+        return {"mean_image": mean_image_baseline(middle(data.train, self.image_shape).images)}
 
 
 def batch_examples(
-    task: Task, split: Split, chosen: NDArray[np.int64], mine: slice, epoch: int, step: int
+    task: Task, split: Split, indices: NDArray[np.int64], mine: slice, epoch: int, step: int
 ) -> Examples:
-    """Of the batch that the `chosen` images make in a step, the examples at the places `mine`.
+    """Return the examples at the places `mine` of the batch of the images at `indices`.
 
-    They are the same whoever makes them: what is random is drawn for blocks of BLOCK places, each
-    from a generator of its own, and whole blocks are made of which then a slice is taken.
+    They do not depend on `mine`: each block of BLOCK places has its own generator, and complete
+    blocks are made, of which the places are taken.
     """
-    if not task.draws(split):
-        return task.examples(split, chosen[mine], UNUSED)
+    if not task.is_random(split):
+        return task.examples(split, indices[mine], UNUSED)
     first = mine.start // BLOCK * BLOCK
     blocks = [
         task.examples(
             split,
-            chosen[start : start + BLOCK],
+            indices[start : start + BLOCK],
             example_generator(task.config.seed, epoch, step, start // BLOCK),
         )
         for start in range(first, max(mine.stop, first + 1), BLOCK)
     ]
-    whole = Examples(
+    examples = Examples(
         np.concatenate([block.inputs for block in blocks]),
         np.concatenate([block.targets for block in blocks]),
     )
-    return whole[slice(mine.start - first, mine.stop - first)]
+    return examples[slice(mine.start - first, mine.stop - first)]
 
 
 def example_generator(seed: int, epoch: int, step: int, block: int = 0) -> np.random.Generator:
-    """The source of all that is random in a block of the examples of a step."""
-    # 1 + step: NumPy pads seeds with zeros, and (seed, epoch) alone is the order of the epoch.
+    """Return the random generator of a block of the examples of a step."""
+    # 1 + step: NumPy pads seeds with zeros, and (seed, epoch) is the seed of the epoch's order.
     return np.random.default_rng([seed, epoch, 1 + step, block])
 
 
-def code_size(config: Config) -> int:
-    """Numbers in the code of one image. With skips the code is not all that the decoder sees."""
-    model = config.model
-    rows = layer_rows(model.input_shape, model.encoder)
-    taken = {layer.skip for layer in model.decoder if layer.skip}
-    return sum(prod(row.output_shape) for row in rows if row.name in taken) + prod(
-        rows[-1].output_shape
-    )
-
-
-def principal_components(images: Images, components: int) -> Baseline:
-    """The best linear code of that size: PCA, fitted on `images`."""
-    pixels = prod(images.shape[1:])
-    mean = metrics.mean_image(images).reshape(1, pixels)
-    covariance = np.zeros((pixels, pixels))
-    for start in range(0, len(images), 2000):
-        flat = images[start : start + 2000].reshape(-1, pixels) / np.float32(255) - mean
-        covariance += flat.T @ flat
-    vectors = np.linalg.eigh(covariance)[1][:, -components:].astype(np.float32)
-
-    def outputs(inputs: Images) -> Outputs:
-        flat = inputs.reshape(len(inputs), pixels) / np.float32(255) - mean
-        return ((flat @ vectors) @ vectors.T + mean).clip(0, 1).reshape(inputs.shape)
-
-    return Baseline(f"PCA with {components} components (fitted on the training images)", outputs)
-
-
-def as_bytes(values: NDArray[Any]) -> Images:
-    """Gray values in [0, 1], clipped to it, as the bytes that a file would hold."""
+def to_bytes(values: NDArray[Any]) -> Images:
+    """Return values in [0, 1] as uint8 0 to 255; values outside are clipped."""
     return (values.clip(0, 1) * 255).round().astype(np.uint8)

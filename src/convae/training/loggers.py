@@ -26,7 +26,7 @@ from convae.errors import FileError, UnsupportedError
 from convae.files import write_atomic
 from convae.runs.run import Run
 from convae.runtime.backend import keras
-from convae.tasks.task import as_bytes
+from convae.tasks import build_task
 
 if TYPE_CHECKING:
     from convae.config.schema import Config
@@ -114,13 +114,9 @@ class TensorBoard(Logger):
 
     def _images(self) -> dict[str, Images]:
         inputs, targets = self._examples.inputs, self._examples.targets
-        outputs = self._predict(inputs)
-        if self._run.config.task.type == "segment":  # classes as gray levels
-            gray = 255 // (outputs.shape[-1] - 1)
-            classes = outputs.argmax(-1, keepdims=True).astype(np.uint8)
-            return {"input": inputs, "output": classes * gray, "target": targets * gray}
-        found = {"input": inputs, "output": as_bytes(outputs)}
-        return found if targets is inputs else {**found, "target": targets}
+        task = build_task(self._run.config)
+        images = {"input": inputs, "output": task.to_images(self._predict(inputs))}
+        return images if targets is inputs else {**images, "target": task.to_images(targets)}
 
 
 class MLflow(Logger):

@@ -114,7 +114,7 @@ def fit(
     resumed: bool,
 ) -> None:
     """The training itself; the run's lock is held."""
-    validation = task.held_out(data.validation)
+    validation = task.evaluation_examples(data.validation)
     epochs, size = config.training.epochs, config.training.batch_size
     steps = -(-data.samples_per_epoch // size)
     with replicas.scope():
@@ -123,7 +123,7 @@ def fit(
         model.compile(optimizer=optimizer)  # so that callbacks find the optimizer
     engine = Engine(model, config, plan, optimizer, replicas)
     # By the chief for all: whoever makes them reads all of the data.
-    known = task.landmarks(data.train, validation) if replicas.is_chief else (0.0, 0.0)
+    known = task.reference_losses(data.train, validation) if replicas.is_chief else (0.0, 0.0)
     floor, baseline = replicas.all_reduce_sum(known)
 
     saved, arrays = reopen(run, config, data, plan) if resumed else ({}, [])
@@ -232,7 +232,7 @@ def find_data(config: Config, task: Task) -> TrainingData:
     `training.samples_per_epoch` overrules how many images an epoch takes.
     """
     found = load_training(config.data, task.image_shape)
-    data = task.seen(found)
+    data = task.filter(found)
     per_epoch = config.training.samples_per_epoch or round(
         found.samples_per_epoch * len(data.train) / len(found.train)
     )
