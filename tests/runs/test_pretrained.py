@@ -1,4 +1,4 @@
-"""Shipped weights do what their cards say."""
+"""Shipped weights have the metrics of their cards."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from tests.conftest import SAMPLE
     "name",
     [n if n == "mnist" else pytest.param(n, marks=pytest.mark.slow) for n in pretrained.names()],
 )
-def test_a_card_holds_on_the_sample(name: str, tmp_path: Path) -> None:
+def test_metrics_on_the_sample_are_those_of_the_card(name: str, tmp_path: Path) -> None:
     from convae.evaluation.evaluate import evaluate
 
     run = Run.find(f"pretrained:{name}", str(tmp_path))
@@ -45,8 +45,6 @@ for path in sys.argv[1:]:
     assert list(map(int, done.stdout.split())) == [c["manifest"]["parameters"] for c in cards]
 
 
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    if not pretrained.names():
-        pytest.skip("nothing is shipped yet")
+def test_an_unknown_name_gives_the_nearest() -> None:
     with pytest.raises(ConvaeError, match=r"no shipped weights are called 'mnits'.*mnist"):
         Run.find("pretrained:mnits")

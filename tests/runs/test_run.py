@@ -1,5 +1,7 @@
 import json
 import os
+import shutil
+import subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ from hypothesis import strategies as st
 
 from convae.config.loader import load_config
 from convae.config.schema import Config
-from convae.errors import ConvaeError
+from convae.errors import CheckpointError, ConvaeError, FileError
 from convae.files import write_atomic
+from convae.runs.provenance import git_commit
 from convae.runs.run import Run
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SAMPLE
 
 
 def config(folder: Path, name: str = "mnist") -> Config:
@@ -50,7 +53,7 @@ def test_runs_are_found_by_folder_id_name_or_not_at_all(tmp_path: Path) -> None:
 
 def test_an_outputs_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "o").write_text("a file where a folder should be")
-    with pytest.raises(ConvaeError, match="cannot be made"):
+    with pytest.raises(FileError, match="cannot be made"):
         Run.create(config(tmp_path / "o"))
 
 
@@ -61,7 +64,7 @@ def test_a_folder_called_latest_is_left_alone(tmp_path: Path) -> None:
     assert Run.find(None, str(tmp_path / "o")).path == run.path
 
 
-def test_checkpoints_come_back_bit_for_bit(tmp_path: Path) -> None:
+def test_checkpoints_load_bit_for_bit(tmp_path: Path) -> None:
     run = Run.create(config(tmp_path / "o"))
     arrays = [np.random.default_rng(0).random((3, 2), np.float32), np.int64(7), np.zeros((0, 2))]
     run.save_checkpoint({"epoch": 3, "loss": 0.1 + 0.2}, [np.asarray(a) for a in arrays])
@@ -72,18 +75,18 @@ def test_checkpoints_come_back_bit_for_bit(tmp_path: Path) -> None:
         np.testing.assert_array_equal(array, again)
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+def test_the_checkpoint_before_a_damaged_one_is_loaded(tmp_path: Path) -> None:
     run = Run.create(config(tmp_path / "o"))
-    with pytest.raises(ConvaeError, match="None was written yet"):
+    with pytest.raises(CheckpointError, match="None was written yet"):
         run.load_checkpoint()
     for epoch in (1, 2):
         run.save_checkpoint({"epoch": epoch}, [np.arange(1000.0)])
     latest = run.path / "checkpoint/latest.npz"
-    whole = latest.read_bytes()
-    # Cut off, a flipped bit, emptied, gone: whatever happened, epoch 1 is still there.
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 1
-    for damage in (whole[: len(whole) // 2], bytes(flipped), b""):
+    complete = latest.read_bytes()
+    # Cut off, a flipped bit, empty, missing: epoch 1 is still there.
+    flipped = bytearray(complete)
+    flipped[len(complete) // 2] ^= 1
+    for damage in (complete[: len(complete) // 2], bytes(flipped), b""):
         latest.write_bytes(damage)
         state, _, notice = run.load_checkpoint()
         assert state == {"epoch": 1}
@@ -92,7 +95,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> No
     latest.unlink()
     assert run.load_checkpoint()[0] == {"epoch": 1}
     (run.path / "checkpoint/previous.npz").write_bytes(b"x")
-    with pytest.raises(ConvaeError, match="damaged"):
+    with pytest.raises(CheckpointError, match="damaged"):
         run.load_checkpoint()
 
 
@@ -101,7 +104,7 @@ def test_a_kill_between_two_renames_loses_no_checkpoint(tmp_path: Path) -> None:
     for epoch in (1, 2, 3):
         run.save_checkpoint({"epoch": epoch}, [])
     folder = run.path / "checkpoint"
-    (folder / "latest.npz").replace(folder / "new.npz")  # as it is after the first of them
+    (folder / "latest.npz").replace(folder / "new.npz")  # as it is after the first rename
     assert run.load_checkpoint()[0] == {"epoch": 3}
     run.save_checkpoint({"epoch": 4}, [])
     assert run.load_checkpoint()[0] == {"epoch": 4}
@@ -121,7 +124,7 @@ def test_one_process_writes_a_run(tmp_path: Path) -> None:
         pass
 
 
-def test_ids_follow_each_other_though_the_clock_goes_back(
+def test_ids_stay_in_order_if_the_clock_is_set_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter(datetime(2026, 3, 1, 12) - timedelta(hours=n // 2) for n in range(20))
@@ -149,7 +152,7 @@ def test_a_failed_write_leaves_what_was_there(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", no_space)
-    with pytest.raises(ConvaeError, match=r"manifest.json cannot be written: .*No space left"):
+    with pytest.raises(FileError, match=r"manifest.json cannot be written: .*No space left"):
         run.update_manifest(a=2)
     assert run.manifest == {"a": 1}
     assert not [p for p in run.path.iterdir() if "partial" in p.name]
@@ -168,6 +171,46 @@ def test_history_is_read_back_as_written(tmp_path: Path) -> None:
     (run.path / "manifest.json").write_text("{")
     with pytest.raises(ConvaeError, match="is no manifest"):
         _ = run.manifest
+
+
+def test_a_run_of_the_previous_version_loads_and_resumes(tmp_path: Path) -> None:
+    from convae.inference.autoencoder import load
+    from convae.training.trainer import train
+
+    shutil.copytree(ROOT / "tests/runs/old_run", tmp_path / "o/old/20261127-121811-0a1b")
+    run = Run.find("old", str(tmp_path / "o"))
+    assert run.config.runtime.rendezvous_timeout == 300
+    manifest = run.manifest
+    assert (manifest["runtime"]["threads"], manifest["runtime"]["micro_batch_size"]) == (2, 25)
+    assert manifest["data"]["samples_per_epoch"] == 87
+    assert [row["epoch"] for row in run.history] == [1]
+    assert run.metrics["test"]["auroc"] == pytest.approx(0.32037778)
+    assert load(run.path).reconstruct(np.zeros((3, 28, 28, 1))).shape == (3, 28, 28, 1)
+    train(run.config_with([f"data.path={SAMPLE}"]), resume=run)
+    assert run.manifest["weights_sha256"] == manifest["weights_sha256"]
+    assert run.manifest["resumptions"][0]["epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("folder", "tracked"), [("src/convae", True), ("venv/convae", True), ("src/convae", False)]
+)
+def test_the_commit_is_of_a_checkout_of_convae(tmp_path: Path, folder: str, tracked: bool) -> None:
+    def git(*arguments: str) -> str:
+        user = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        done = subprocess.run(
+            ["git", "-C", str(tmp_path), *user, *arguments],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "__init__.py").touch()
+    git("init", "-q")
+    git("add", *([folder] if tracked else []))
+    git("commit", "-q", "--allow-empty", "-m", "a")
+    checkout = tracked and folder == "src/convae"
+    assert git_commit(tmp_path / folder) == (git("rev-parse", "HEAD") if checkout else None)
+    assert git_commit(tmp_path / "missing") is None
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))

@@ -247,7 +247,7 @@ def damaged_checkpoint(sandbox: Sandbox) -> Steps:
     original = latest.read_bytes()
     for _ in range(sandbox.count):
         try:
-            checkpoint.unpack(faults.flip(original, sandbox.random))
+            checkpoint.decode(faults.flip(original, sandbox.random))
         except ValueError:
             yield 1
             continue

@@ -123,7 +123,7 @@ def train(
     except PeerLost as lost:
         print_error(str(lost))
         raise SystemExit(1) from None
-    if as_json and run.is_mine:
+    if as_json and not run.read_only:
         print(json.dumps({"run": str(run.path), **run.history[-1]}))
     logger.info(f"done: {run.path}")
     suggest(shlex.join(["convae", "eval", str(run.path)]), silent=as_json)

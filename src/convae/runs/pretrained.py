@@ -1,7 +1,7 @@
-"""Weights that come with the package: pretrained_weights/NAME.keras, and a card beside each.
+"""Shipped weights: pretrained_weights/NAME.keras, each with a card.
 
-The card, NAME.json, holds the config, the seed, the data's hash, the metrics, what it was trained
-on and by which command. Shipped weights are used as a run: see `unpack`.
+The card, NAME.json, holds the config, the manifest and the metrics of the training.
+Shipped weights are used as a run: see `unpack`.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-from convae import files as atomic
-from convae.errors import RunError
+from convae import files
+from convae.errors import FileError, RunError
 
 FOLDER = Path(__file__).with_name("pretrained_weights")
 PREFIX = "pretrained:"
-UNPACKED = "pretrained"  # the folder of a run of them, below their name's
+UNPACKED = "pretrained"  # the name of the folder of a run of shipped weights
 
 
 def names() -> list[str]:
-    """What is shipped."""
+    """Return the names of all shipped weights."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 def card(name: str) -> dict[str, Any]:
-    """The card of `name`. Raises RunError, with the nearest names, if nothing is called so."""
+    """Return the card of `name`. Raises RunError, with the nearest names, for an unknown one."""
     if name not in names():
         near = difflib.get_close_matches(name, names(), 3, 0.4) or names()
         raise RunError(f"no shipped weights are called {name!r:.80}; there are: {', '.join(near)}")
@@ -33,21 +33,27 @@ def card(name: str) -> dict[str, Any]:
 
 
 def unpack(name: str, outputs: str = "outputs") -> Path:
-    """The folder of a run of the shipped weights, outputs/NAME/pretrained, made anew.
+    """Write shipped weights as a run, and return its folder.
 
-    Raises RunError if nothing is called `name`, or the folder cannot be written.
+    Args:
+        name: One of `names()`.
+        outputs: The folder of all runs; this run is outputs/NAME/pretrained.
+
+    Raises:
+        RunError: No shipped weights are called `name`.
+        FileError: The folder cannot be written.
     """
-    told = card(name)
+    shipped = card(name)
     folder = Path(outputs) / name / UNPACKED
-    files = {
-        "config.yaml": told["config"].encode(),
-        "manifest.json": json.dumps(told["manifest"], indent=2).encode(),
+    contents = {
+        "config.yaml": shipped["config"].encode(),
+        "manifest.json": json.dumps(shipped["manifest"], indent=2).encode(),
         "best.keras": (FOLDER / f"{name}.keras").read_bytes(),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for file, content in files.items():
-            atomic.write_atomic(folder / file, content)
+        for file, content in contents.items():
+            files.write_atomic(folder / file, content)
     except OSError as error:
-        raise RunError(f"{folder}: shipped weights cannot be unpacked here: {error}") from None
+        raise FileError(f"{folder}: shipped weights cannot be unpacked here: {error}") from None
     return folder

@@ -1,4 +1,4 @@
-"""What a run's manifest says from the start: enough to know what made it, and to make it again."""
+"""What a run's manifest records at the start: enough to know what made it, and to repeat it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ from convae.config.schema import Config
 from convae.data.loading import TrainingData
 from convae.runtime.plan import Plan
 
+PACKAGE = Path(__file__).parents[1]
+
 
 def describe(
     config: Config, data: TrainingData, plan: Plan, parameters: int, before: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Versions, commit, command, seed, decisions and data of a training that begins or goes on now.
+    """Return the part of a manifest that is known when a training starts or resumes.
 
-    `before` is the manifest so far: when and how the run began stays in it.
+    Args:
+        config: The config of the training.
+        data: The images that it uses.
+        plan: The decisions of the runtime.
+        parameters: The model's number of weights.
+        before: The manifest so far; empty for a new run. Its command and start time stay.
     """
     return {
         "versions": versions(),
@@ -50,21 +57,31 @@ def describe(
 
 
 def versions() -> dict[str, str]:
-    """The versions of what the numbers hang on."""
+    """Return the versions of Python and of the packages that decide the numbers."""
     packages = ("convae", "tensorflow", "keras", "numpy")
     return {"python": platform.python_version(), **{p: version(p) for p in packages}}
 
 
 def command_line() -> str:
-    """The command that runs, as one would type it."""
+    """Return the command of this process, as it was typed."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
-def git_commit() -> str | None:
-    """The commit of the code that runs, if it runs from a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--verify", "HEAD"]
+def git_commit(package: Path = PACKAGE) -> str | None:
+    """Return the commit of the code that runs, or None if it is not a checkout of convae.
+
+    An installed package may lie inside another repository, such as in a virtual environment there.
+    That repository does not track it as src/convae.
+    """
+    if _git(package, "ls-files", "--full-name", "__init__.py") != "src/convae/__init__.py":
+        return None
+    return _git(package, "rev-parse", "--verify", "HEAD")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(  # noqa: S603 - the words are ours
+        done = subprocess.run(  # noqa: S603 - fixed arguments
             command, capture_output=True, text=True, timeout=5, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
@@ -73,8 +90,8 @@ def git_commit() -> str | None:
 
 
 def peak_memory_mib() -> float:
-    """The most memory that this process has held, in MiB."""
-    with suppress(OSError, StopIteration):  # Linux: getrusage counts the parent's until the exec
+    """Return the most memory that this process has used, in MiB."""
+    with suppress(OSError, StopIteration):  # Linux: getrusage counts the parent too
         lines = Path("/proc/self/status").read_text().splitlines()
         high = next(line for line in lines if line.startswith("VmHWM:"))
         return round(int(high.split()[1]) / 2**10, 1)

@@ -11,7 +11,7 @@ from typing import Any
 from convae.config.schema import Config
 from convae.data.loading import TrainingData
 from convae.runs.provenance import versions
-from convae.runs.run import OthersRun, Run
+from convae.runs.run import ReadOnlyRun, Run
 from convae.runtime.backend import tf
 from convae.runtime.plan import Plan
 from convae.runtime.replicas import Replicas
@@ -68,7 +68,7 @@ def share_run(config: Config, replicas: Replicas, resume: Run | None) -> Run:
     if replicas.workers == 1:
         return resume or Run.create(config)
     if not replicas.is_chief:
-        return OthersRun(Path(replicas.all_gather_text("")[0]))
+        return ReadOnlyRun(Path(replicas.all_gather_text("")[0]))
     run = resume or Run.create(config)
     replicas.all_gather_text(str(run.path.absolute()))
     return run
