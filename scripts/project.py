@@ -6,11 +6,14 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from convae.console import print_error
+from convae.errors import ConvaeError
 from convae.files import write_atomic
+from convae.runs.run import Run
 from convae.runtime.hardware import core_count, cpu_info
 
 ROOT = Path(__file__).parents[1]
@@ -40,3 +43,29 @@ def write_json(path: Path, data: Any) -> None:
     """Write `data` to `path`, whose folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def write_between(page: str, begin: str, text: str, end: str) -> str:
+    """Return `page` with `text` between the lines `begin` and `end`, which are added if missing."""
+    before, _, rest = page.partition(begin)
+    after = rest.partition(end)[2] or "\n"
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
+
+
+def finished_runs(name: str, outputs: str | Path, fits: Callable[[Run], bool]) -> list[Run]:
+    """Return the finished runs called `name` that fit, oldest first."""
+    return [
+        run
+        for run in Run.all(str(outputs))
+        if run.path.parent.name == name and run.manifest.get("status") == "finished" and fits(run)
+    ]
+
+
+def exit_with(main: Callable[[], object]) -> NoReturn:
+    """Run `main` and exit; an error of convae is one message and exit code 2."""
+    try:
+        main()
+    except ConvaeError as error:
+        print_error(str(error))
+        raise SystemExit(2) from None
+    raise SystemExit

@@ -1,4 +1,4 @@
-"""Where does distribution pay? Two workers measured here, and a simple cost model of up to 1,000.
+"""Measure two workers, and predict with a cost model where up to 1,000 workers pay.
 
     python -m scripts.bench.distribution            # docs/scale.json and docs/images/scale.png
     python -m scripts.bench.distribution --quick    # fewer steps
@@ -11,7 +11,7 @@ optimal all-reduce algorithms for clusters of workstations", J. Parallel Distrib
     exchange  2 (R - 1) latency + 2 (R - 1) / R * bytes / bandwidth
 
 `fixed` and `per_image` are fitted to steps of one worker, latency and bandwidth to all-reduces of
-two on the loopback. A step of two workers, which nothing was fitted to, checks the model.
+two on the loopback. A step of two workers, which the fit does not use, checks the model.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from convae.config.loader import load_config
-from convae.files import write_atomic
 from convae.layers.summary import layer_rows
 from convae.plots import style
 from convae.runtime.hardware import cpu_info
 from convae.runtime.launch import launch
+from scripts.project import CONFIGS, IMAGES, ROOT, write_json
 
-ROOT = Path(__file__).parents[2]
-FIGURES, CHART = ROOT / "docs/scale.json", ROOT / "docs/images/scale.png"
+RESULT, CHART = ROOT / "docs/scale.json", IMAGES / "scale.png"
 NETWORKS = {  # name: (seconds of latency, bytes a second); typical values, not measured
     "1 Gbit Ethernet": (100e-6, 0.117e9),
     "25 Gbit Ethernet": (30e-6, 2.9e9),
@@ -49,58 +48,57 @@ FLOAT = 4  # bytes
 
 
 @dataclass(frozen=True)
-class Work:
-    """A model to predict: its parameters, and seconds that one worker takes for an image."""
+class Workload:
+    """A model to predict: its parameters, and the seconds of one worker for an image."""
 
     name: str
     parameters: int
     per_image: float
-    batch: int  # over all workers
+    batch: int = 1000  # over all workers
 
 
 def exchange(
     workers: NDArray[Any], size: float | NDArray[Any], latency: float, rate: float
 ) -> NDArray[Any]:
-    """Seconds of an all-reduce of `size` bytes in a ring of `workers`."""
+    """Return the seconds of an all-reduce of `size` bytes in a ring of `workers`."""
     return np.asarray(2 * (workers - 1) * latency + 2 * (workers - 1) / workers * size / rate)
 
 
-def measured(count: int, *, quick: bool) -> dict[str, Any]:
-    """The figures of `count` workers, each on a core of its own."""
+def run_workers(count: int, *, quick: bool) -> dict[str, Any]:
+    """Return the measurements of `count` workers, each on a core of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "found.json"
+        path = Path(folder) / "measured.json"
         words = [sys.executable, "-m", "scripts.bench.distribution_worker", str(path)]
         if code := launch([words + ["--quick"] * quick] * count, rendezvous_timeout=600):
             raise SystemExit(code)
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
+        return dict(json.loads(path.read_text()))
 
 
 def measure(*, quick: bool) -> dict[str, Any]:
-    """All measurements, the fit, and how far it is off where it was not fitted."""
+    """Return all measurements, the fit, and its error on steps that the fit does not use."""
     load = os.getloadavg()[0]
-    one, two = measured(1, quick=quick), measured(2, quick=quick)
+    one, two = run_workers(1, quick=quick), run_workers(2, quick=quick)
     batches = np.array([row["batch"] for row in one["steps"]], float)
     alone = np.array([row["seconds"] for row in one["steps"]])
     per_image, fixed = np.polyfit(batches, alone, 1)
-    if fixed < 0:  # noise: nothing is for free
+    if fixed < 0:  # noise: no step takes less than nothing
         per_image, fixed = float(alone[-1] / batches[-1]), 0.0
     # In a ring of two: 2 hops, and each float goes over the line once in either direction.
     sizes = np.array([row["floats"] * FLOAT for row in two["reduces"]], float)
     taken = np.array([row["seconds"] for row in two["reduces"]])
-    # Relative errors, or the largest would be all that counts.
+    # Relative errors: absolute ones would fit the largest alone.
     (latency, inverse), *_ = np.linalg.lstsq(
         np.stack([2 / taken, sizes / taken], axis=1), np.ones(len(taken)), rcond=None
     )
     latency, rate = max(float(latency), 0.0), 1 / max(float(inverse), 1e-15)
-    config = load_config(ROOT / "configs/mnist.yaml")
+    config = load_config(CONFIGS / "mnist.yaml")
     rows = layer_rows(config.model.input_shape, config.model.layers)
     parameters = sum(row.parameters for row in rows)
     checks = []
     for row in two["steps"]:
-        told = fixed + per_image * row["batch"] / 2
-        told += float(exchange(np.array(2), parameters * FLOAT, latency, rate))
-        checks.append({"batch": row["batch"], "measured": row["seconds"], "predicted": told})
+        predicted = fixed + per_image * row["batch"] / 2
+        predicted += float(exchange(np.array(2), parameters * FLOAT, latency, rate))
+        checks.append({"batch": row["batch"], "measured": row["seconds"], "predicted": predicted})
     return {
         "processor": cpu_info()[0],
         "load_average_before": load,
@@ -117,28 +115,28 @@ def measure(*, quick: bool) -> dict[str, Any]:
     }
 
 
-def works(figures: dict[str, Any]) -> list[Work]:
-    """The models to predict, at the speed that was measured for configs/mnist.yaml."""
-    rate = figures["mnist"]["macs"] / max(figures["fit"]["seconds_per_image"], 1e-9)
+def workloads(result: dict[str, Any]) -> list[Workload]:
+    """Return the models to predict, at the speed that was measured for configs/mnist.yaml."""
+    rate = result["mnist"]["macs"] / max(result["fit"]["seconds_per_image"], 1e-9)
     found = []
-    images = load_config(ROOT / "configs/images.yaml").model
-    mnist = load_config(ROOT / "configs/mnist.yaml").model
-    for name, model, side, wider, batch in (
-        ("configs/mnist.yaml, 28x28", mnist, 28, 1, 1000),
-        ("configs/images.yaml, 64x64", images, 64, 1, 1000),
-        ("the same at 256x256, 8 times as wide", images, 256, 8, 1000),
+    images = load_config(CONFIGS / "images.yaml").model
+    mnist = load_config(CONFIGS / "mnist.yaml").model
+    for name, model, side, wider in (
+        ("configs/mnist.yaml, 28x28", mnist, 28, 1),
+        ("configs/images.yaml, 64x64", images, 64, 1),
+        ("the same at 256x256, 8 times as wide", images, 256, 8),
     ):
         rows = layer_rows(model.input_shape, model.layers)
         larger = side * side / prod(model.input_shape[:2])
         macs = sum(row.macs for row in rows) * larger * wider * wider
         parameters = sum(row.parameters for row in rows) * wider * wider
-        found.append(Work(f"{name}: {parameters:,} parameters", parameters, macs / rate, batch))
+        found.append(Workload(f"{name}: {parameters:,} parameters", parameters, macs / rate))
     return found
 
 
-def draw(figures: dict[str, Any]) -> None:
-    """The measurements, and three models on three networks."""
-    fit = figures["fit"]
+def draw(result: dict[str, Any]) -> None:
+    """Draw the measurements, and three models on three networks."""
+    fit = result["fit"]
     with style.applied():
         page = style.sheet(
             900, 650, "Where more workers pay: a cost model, checked with two",
@@ -147,21 +145,19 @@ def draw(figures: dict[str, Any]) -> None:
             "Predictions, not measurements: stragglers, shared links and reading are left out",
         )  # fmt: skip
         axes = page.panel(90, 26, 340, 220, "An all-reduce of two workers, loopback: milliseconds")
-        floats = np.array([row["floats"] for row in figures["reduces"]])
-        milliseconds = [1e3 * row["seconds"] for row in figures["reduces"]]
+        floats = np.array([row["floats"] for row in result["reduces"]])
+        milliseconds = [1e3 * row["seconds"] for row in result["reduces"]]
         line = np.geomspace(floats.min(), floats.max(), 50)
-        told = exchange(
+        fitted = exchange(
             np.array(2.0), line * FLOAT, fit["latency_seconds"], fit["bytes_per_second"]
         )
-        axes.loglog(line, 1e3 * told, color=style.GRAY, label="fitted")
+        axes.loglog(line, 1e3 * fitted, color=style.GRAY, label="fitted")
         axes.loglog(floats, milliseconds, "o", color=style.VERMILION, label="measured")
-        axes.set_ylim(1, 1000)
-        axes.set_xlabel("parameters")
+        _label(axes, "parameters")
         axes.legend()
-        plain_ticks(axes)
         places = [(530, 26), (90, 352), (530, 352)]
         workers = np.unique(np.geomspace(1, 1000, 100).round())
-        for (left, top), work in zip(places, works(figures), strict=True):
+        for (left, top), work in zip(places, workloads(result), strict=True):
             axes = page.panel(left, top, 340, 220, work.name)
             alone = fit["fixed_seconds"] + work.per_image * work.batch
             axes.loglog(workers, workers, color=style.LINE, label="ideal")
@@ -169,39 +165,35 @@ def draw(figures: dict[str, Any]) -> None:
                 step = fit["fixed_seconds"] + work.per_image * work.batch / workers
                 step = step + exchange(workers, work.parameters * FLOAT, latency, rate)
                 axes.loglog(workers, alone / step, label=name)
-            axes.set_ylim(1, 1000)
-            axes.set_xlabel("workers")
-            axes.set_ylabel("times as fast")
-            plain_ticks(axes)
+            _label(axes, "workers", "times as fast")
         axes.legend()
         style.save(page.figure, CHART)
 
 
-def plain_ticks(axes: Axes) -> None:
-    """Powers of ten as numbers: 1, 10, 100."""
+def _label(axes: Axes, x: str, y: str = "") -> None:
+    """Name the axes, and write their powers of ten as numbers: 1, 10, 100."""
+    axes.set(xlabel=x, ylabel=y, ylim=(1, 1000))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axis.set_minor_locator(NullLocator())
 
 
 def main() -> None:
-    """Measure, write, draw, and print what was found."""
+    """Measure, write, draw and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--draw", action="store_true", help="only the chart")
     arguments = parser.parse_args()
-    if arguments.draw:
-        figures = json.loads(FIGURES.read_text())
-    else:
-        figures = measure(quick=arguments.quick)
-        write_atomic(FIGURES, (json.dumps(figures, indent=2) + "\n").encode())
-    draw(figures)
-    for row in figures["steps"]:
+    if not arguments.draw:
+        write_json(RESULT, measure(quick=arguments.quick))
+    result = json.loads(RESULT.read_text())
+    draw(result)
+    for row in result["steps"]:
         rate = row["batch"] / row["seconds"]
         print(f"{row['workers']} workers, {row['batch']} images a step: {rate:,.0f} images/s")
-    for row in figures["reduces"]:
+    for row in result["reduces"]:
         print(f"all-reduce of {row['floats']:,} floats: {row['seconds'] * 1e3:.2f} ms")
-    print(json.dumps({"fit": figures["fit"], "check": figures["check"]}, indent=2))
+    print(json.dumps({"fit": result["fit"], "check": result["check"]}, indent=2))
 
 
 if __name__ == "__main__":

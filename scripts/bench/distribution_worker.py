@@ -1,6 +1,6 @@
-"""One worker that scale.py measures: step times, and times of an all-reduce alone.
+"""Measure steps and all-reduces as one worker of several; scripts.bench.distribution starts it.
 
-python -m scripts.bench.distribution_worker found.json --quick    # with TF_CONFIG
+python -m scripts.bench.distribution_worker measured.json --quick    # with TF_CONFIG
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).parents[2]
+from scripts.project import CONFIGS
+
 BATCHES = (100, 1000)  # images over all workers
 FLOATS = (1_000, 12_785, 100_000, 1_000_000, 10_000_000)
 
 
 def quickest(function: Callable[[], object], times: int) -> float:
-    """Seconds that a call takes at best, once three are done: other work only ever adds to it."""
+    """Return the seconds of the quickest call after three: other work only ever adds time."""
     for _ in range(3):
         function()
     taken = []
@@ -32,7 +33,7 @@ def quickest(function: Callable[[], object], times: int) -> float:
 
 
 def main() -> None:
-    """Measure together with the other workers; worker 0 writes the figures."""
+    """Measure together with the other workers; worker 0 writes the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", type=Path)
     parser.add_argument("--quick", action="store_true")
@@ -41,7 +42,7 @@ def main() -> None:
 
     cluster = find_cluster()
     if cluster is None:
-        raise SystemExit("scale.py starts this")
+        raise SystemExit("scripts.bench.distribution starts this")
     if hasattr(os, "sched_setaffinity"):  # one core each, also if there is one worker
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[cluster.rank % len(cores)]})
@@ -55,7 +56,7 @@ def main() -> None:
     from convae.training.trainer import build_optimizer
 
     words = ["runtime.strategy=multi_worker", "runtime.threads=1", "runtime.precision=float32"]
-    config = load_config(ROOT / "configs/mnist.yaml", words)
+    config = load_config(CONFIGS / "mnist.yaml", words)
     plan = start(config, distributed=True)
     replicas = Replicas(plan, config.runtime.rendezvous_timeout)
     with replicas.scope():

@@ -1,4 +1,4 @@
-"""How fast is it? The reading's script, its peers and convae, side by side in one run.
+"""Measure the speed of the article's script, its peers and convae, side by side in one run.
 
     python -m scripts.bench.speed                          # make bench: every variant, five rounds
     python -m scripts.bench.speed --quality                # seconds until validation loss 0.0610
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,14 +24,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from convae.config.loader import load_config
-from convae.runtime.hardware import core_count, cpu_info
-from convae.runtime.plan import Hardware, make_plan
-from scripts.bench import scaling as workers
+import numpy as np
 
-ROOT = Path(__file__).parents[2]
+from convae.config.loader import load_config
+from convae.config.schema import Data
+from convae.data.loading import load_training
+from convae.plots import style
+from convae.runtime.hardware import cpu_info
+from convae.runtime.plan import Hardware, make_plan
+from scripts.bench.variants import TARGET
+from scripts.project import CONFIGS, describe_machine, write_json
+
 VARIANTS = {
-    "keras": "the reading's script: Keras fit",
+    "keras": "the article's script: Keras fit",
     "torch": "PyTorch, written plainly",
     "torch-best": "PyTorch at its strongest",
     "convae-float32": "convae, float32",
@@ -42,39 +46,55 @@ VARIANTS = {
 
 def main() -> None:
     """Measure, print a table, write JSON and, for the comparison, a chart."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=10_000, help="a fifth of them to validate")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--quality", action="store_true")
-    parser.add_argument("--scaling", action="store_true")
-    parser.add_argument("--precision", action="store_true")
+    for function in (quality, scaling, precision):
+        name, text = f"--{function.__name__}", function.__doc__
+        parser.add_argument(name, dest="measure", action="store_const", const=function, help=text)
     parser.add_argument("--seeds", type=int, default=5, help="of fast.yaml, with --quality")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/benchmark"))
+    parser.set_defaults(measure=speed)
     arguments = parser.parse_args()
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
 
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "images.npz"
-        name = workers.write_data(data)
-        machine = f"{cpu_info()[0]}, {core_count()} cores, Python {platform.python_version()}"
-        print(f"{machine}\n{name}\n")
-        parts = {"quality": quality, "scaling": scaling, "precision": precision}
-        what = next((part for part in parts if getattr(arguments, part)), "speed")
-        result = parts.get(what, speed)(arguments, data)
-        result |= {"machine": machine, "data": name}
-    path = arguments.output_dir / f"{what}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+        facts = {"machine": describe_machine(), "data": write_data(data)}
+        print(*facts.values(), "", sep="\n")
+        result = arguments.measure(arguments, data) | facts
+    path = arguments.output_dir / f"{arguments.measure.__name__}.json"
+    write_json(path, result)
     print(f"\nwrote {path}")
-    if what == "speed":
-        print(f"wrote {chart(result, arguments.output_dir / 'speed.png')}")
+    if arguments.measure is speed:
+        print(f"wrote {draw(result, arguments.output_dir / 'speed.png')}")
+
+
+def write_data(path: Path) -> str:
+    """Write 60,000 training images as an npz; return MNIST, or the sample, which is repeated."""
+    data = load_training(Data(path=None), (28, 28, 1))
+    images = np.concatenate([data.train.images, data.validation.images])
+    images = np.resize(images, (60_000, 28, 28))
+    # A file with a test split is split as Keras' fit does: both validate on the same images.
+    np.savez(path, x_train=images, x_test=images[:1])
+    return data.name
+
+
+def measure_rounds(count: int, variant: str, data: Path, **options: Any) -> dict[str, float]:
+    """Return the medians of `count` measurements."""
+    return medians([measure(variant, data, **options) for _ in range(count)])
+
+
+def medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Return the median of each figure."""
+    return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
 
 
 def measure(variant: str, data: Path, **options: Any) -> dict[str, float]:
-    """Run one worker; its own figures, and those that the system keeps of the whole process."""
-    words = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
-    command = [sys.executable, "-m", "scripts.bench.scaling", variant, str(data), *words]
+    """Run a variant; return its own figures, and those of the system for the whole process."""
+    words = [f"--{key}={value}" for key, value in options.items()]
+    command = [sys.executable, "-m", "scripts.bench.variants", variant, str(data), *words]
     began = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -96,7 +116,7 @@ def measure(variant: str, data: Path, **options: Any) -> dict[str, float]:
 
 
 def speed(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
-    """All variants in turn: images per second, wall and CPU seconds, memory."""
+    """Measure all variants in turn: images per second, wall and CPU seconds, memory."""
     chosen = []
     for variant in arguments.only:
         if variant.startswith("torch") and not find_spec("torch"):
@@ -111,35 +131,30 @@ def speed(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
                 measure(variant, data, images=arguments.images, epochs=arguments.epochs)
             )
     print("\r" + " " * 50 + "\r", end="", file=sys.stderr)
-    medians = {
-        variant: {key: statistics.median(r[key] for r in results) for key in results[0]}
-        for variant, results in rounds.items()
-    }
-    base = medians.get("keras")
+    rows = {variant: medians(results) for variant, results in rounds.items()}
+    base = rows.get("keras")
     print(f"{'':32}{'images/s':>10}{'ratio':>7}{'wall s':>8}{'CPU s':>8}{'MiB':>7}")
-    for variant, row in medians.items():
+    for variant, row in rows.items():
         row["ratio"] = row["images_per_second"] / base["images_per_second"] if base else 1.0
-        # One core did the work of two when the wall clock ran twice as long as the CPU's share.
+        # A low share: two threads had one core, or one of them had nothing to do.
         shared = row["step_cpu_share"] < 0.6
         print(
             f"{VARIANTS[variant]:32}{row['images_per_second']:10,.0f}{row['ratio']:7.2f}"
             f"{row['seconds']:8.1f}{row['cpu_seconds']:8.1f}{row['peak_mib']:7.0f}"
             f"{'  (half its threads were idle or shared a core)' if shared else ''}"
         )
-    return {"medians": medians, "rounds": rounds, "images": arguments.images}
+    return {"medians": rows, "rounds": rounds, "images": arguments.images}
 
 
 def quality(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
-    """Seconds of a whole process until its validation loss first is at workers.TARGET or below.
-
-    Loop: the part of convae's training that is neither a step nor validation.
-    """
-    result: dict[str, Any] = {"target": workers.TARGET}
+    """Measure the seconds of a process until its validation loss first is at TARGET or below."""
+    result: dict[str, Any] = {"target": TARGET}
     cases = {v: (v, {"epochs": 25}) for v in ("keras", "convae-float32", "convae")}
     cases = {variant: case for variant, case in cases.items() if variant in arguments.only}
     for seed in range(arguments.seeds):
         cases[f"fast.yaml, seed {seed}"] = ("fast", {"epochs": 0, "seed": seed})
-    reaching = f"s to {workers.TARGET}"
+    reaching = f"s to {TARGET}"
+    # Loop: the part of convae's training that is neither a step nor validation.
     print(f"{'':32}{reaching:>12}{'whole s':>9}{'val_loss':>10}{'MiB':>7}{'loop':>8}")
     for name, (variant, options) in cases.items():
         row = result[name] = measure(variant, data, images=0, **options)
@@ -154,15 +169,14 @@ def quality(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
 
 
 def scaling(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
-    """convae's images per second and memory against the number of images, their size, the batch."""
+    """Measure speed and memory against the number of images, their size and the batch."""
     result: dict[str, Any] = {}
     cases = [("images", {"images": n}) for n in (10_000, 20_000, 40_000, 60_000)]
     cases += [("memory-mapped", {"mapped": 600_000})]
     cases += [("image size", {"side": side}) for side in (14, 28, 56, 112)]
     cases += [("batch", {"batch": batch}) for batch in (50, 100, 250, 1000)]
     for title, options in cases:
-        rows = [measure("engine", data, **options) for _ in range(arguments.rounds)]
-        row = {key: statistics.median(r[key] for r in rows) for key in rows[0]}
+        row = measure_rounds(arguments.rounds, "engine", data, **options)
         key = f"{title} {next(iter(options.values())):,}"
         result[key] = row
         print(f"{key:24}{row['images_per_second']:10,.0f} images/s{row['peak_mib']:8.0f} MiB")
@@ -170,26 +184,23 @@ def scaling(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
 
 
 def precision(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
-    """Images per second of every shipped config's engine in both precisions, and what auto takes.
-
-    Configs of the same model are measured once; the batch is 100.
-    """
+    """Measure every shipped model in both precisions, beside the choice of auto."""
     batch, hardware = 100, Hardware((), "", *cpu_info())
     models: dict[str, list[str]] = {}
-    for path in sorted(workers.CONFIGS.glob("*.yaml")):
-        if path.name != "sweep.yaml":  # no training's config
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        if path.name != "sweep.yaml":  # the only one that is no training's config
             config = load_config(path)
             models.setdefault(repr((config.model, config.task)), []).append(path.name)
     result: dict[str, Any] = {"batch": batch}
     print(f"{'':36}{'float32':>9}{'bfloat16':>10}{'ratio':>7}  auto")
     for names in models.values():
-        config = load_config(workers.CONFIGS / names[0])
+        config = load_config(CONFIGS / names[0])
         auto = make_plan(config, hardware, distributed=False).precision
         row: dict[str, Any] = {}
         for kind in ("float32", "mixed_bfloat16"):
             options = {"config": names[0], "precision": kind, "batch": batch}
-            rows = [measure("config", data, **options) for _ in range(arguments.rounds)]
-            row[kind] = statistics.median(r["images_per_second"] for r in rows)
+            median = measure_rounds(arguments.rounds, "config", data, **options)
+            row[kind] = median["images_per_second"]
         ratio = row["mixed_bfloat16"] / row["float32"]
         name = " ".join(n.removesuffix(".yaml") for n in names)
         result[name] = row | {"auto": auto}
@@ -202,10 +213,8 @@ def precision(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
     return result
 
 
-def chart(result: dict[str, Any], path: Path) -> Path:
-    """Images per second of each variant, as bars."""
-    from convae.plots import style
-
+def draw(result: dict[str, Any], path: Path) -> Path:
+    """Draw images per second of each variant, as bars."""
     rows = result["medians"]
     with style.applied():
         sheet = style.sheet(

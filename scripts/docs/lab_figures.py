@@ -24,11 +24,9 @@ from convae.explain import step_figures as figures
 from convae.explain.cell_grid import write
 from convae.explain.operation import ConvOptions
 from convae.explain.worked_example import EXAMPLES, Case
+from scripts.project import CONFIGS, IMAGES
 
-ROOT = Path(__file__).resolve().parents[2]
-IMAGES = ROOT / "docs" / "images"
-
-# The reading's stack with strides 2, kernel 3 throughout: what draws checkerboards.
+# The article's layers with strides 2 and kernels of 3, which give checkerboards.
 STRIDED = [
     *(f"model.{part}.{i}.padding=same" for part in ("encoder", "decoder") for i in range(3)),
     *(f"model.encoder.{i}.strides=2" for i in (0, 1)),
@@ -37,39 +35,38 @@ STRIDED = [
 
 
 def example(name: str) -> Figure:
-    """The whole of one of the reading's examples."""
+    """Draw one of the article's examples on one sheet."""
     title, case = EXAMPLES[name]
     return figures.panels(case, title)
 
 
+def steps(name: str, view: figures.View) -> list[Figure]:
+    """Draw the steps of one of the article's examples."""
+    title, case = EXAMPLES[name]
+    return figures.frames(case, title, view)
+
+
 def stride_two() -> Figure:
-    """The reading's basic operation once more, with a stride of 2."""
+    """Draw the article's basic operation with a stride of 2."""
     case = Case(np.arange(4).reshape(2, 2), np.arange(4).reshape(2, 2), ConvOptions((2, 2)))
     return figures.panels(case, "The basic operation with stride 2")
 
 
-def crop(output_padding: int | None) -> Figure:
-    """What `same` cuts off, with and without output_padding."""
-    extra = None if output_padding is None else (output_padding, output_padding)
+def same(output_padding: tuple[int, int] | None) -> Figure:
+    """Draw which cells `same` removes, with and without output_padding."""
     ones = np.ones((3, 3), int)
-    return figures.panels(Case(ones, ones, ConvOptions((2, 2), "same", extra)))
+    return figures.panels(Case(ones, ones, ConvOptions((2, 2), "same", output_padding)))
 
 
 def overlap() -> Figure:
-    """The overlap maps of a strided decoder."""
-    model = load_config(ROOT / "configs" / "mnist.yaml", STRIDED).model
-    return charts.overlaps(effects.overlaps(model), "the reading's model with strides 2")
+    """Draw the overlap maps of a strided decoder."""
+    model = load_config(CONFIGS / "mnist.yaml", STRIDED).model
+    return charts.overlaps(effects.overlaps(model), "the article's model with strides 2")
 
 
 def inverse() -> Figure:
-    """x, Cx, C^T C x and the pseudo-inverse."""
+    """Draw x, Cx, C^T C x and the pseudo-inverse."""
     return charts.adjoint(effects.adjoint(np.arange(9).reshape(3, 3), np.array([[1, 2], [2, 1]])))
-
-
-def steps(name: str, view: figures.View) -> list[Figure]:
-    """The steps of one of the reading's examples."""
-    title, case = EXAMPLES[name]
-    return figures.frames(case, title, view)
 
 
 PICTURES: dict[str, Callable[[], Figure | Sequence[Figure]]] = {
@@ -82,8 +79,8 @@ PICTURES: dict[str, Callable[[], Figure | Sequence[Figure]]] = {
     "example-1.gif": lambda: steps("1", "copies"),
     "example-2.gif": lambda: steps("2", "copies"),
     "example-4.gif": lambda: steps("4", "zeros"),
-    "same.png": lambda: crop(None),
-    "same-output-padding-0.png": lambda: crop(0),
+    "same.png": lambda: same(None),
+    "same-output-padding-0.png": lambda: same((0, 0)),
     "inverse.png": inverse,
     "overlap.png": overlap,
     "checkerboard.png": lambda: charts.checkerboards(effects.checkerboards()),
@@ -92,12 +89,12 @@ PICTURES: dict[str, Callable[[], Figure | Sequence[Figure]]] = {
 
 
 def drawn_with() -> str:
-    """What the pixels hang on: drawn elsewhere, the edges of letters may differ a little."""
+    """Return the versions on which the pixels depend: others may draw letters differently."""
     return f"matplotlib {matplotlib.__version__}, Pillow {PIL.__version__}, {platform.machine()}\n"
 
 
 def main() -> None:
-    """Draw all pictures into the folder named on the command line, or into docs/images."""
+    """Draw all figures into the folder of the command line, or into docs/images."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
     for name, draw in PICTURES.items():
         print(write(draw(), folder / name))

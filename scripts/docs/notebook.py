@@ -1,29 +1,29 @@
-"""Run notebooks/reading.ipynb from beginning to end and keep what comes out.
+"""Run notebooks/reading.ipynb and keep its outputs.
 
 python -m scripts.docs.notebook            # make notebook
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-PATH = Path(__file__).parents[2] / "notebooks/reading.ipynb"
-LIMIT = 300  # seconds that a cell may take
+from scripts.project import ROOT
+
+PATH = ROOT / "notebooks/reading.ipynb"
 
 
-def executed(path: Path = PATH) -> Any:
-    """The notebook at `path` with fresh outputs. Raises nbclient's CellExecutionError."""
+def run_notebook() -> Any:
+    """Return the notebook with fresh outputs. Raises nbclient's CellExecutionError."""
     import nbformat
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(path, as_version=4)
+    notebook = nbformat.read(PATH, as_version=4)
     NotebookClient(
         notebook,
-        timeout=LIMIT,
+        timeout=300,  # seconds for a cell
         kernel_name="python3",
         record_timing=False,  # so that the same outputs give the same file
-        resources={"metadata": {"path": str(path.parent)}},
+        resources={"metadata": {"path": str(PATH.parent)}},
     ).execute()
     return notebook
 
@@ -31,5 +31,5 @@ def executed(path: Path = PATH) -> Any:
 if __name__ == "__main__":
     import nbformat
 
-    nbformat.write(executed(), PATH)
+    nbformat.write(run_notebook(), PATH)
     print(f"{PATH}: {PATH.stat().st_size:,} bytes")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import grimp
 
-from scripts.project import ROOT
+from scripts.project import ROOT, write_between
 
 PAGE = ROOT / "docs/architecture.md"
 BEGIN, END = "<!-- written by scripts/docs/package_diagram.py -->", "<!-- end -->"
@@ -54,10 +54,8 @@ def page() -> str:
         for package, names in reduce_transitively(package_imports()).items()
         for name in sorted(names)
     ]
-    drawing = "\n".join([BEGIN, "```mermaid", "flowchart TD", *arrows, "```", END])
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    return before + drawing + rest.partition(END)[2]
+    drawing = "\n".join(["```mermaid", "flowchart TD", *arrows, "```"])
+    return write_between(PAGE.read_text(encoding="utf-8"), BEGIN, drawing, END)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Copy the newest evaluated run's pictures to docs/images, where the README shows them.
+"""Copy the figures of the newest evaluated run to docs/images, where the README shows them.
 
 python -m scripts.docs.readme_figures [RUN]      # make figures
-python -m scripts.docs.readme_figures --tasks    # those of docs/tasks.md
+python -m scripts.docs.readme_figures --tasks    # the figures of docs/tasks.md
 
 With playwright and a browser at /usr/bin/chromium, the top of its report.html as well.
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from convae.evaluation import report
 from convae.runs.run import Run
+from scripts.project import IMAGES
 
-TARGET = Path(__file__).parents[2] / "docs/images"
 CHROMIUM = "/usr/bin/chromium"
-OF_TASKS = {  # (run, its figure) -> the picture's name in docs/images
+TASK_FIGURES = {  # (run, its figure) -> the name in docs/images
     ("bottleneck", "code_map"): "code_map",
     ("bottleneck", "interpolation"): "interpolation",
     ("denoise", "reconstructions"): "denoise",
@@ -25,8 +25,8 @@ OF_TASKS = {  # (run, its figure) -> the picture's name in docs/images
 }
 
 
-def photograph(page: Path, picture: Path) -> None:
-    """A picture of the top of an HTML file, in 128 colors: it has few, and the file is small."""
+def take_screenshot(page: Path, picture: Path) -> None:
+    """Write a picture of the top of an HTML file, in 128 colors: the file is small."""
     from PIL import Image
     from playwright.sync_api import sync_playwright
 
@@ -43,13 +43,13 @@ def photograph(page: Path, picture: Path) -> None:
 
 if __name__ == "__main__":
     if "--tasks" in sys.argv:
-        for (name, figure), picture in OF_TASKS.items():
+        for (name, figure), picture in TASK_FIGURES.items():
             path = Run.find(name).path / "figures" / f"{figure}.png"
-            print(shutil.copy(path, TARGET / f"{picture}.png"))
+            print(shutil.copy(path, IMAGES / f"{picture}.png"))
         raise SystemExit
     run = Run.find(sys.argv[1] if len(sys.argv) > 1 else None)
     for path in sorted((run.path / "figures").glob("*.png")):
-        print(shutil.copy(path, TARGET / path.name))
+        print(shutil.copy(path, IMAGES / path.name))
     if Path(CHROMIUM).exists():
-        photograph(report.write(run), TARGET / "report.png")
-        print(TARGET / "report.png")
+        take_screenshot(report.write(run), IMAGES / "report.png")
+        print(IMAGES / "report.png")

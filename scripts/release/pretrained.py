@@ -1,17 +1,15 @@
-"""Train what is shipped, measure it, and put weights and cards into the package.
+"""Train and measure the weights that come with the package, and write their cards.
 
-python -m scripts.release.pretrained [--anew] [NAME ...]      # make pretrained
+python -m scripts.release.pretrained [--retrain] [NAME ...]      # make pretrained
 
-A finished run of the same config and data in outputs/ is taken; `--anew` trains in any case.
-Writes src/convae/assets/pretrained/NAME.keras and NAME.json, and docs/pretrained.md.
+A finished run of the same config and data in outputs/ is used again, unless --retrain is given.
+Writes NAME.keras and NAME.json beside src/convae/runs/pretrained.py, and docs/pretrained.md.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,138 +18,136 @@ from convae.config.schema import Config
 from convae.data.loading import SAMPLE_PATH
 from convae.runs import pretrained
 from convae.runs.run import Run
+from scripts.project import (
+    CONFIGS,
+    ROOT,
+    finished_runs,
+    format_markdown,
+    run_convae,
+    write_json,
+)
 
-ROOT = Path(__file__).parents[2]
 NAMES = ("mnist", "bottleneck", "denoise", "upscale", "segment", "anomaly")
-KEPT = (
+MANIFEST_KEYS = (
     "versions", "platform", "git_commit", "command", "started", "seed", "device", "precision",
     "threads", "runtime", "parameters", "data", "data_sha256", "status", "seconds",
     "peak_memory_mib", "weights_sha256",
 )  # fmt: skip
-SIZE = 1_000_000  # bytes that a file of weights may have
+METRIC_KEYS = ("summary", "test", "baselines", "baseline_descriptions", "units", "threshold")
+MAX_SIZE = 1_000_000  # bytes of a file of weights
 
 
-def main(words: list[str]) -> None:
-    """Bring the asked names, or all, up to date."""
-    anew = "--anew" in words
-    for name in [word for word in words if not word.startswith("--")] or NAMES:
-        run = (None if anew else finished(name)) or trained(name)
-        ship(name, run)
-    document()
+def main() -> None:
+    """Bring the named weights, or all, up to date."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", choices=NAMES, default=NAMES, metavar="NAME")
+    parser.add_argument("--retrain", action="store_true")
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        ship(name, (None if arguments.retrain else find(name)) or train(name))
+    (ROOT / "docs/pretrained.md").write_text("\n".join(document()) + "\n")
 
 
-def finished(name: str) -> Run | None:
-    """The newest finished run that trained what the config asks for, on the whole MNIST."""
-    wanted = comparable(load_config(ROOT / f"configs/{name}.yaml"))
-    fitting = [
-        run
-        for run in Run.all(str(ROOT / "outputs"))
-        if run.path.parent.name == name
-        and run.manifest.get("status") == "finished"
-        and run.manifest["data"]["name"] == "MNIST"
-        and comparable(run.config) == wanted
-    ]
-    return fitting[-1] if fitting else None
+def find(name: str) -> Run | None:
+    """Return the newest finished run of the config on the complete MNIST."""
+
+    def weights_config(config: Config) -> dict[str, Any]:
+        tree = config.model_dump(exclude={"runtime", "output"})
+        del tree["data"]["path"]
+        return tree
+
+    wanted = weights_config(load_config(CONFIGS / f"{name}.yaml"))
+    runs = finished_runs(
+        name,
+        ROOT / "outputs",
+        lambda run: (
+            run.manifest["data"]["name"] == "MNIST" and weights_config(run.config) == wanted
+        ),
+    )
+    return runs[-1] if runs else None
 
 
-def comparable(config: Config) -> dict[str, Any]:
-    """What decides a model's weights."""
-    whole = config.model_dump(exclude={"runtime", "output"})
-    del whole["data"]["path"]
-    return whole
+def train(name: str) -> Run:
+    """Train configs/NAME.yaml."""
+    answer = run_convae("train", f"configs/{name}.yaml", "data.allow_sample=false")
+    return Run(ROOT / answer["run"])
 
 
-def trained(name: str) -> Run:
-    """A new run of configs/NAME.yaml."""
-    command = ["convae", "train", f"configs/{name}.yaml", "data.allow_sample=false", "--json"]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
-    return Run(ROOT / json.loads(done.stdout)["run"])
+def evaluate(run: Run, data: Path | None = None) -> dict[str, Any]:
+    """Return the metrics of a run."""
+    return run_convae("eval", run.path, *([f"data.path={data}"] if data else []))
 
 
 def ship(name: str, run: Run) -> None:
-    """Measure `run` and copy its best weights and what is known of them into the package."""
-    metrics = measured(run)
-    shutil.copyfile(run.best, pretrained.FOLDER / f"{name}.keras")
-    size = (pretrained.FOLDER / f"{name}.keras").stat().st_size
-    if size > SIZE:
-        raise SystemExit(f"{name}.keras: {size:,} bytes are more than {SIZE:,}")
+    """Measure `run`, and copy its best weights and their card into the package."""
+    metrics = evaluate(run)
+    weights, card_path = (pretrained.FOLDER / f"{name}.{ending}" for ending in ("keras", "json"))
+    shutil.copyfile(run.best, weights)
+    size = weights.stat().st_size
+    if size > MAX_SIZE:
+        raise SystemExit(f"{name}.keras: {size:,} bytes are more than {MAX_SIZE:,}")
     config = run.config_with(["data.path=null", "data.allow_sample=true", "output.folder=outputs"])
     card: dict[str, Any] = {
         "name": name,
         "config": config.to_yaml(),
-        "manifest": {key: run.manifest.get(key) for key in KEPT},
+        "manifest": {key: run.manifest.get(key) for key in MANIFEST_KEYS},
         "bytes": size,
-        **{
-            key: metrics[key]
-            for key in (
-                "summary",
-                "test",
-                "baselines",
-                "baseline_descriptions",
-                "units",
-                "threshold",
-            )
-            if key in metrics
-        },
+        **{key: metrics[key] for key in METRIC_KEYS if key in metrics},
     }
-    path = pretrained.FOLDER / f"{name}.json"
-    path.write_text(json.dumps(card, indent=1) + "\n")
-    # The sample is there wherever the package is: what the weights reach on it can be checked.
+    write_json(card_path, card)
+    # Everybody has the sample: its metrics let a user check the files.
     shutil.rmtree(ROOT / "outputs" / name / "pretrained", ignore_errors=True)
-    on_sample = measured(Run(pretrained.unpack(name, str(ROOT / "outputs"))), str(SAMPLE_PATH))
-    path.write_text(json.dumps({**card, "sample": on_sample["test"]}, indent=1) + "\n")
+    unpacked = Run(pretrained.unpack(name, str(ROOT / "outputs")))
+    write_json(card_path, {**card, "sample": evaluate(unpacked, SAMPLE_PATH)["test"]})
     print(f"{name}: {card['summary']}")
 
 
-def measured(run: Run, data: str | None = None) -> dict[str, Any]:
-    """What `convae eval` says of a run."""
-    words = [f"data.path={data}"] if data else []
-    command = ["convae", "eval", str(run.path), *words, "--json"]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
-    return dict(json.loads(done.stdout))
-
-
-def document() -> None:
-    """docs/pretrained.md, from the cards."""
-    lines = [
-        "# Shipped weights",
-        "",
-        "Made by `make pretrained`; each is plain Keras layers and opens without convae. The "
-        'command line takes one as `pretrained:NAME`, Python as `convae.load("NAME")`.',
-        "",
-        "The bundled sample's 1,000 test digits come from MNIST's training part, so all of these "
-        "weights but those of unlike data have seen them in training: its figures check the files, "
-        "not the quality. The quality is that on MNIST's own 10,000 test digits.",
-        "",
-        "| name | what it does | parameters | size | trained in | on |",
-        "|---|---|---|---|---|---|",
-    ]
+def document() -> list[str]:
+    """Return the lines of docs/pretrained.md, from the cards."""
     cards = [pretrained.card(name) for name in pretrained.names()]
-    for card in cards:
-        made = card["manifest"]
-        lines.append(
-            f"| [`{card['name']}`](#{card['name']}) | {card['summary']} | {made['parameters']:,} "
-            f"| {card['bytes'] / 1000:.0f} kB | {made['seconds']:.0f} s "
-            f"| {made['runtime']['device_name']}, {made['precision']} |"
+    rows = [
+        (
+            f"[`{card['name']}`](#{card['name']})",
+            card["summary"],
+            f"{card['manifest']['parameters']:,}",
+            f"{card['bytes'] / 1000:.0f} kB",
+            f"{card['manifest']['seconds']:.0f} s",
+            f"{card['manifest']['runtime']['device_name']}, {card['manifest']['precision']}",
         )
-    for card in cards:
-        lines += ["", *described(card)]
-    (ROOT / "docs/pretrained.md").write_text("\n".join(lines) + "\n")
+        for card in cards
+    ]
+    head = ("name", "result", "parameters", "size", "trained in", "on")
+    return [
+        "# Pretrained weights",
+        "",
+        "Made by `make pretrained`. Each file holds plain Keras layers and opens without convae. "
+        'The command line takes it as `pretrained:NAME`, Python as `convae.load("NAME")`.',
+        "",
+        "Quality is measured on MNIST's own 10,000 test digits. The 1,000 test digits of the "
+        "bundled sample come from MNIST's training split, and most of these weights were trained "
+        "on them: metrics on the sample check the files, not the quality.",
+        "",
+        format_markdown(head, rows),
+        *(line for card in cards for line in ("", *describe(card))),
+    ]
 
 
-def described(card: dict[str, Any]) -> list[str]:
-    """A card as Markdown."""
+def describe(card: dict[str, Any]) -> list[str]:
+    """Return the section of a card."""
     made, metrics = card["manifest"], list(card["test"])
     columns = {"these weights": card["test"], **card["baselines"]}
-    words = {"these weights": "", **card["baseline_descriptions"]}
-    lines = [f"## {card['name']}", "", card["summary"], ""]
-    lines += [f"| on MNIST's 10,000 test digits | {' | '.join(metrics)} |"]
-    lines += ["|---" * (len(metrics) + 1) + "|"]
-    for name, table in columns.items():
-        values = " | ".join(f"{table[metric]:.5g}" for metric in metrics)
-        lines.append(f"| {words[name] or name} | {values} |")
+    words = {"these weights": "these weights", **card["baseline_descriptions"]}
+    rows = [
+        (words[name], *(f"{table[metric]:.5g}" for metric in metrics))
+        for name, table in columns.items()
+    ]
     versions = ", ".join(f"{key} {value}" for key, value in made["versions"].items())
-    lines += [
+    return [
+        f"## {card['name']}",
+        "",
+        card["summary"],
+        "",
+        format_markdown(("on MNIST's 10,000 test digits", *metrics), rows),
         "",
         f"Trained by `{made['command']}` at commit {str(made['git_commit'])[:9]}, seed "
         f"{made['seed']}, in {made['seconds']:.0f} s on {made['runtime']['device_name']} "
@@ -159,8 +155,7 @@ def described(card: dict[str, Any]) -> list[str]:
         f"SHA-256 `{made['data_sha256'][:16]}...`; weights `{made['weights_sha256'][:16]}...`. "
         f"Config: [configs/{card['name']}.yaml](../configs/{card['name']}.yaml).",
     ]
-    return lines
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

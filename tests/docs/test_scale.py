@@ -76,13 +76,13 @@ def test_an_exchange_costs_nothing_alone_and_its_bytes_twice_among_many() -> Non
 
 
 @pytest.mark.skipif(
-    not scale.FIGURES.exists(), reason="python -m scripts.bench.distribution was not run"
+    not scale.RESULT.exists(), reason="python -m scripts.bench.distribution was not run"
 )
 def test_the_chart_is_of_the_measurements_that_are_there() -> None:
     figures = json.loads((ROOT / "docs/scale.json").read_text())
     assert {row["workers"] for row in figures["steps"]} == {1, 2}
     assert all(value >= 0 for value in figures["fit"].values())
-    small, middle, large = scale.works(figures)
+    small, middle, large = scale.workloads(figures)
     assert small.parameters == 12_785
     assert small.per_image < middle.per_image < large.per_image
     assert scale.CHART.exists()

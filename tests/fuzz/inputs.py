@@ -1,4 +1,4 @@
-"""Inputs for fuzz.py: made by hypothesis, or by damaging valid files. All of them are bytes."""
+"""Inputs for the fuzz suite, as bytes: made by hypothesis, or by damaging valid files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,9 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-ROOT = Path(__file__).parents[2]
-CONFIGS = [path.read_bytes() for path in sorted((ROOT / "configs").glob("*.yaml"))]
+from scripts.project import CONFIGS
+
+CONFIG_FILES = [path.read_bytes() for path in sorted(CONFIGS.glob("*.yaml"))]
 ODD_NUMBERS = (0, 1, -1, 2, 7, 28, 127, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**63, 2**64, 10**30)
 ODD_WORDS = (
     "", "~", "null", ".inf", "-.nan", "1e400", "0x" + "f" * 5000, "9" * 5000, "1:1:1", "*a", "&a b",
@@ -101,10 +101,10 @@ def odd_value(rng: Rng) -> Any:
 
 def configs(rng: Rng) -> bytes:
     """A shipped config with damaged bytes, a damaged tree, or odd words in its lines."""
-    text = pick(rng, CONFIGS)
+    text = pick(rng, CONFIG_FILES)
     way = rng.random()
     if way < 0.35:
-        return damaged(rng, text, pick(rng, CONFIGS))
+        return damaged(rng, text, pick(rng, CONFIG_FILES))
     if way < 0.75:
         tree = yaml.safe_load(text)
         for _ in range(int(rng.integers(1, 4))):
@@ -142,6 +142,13 @@ def overrides(rng: Rng) -> bytes:
 
 
 SEPARATOR = "\x1e"
+
+
+def split_words(data: bytes) -> list[str]:
+    """Return the words that `overrides` joined."""
+    return data.decode("utf-8", "surrogateescape").split(SEPARATOR)
+
+
 _KEYS = st.sampled_from([*PATHS, "base", "model", "type", "value", "a.b"]) | st.text(max_size=8)
 _LEAVES = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates()
@@ -151,38 +158,30 @@ _TREES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_KEYS, inner, max_size=4),
     max_leaves=12,
 )
-HYPOTHESIS: dict[str, st.SearchStrategy[bytes]] = {
-    "yaml, hypothesis": st.one_of(
-        _TREES.map(lambda tree: yaml.dump(tree, Dumper=yaml.SafeDumper).encode()),
-        st.text(alphabet=st.sampled_from(":-[]{}?&*!|>'\"%@`#,\n\t x1"), max_size=60).map(
-            str.encode
-        ),
-        st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")),
-        st.binary(max_size=60),
-    ),
-    "override, hypothesis": st.tuples(_KEYS, _TREES | st.text(max_size=30)).map(
-        lambda pair: f"{pair[0]}={pair[1]}".encode("utf-8", "surrogatepass")
-    ),
-}
+_SYMBOLS = st.sampled_from(":-[]{}?&*!|>'\"%@`#,\n\t x1")
+YAML: st.SearchStrategy[bytes] = st.one_of(
+    _TREES.map(lambda tree: yaml.dump(tree, Dumper=yaml.SafeDumper).encode()),
+    st.text(alphabet=_SYMBOLS, max_size=60).map(str.encode),
+    st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.binary(max_size=60),
+)
+OVERRIDES = st.tuples(_KEYS, _TREES | st.text(max_size=30)).map(
+    lambda pair: f"{pair[0]}={pair[1]}".encode("utf-8", "surrogatepass")
+)
 
 
-def from_hypothesis(name: str, number: int, count: int) -> list[bytes]:
-    """`count` examples of a strategy, the same for the same `number`."""
+def from_hypothesis(strategy: st.SearchStrategy[bytes], number: int, count: int) -> list[bytes]:
+    """Return `count` examples of a strategy, the same ones for the same `number`."""
     found: list[bytes] = []
-
-    @seed(number)
-    @settings(
+    options = settings(
         max_examples=count,
         database=None,
         deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(HYPOTHESIS[name])
-    def collect(data: bytes) -> None:
-        found.append(data)
-
-    collect()
+    collect = given(strategy)(lambda data: found.append(data))  # noqa: PLW0108 - no builtins
+    seed(number)(options(collect))()
     return (found * count)[:count]  # a small strategy may run out of examples
 
 
@@ -295,38 +294,34 @@ def pictures() -> list[bytes]:
     """Small valid files of every format that is read, in the kinds that Pillow writes."""
     from PIL import Image
 
-    rng = np.random.default_rng(0)
-    gray = Image.fromarray(rng.integers(0, 256, (28, 28), np.uint8))
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    gray = Image.fromarray(noise)
     exif = Image.Exif()
     exif[0x0112] = 6
     exif[0x010E] = "described"
-    made = []
-    for mode in ("L", "RGB", "RGBA", "P", "1", "I;16", "LA"):
-        file = io.BytesIO()
-        image = (
-            Image.fromarray(np.asarray(gray).astype(np.uint16))
-            if mode == "I;16"
-            else gray.convert(mode)
-        )
-        image.save(file, "PNG", exif=exif)
-        made.append(file.getvalue())
-    for mode, options in (("L", {}), ("RGB", {"progressive": True}), ("CMYK", {"exif": exif})):
-        file = io.BytesIO()
-        gray.convert(mode).save(file, "JPEG", **options)
-        made.append(file.getvalue())
-    others: list[tuple[str, dict[str, Any]]] = [
-        ("WEBP", {}),
-        ("WEBP", {"lossless": True}),
-        ("BMP", {}),
-        ("GIF", {"save_all": True, "append_images": [gray.rotate(90)]}),
-        ("TIFF", {}),
-        *(("TIFF", {"compression": way}) for way in ("tiff_lzw", "tiff_adobe_deflate", "packbits")),
+    kinds: list[tuple[Any, str, dict[str, Any]]] = [
+        *((gray.convert(mode), "PNG", {"exif": exif}) for mode in ("L", "RGB", "RGBA", "P", "1")),
+        (Image.fromarray(noise.astype(np.uint16)), "PNG", {"exif": exif}),
+        (gray.convert("LA"), "PNG", {"exif": exif}),
+        (gray, "JPEG", {}),
+        (gray.convert("RGB"), "JPEG", {"progressive": True}),
+        (gray.convert("CMYK"), "JPEG", {"exif": exif}),
+        (gray, "WEBP", {}),
+        (gray, "WEBP", {"lossless": True}),
+        (gray, "BMP", {}),
+        (gray, "GIF", {"save_all": True, "append_images": [gray.rotate(90)]}),
+        (gray, "TIFF", {}),
+        *(
+            (gray, "TIFF", {"compression": c})
+            for c in ("tiff_lzw", "tiff_adobe_deflate", "packbits")
+        ),
     ]
-    for kind, told in others:
+    files = []
+    for image, kind, options in kinds:
         file = io.BytesIO()
-        gray.save(file, kind, **told)
-        made.append(file.getvalue())
-    return made
+        image.save(file, kind, **options)
+        files.append(file.getvalue())
+    return files
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -367,7 +362,6 @@ def images(rng: Rng) -> bytes:
     return damaged(rng, pick(rng, pictures()), pick(rng, pictures()))
 
 
-def each(maker: Callable[[Rng], bytes], number: int, count: int) -> Iterator[bytes]:
-    """`count` inputs of a maker, each from a generator of its own."""
-    for i in range(count):
-        yield maker(np.random.default_rng([number, i]))
+def each(maker: Callable[[Rng], bytes], number: int, count: int) -> list[bytes]:
+    """Return `count` inputs of a maker, each from a generator of its own."""
+    return [maker(np.random.default_rng([number, i])) for i in range(count)]

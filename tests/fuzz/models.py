@@ -1,4 +1,4 @@
-"""`.keras` files and run folders for fuzz.py, made without TensorFlow, and then made worse."""
+"""`.keras` files and run folders for the fuzz suite, made without TensorFlow, then damaged."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 import h5py
 import numpy as np
 
-from tests.fuzz.inputs import CONFIGS, Rng, changed, damaged, npy, odd_value, pick, zipped
+from tests.fuzz.inputs import CONFIG_FILES, Rng, changed, damaged, npy, odd_value, pick, zipped
 
 SIDE = 8  # pixels
 
@@ -103,12 +104,8 @@ def weights(trap: str = "") -> bytes:
             if trap == "" or part == "functional":
                 group["1"] = np.zeros(bias, np.float32)
             else:
-                _TRAPS[trap](group)
+                TRAPS[trap](group)
     return data.getvalue()
-
-
-def _external(group: Any) -> None:
-    group.create_dataset("1", (1,), "f4", external=[("/etc/passwd", 0, 4)])
 
 
 def _virtual(group: Any) -> None:
@@ -121,32 +118,15 @@ def _bomb(group: Any) -> None:
     group.create_dataset("1", (2**33,), "f4", chunks=(2**20,), compression="gzip")
 
 
-def _soft(group: Any) -> None:
-    group["1"] = h5py.SoftLink("/layers")
-
-
-def _outside(group: Any) -> None:
-    group["1"] = h5py.ExternalLink("/tmp/other.h5", "/x")
-
-
-def _circle(group: Any) -> None:
-    group["1"] = group.file["layers"]
-
-
-def _text(group: Any) -> None:
-    group["1"] = "text"
-
-
-_TRAPS = {
-    "external": _external,
+TRAPS: dict[str, Callable[[Any], object]] = {
+    "external": lambda g: g.create_dataset("1", (1,), "f4", external=[("/etc/passwd", 0, 4)]),
     "virtual": _virtual,
     "bomb": _bomb,
-    "soft": _soft,
-    "outside": _outside,
-    "circle": _circle,
-    "text": _text,
+    "soft": lambda group: group.update({"1": h5py.SoftLink("/layers")}),
+    "outside": lambda group: group.update({"1": h5py.ExternalLink("/tmp/other.h5", "/x")}),
+    "circle": lambda group: group.update({"1": group.file["layers"]}),
+    "text": lambda group: group.update({"1": "text"}),
 }
-TRAPS = tuple(_TRAPS)
 
 # Objects that Keras would build or call, some of which have run code in spite of safe_mode.
 _TOUCH = {"module": "os", "class_name": "function", "config": "system", "registered_name": "system"}
@@ -192,7 +172,7 @@ def keras_files(rng: Rng) -> bytes:
     if way < 0.9:
         return keras_file(h5=damaged(rng, weights()))
     if way < 0.95:
-        return keras_file(h5=weights(pick(rng, TRAPS)))
+        return keras_file(h5=weights(pick(rng, list(TRAPS))))
     parts = {"config.json": b"[" * 100_000, "model.weights.h5": bytes(10**7)}
     parts[pick(rng, ("config.json", "assets/../../x", "/etc/x", "metadata.json"))] = b"{}"
     return zipped(parts, pick(rng, (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)))
@@ -216,7 +196,7 @@ def run_files(rng: Rng) -> bytes:
     """The number of a run folder's file, and that file, damaged."""
     which = int(rng.integers(4))
     if which == 0:
-        data = damaged(rng, pick(rng, CONFIGS))
+        data = damaged(rng, pick(rng, CONFIG_FILES))
     elif which == 1:
         tree = changed(rng, _MANIFEST, odd_value)
         data = json.dumps(tree).encode() if rng.random() < 0.9 else b"[" * 100_000

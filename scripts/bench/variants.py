@@ -1,8 +1,8 @@
-"""The processes that benchmark.py measures: one variant each, one line of JSON on stdout.
+"""Train one variant for scripts.bench.speed, and print its figures as one line of JSON.
 
-    python -m scripts.bench.scaling keras images.npz --images=10000 --epochs=1
+    python -m scripts.bench.variants keras images.npz --images=10000 --epochs=1
 
-`keras`, `torch` and `torch-best` stand alone, as a user would write them. The others are convae.
+`keras`, `torch` and `torch-best` do not use convae: they are as a user would write them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,13 +24,13 @@ if TYPE_CHECKING:
     from convae.config.schema import Config
 
 START = time.perf_counter()
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"  # scripts.project would import convae
 BATCH = 1000
 TARGET = 0.0610
 
 
 class Watch:
-    """Step times, and the moment at which the validation loss first was at TARGET."""
+    """Measure steps, and when the validation loss first was at TARGET."""
 
     def __init__(self, images: int) -> None:
         self.images = images
@@ -39,21 +38,29 @@ class Watch:
         self.figures: dict[str, float] = {}
 
     def begin(self) -> None:
-        """A step begins."""
+        """Start a step."""
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def end(self) -> None:
-        """A step ends."""
+        """End a step."""
         self.steps.append((time.perf_counter() - self._wall, time.process_time() - self._cpu))
 
     def validated(self, loss: float) -> None:
-        """An epoch ends with this validation loss."""
+        """Note the validation loss of an epoch."""
         self.figures["val_loss"] = loss
         if loss <= TARGET:
             self.figures.setdefault("reached_after", time.perf_counter() - START)
 
+    def callback(self, keras: Any) -> Any:
+        """Return a Keras callback that measures."""
+        return keras.callbacks.LambdaCallback(
+            on_train_batch_begin=lambda batch, logs=None: self.begin(),
+            on_train_batch_end=lambda batch, logs=None: self.end(),
+            on_epoch_end=lambda epoch, logs=None: self.validated(logs["val_loss"]),
+        )
+
     def report(self) -> None:
-        """Print the figures: the first three steps are tracing and warming up."""
+        """Print the figures without the first three steps, which trace and warm up."""
         steady = self.steps[3:] or self.steps
         wall = statistics.median(step[0] for step in steady)
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
@@ -62,28 +69,15 @@ class Watch:
         print(json.dumps(self.figures))
 
 
-def write_data(path: Path) -> str:
-    """60,000 training images as an npz, and their name: MNIST, or the sample again and again."""
-    from convae.config.schema import Data
-    from convae.data.loading import load_training
-
-    data = load_training(Data(path=None), (28, 28, 1))
-    images = np.concatenate([data.train.images, data.validation.images])
-    images = np.resize(images, (60_000, 28, 28))
-    # A file with a test split is split as Keras' fit does: both validate on the same images.
-    np.savez(path, x_train=images, x_test=images[:1])
-    return data.name
-
-
 def load(path: str, count: int) -> NDArray[np.uint8]:
-    """The first `count` training images (all: 0), uint8 (N, 28, 28, 1)."""
+    """Return the first `count` training images (all: 0), uint8 (N, 28, 28, 1)."""
     with np.load(path) as file:
         images: NDArray[np.uint8] = file["x_train"][: count or None, ..., None]
     return images
 
 
 def keras_fit(arguments: argparse.Namespace) -> None:
-    """The reading's script."""
+    """Train with the article's script."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
     from keras.layers import Conv2D, Conv2DTranspose
@@ -105,18 +99,13 @@ def keras_fit(arguments: argparse.Namespace) -> None:
     )
     model.compile(optimizer="adam", loss="binary_crossentropy")
     watch = Watch(BATCH)
-
-    class Times(keras.callbacks.Callback):  # type: ignore[misc]
-        on_train_batch_begin = lambda self, batch, logs=None: watch.begin()  # noqa: E731
-        on_train_batch_end = lambda self, batch, logs=None: watch.end()  # noqa: E731
-        on_epoch_end = lambda self, epoch, logs=None: watch.validated(logs["val_loss"])  # noqa: E731
-
-    model.fit(x, x, BATCH, arguments.epochs, verbose=0, validation_split=0.2, callbacks=[Times()])
+    options = {"verbose": 0, "validation_split": 0.2, "callbacks": [watch.callback(keras)]}
+    model.fit(x, x, BATCH, arguments.epochs, **options)
     watch.report()
 
 
 def torch_loop(arguments: argparse.Namespace, strongest: bool) -> None:
-    """The same model and training in PyTorch: plainly, or with all that makes it quick."""
+    """Train the same model in PyTorch, as one writes it first or as fast as PyTorch can."""
     import torch
     from torch import nn
     from torch.nn.functional import binary_cross_entropy_with_logits as bce
@@ -125,7 +114,7 @@ def torch_loop(arguments: argparse.Namespace, strongest: bool) -> None:
     torch.manual_seed(arguments.seed)
 
     class AsConvolution(nn.ConvTranspose2d):  # type: ignore[misc]
-        """Stride 1: the convolution of the padded input with the flipped kernel."""
+        """Convolve the padded input with the flipped kernel: the same for stride 1."""
 
         def forward(self, x: Any, _: Any = None) -> Any:
             return conv2d(x, self.weight.flip(2, 3).transpose(0, 1), self.bias, padding=2)
@@ -148,7 +137,7 @@ def torch_loop(arguments: argparse.Namespace, strongest: bool) -> None:
     if strongest:
         model = torch.compile(model.to(memory_format=torch.channels_last))
 
-    def loss_of(batch: Any) -> Any:
+    def loss(batch: Any) -> Any:
         x = batch.float() / 255
         if strongest:
             x = x.to(memory_format=torch.channels_last)
@@ -165,18 +154,18 @@ def torch_loop(arguments: argparse.Namespace, strongest: bool) -> None:
             batch = images[order[start : start + BATCH]]
             optimizer.zero_grad()
             for part in batch.split(micro):
-                (loss_of(part) * (len(part) / BATCH)).backward()
+                (loss(part) * (len(part) / BATCH)).backward()
             optimizer.step()
             watch.end()
         with torch.no_grad():
             parts = images[split:].split(micro)
-            total = sum(float(loss_of(part)) * len(part) for part in parts)
+            total = sum(float(loss(part)) * len(part) for part in parts)
         watch.validated(total / (len(images) - split))
     watch.report()
 
 
 def convae_train(arguments: argparse.Namespace, config: str, *overrides: str) -> None:
-    """`convae train`, with its run folder, checkpoints and all, in a temporary folder."""
+    """Run convae's training with its run folder, checkpoints and all, in a temporary folder."""
     from convae.config.loader import load_config
     from convae.runtime.backend import keras
     from convae.training.engine import Engine
@@ -205,22 +194,14 @@ def convae_train(arguments: argparse.Namespace, config: str, *overrides: str) ->
     with tempfile.TemporaryDirectory() as folder:
         settings = load_config(CONFIGS / config, [*words, f"output.folder={folder}"])
         watch = Watch(settings.training.batch_size)
-
-        class Times(keras.callbacks.Callback):  # type: ignore[misc]
-            on_train_batch_begin = lambda self, batch, logs=None: watch.begin()  # noqa: E731
-            on_train_batch_end = lambda self, batch, logs=None: watch.end()  # noqa: E731
-            on_epoch_end = lambda self, epoch, logs=None: watch.validated(  # noqa: E731
-                logs["val_loss"]
-            )
-
-        run = train(settings, callbacks=[Times()])
+        run = train(settings, callbacks=[watch.callback(keras)])
         # What training does besides steps and validation: batches, callbacks, history, files.
         watch.figures["loop_share"] = 1 - computing / run.manifest["seconds"]
     watch.report()
 
 
 def engine_steps(arguments: argparse.Namespace) -> None:
-    """Steps of the engine over images in memory, resized, or mapped from a file."""
+    """Measure steps of the engine over images in memory, resized, or mapped from a file."""
     from convae.config.loader import load_config
 
     side, batch = arguments.side, arguments.batch
@@ -238,7 +219,7 @@ def engine_steps(arguments: argparse.Namespace) -> None:
 
 
 def config_steps(arguments: argparse.Namespace) -> None:
-    """Steps of any config's engine over noise, in one precision."""
+    """Measure steps of any config's engine over noise, in one precision."""
     from convae.config.loader import load_config
 
     batch = arguments.batch
@@ -274,7 +255,7 @@ def run_engine(
     watch.report()
 
 
-WORKERS: dict[str, Callable[[argparse.Namespace], None]] = {
+VARIANTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "keras": keras_fit,
     "torch": lambda a: torch_loop(a, strongest=False),
     "torch-best": lambda a: torch_loop(a, strongest=True),
@@ -287,16 +268,12 @@ WORKERS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("variant", choices=WORKERS)
+    parser.add_argument("variant", choices=VARIANTS)
     parser.add_argument("data")
-    parser.add_argument("--images", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--mapped", type=int, default=0)
-    parser.add_argument("--side", type=int, default=28)
-    parser.add_argument("--batch", type=int, default=BATCH)
+    numbers = {"images": 0, "epochs": 1, "seed": 0, "mapped": 0, "side": 28, "batch": BATCH}
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--config", default="mnist.yaml")
     parser.add_argument("--precision", default="auto")
     parsed = parser.parse_args()
-    WORKERS[parsed.variant](parsed)
-    sys.stdout.flush()
+    VARIANTS[parsed.variant](parsed)
