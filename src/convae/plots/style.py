@@ -189,7 +189,7 @@ def log_axis(axes: Axes, which: Literal["x", "y"], values: ArrayLike) -> None:
     ticks = [step for step in steps if low <= step <= high]
     if len(ticks) > {"x": 8, "y": 14}[which]:
         ticks = [tick for tick in ticks if f"{tick:e}".startswith("1.")]
-    if which == "x" and len(ticks) > 2:
+    if which == "x" and len(ticks) > 2 and ticks[0] == low:
         ticks = ticks[1:]  # the label in the corner would touch that of the y axis
     axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
     axis = {"x": axes.xaxis, "y": axes.yaxis}[which]

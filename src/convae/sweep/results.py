@@ -1,37 +1,42 @@
-"""What came of a sweep: the table, the chart, and the best config, ready for `convae train`."""
+"""The results of a sweep: the table, the chart, and the best config, ready for `convae train`."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
+import textwrap
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from convae.config.loader import load_config
-from convae.errors import ConfigError
+from convae.console import format_table
+from convae.errors import FileError
 from convae.files import write_atomic
+from convae.sweep.space import to_json
 
 if TYPE_CHECKING:
     import optuna
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from convae.sweep.space import Parameter, Sweep
 
 Outcome = Literal["complete", "pruned", "failed", "running", "interrupted"]
-FAILED_SHOWN = 5  # of each table, with their reasons
+FAILURES_SHOWN = 5  # below the table, with their reasons
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial and how it ended. `name` is its folder's."""
+    """A trial and its outcome; `name` is its folder's."""
 
     name: str
     outcome: Outcome
-    value: float | None  # the metric of its best epoch; of a pruned trial, so far
+    value: float | None  # the metric of its best epoch so far
     epochs: int
     seconds: float
     parameters: dict[str, Any]  # by the config's key
@@ -41,20 +46,23 @@ class Trial:
 
 @dataclass(frozen=True)
 class Results:
-    """A study as it stands; `trials` in the order in which they began."""
+    """The state of a study; `trials` in the order of their start."""
 
     study: str
     metric: str
     trials: tuple[Trial, ...]
-    total: int  # how many trials were asked for
-    stopped: str  # why it ended before that; "" if it did not
+    stopped: str  # why the sweep ended early, or ""
     folder: Path
 
     @property
     def best(self) -> Trial | None:
         """The complete trial with the lowest metric; the first of equals."""
-        complete = [trial for trial in self.trials if trial.outcome == "complete"]
-        return min(complete, key=lambda trial: trial.value or 0.0, default=None)
+        return min(self.complete, key=lambda trial: trial.value or 0.0, default=None)
+
+    @property
+    def complete(self) -> list[Trial]:
+        """The trials that trained to their end."""
+        return [trial for trial in self.trials if trial.outcome == "complete"]
 
     @property
     def ranked(self) -> list[Trial]:
@@ -66,14 +74,13 @@ class Results:
         )
 
     def record(self) -> dict[str, Any]:
-        """The results for a program that reads JSON."""
-        best = self.best
+        """Return the results for JSON."""
         return {
             "study": self.study,
             "metric": self.metric,
             "stopped": self.stopped,
-            "best": asdict(best) if best else None,
-            "best_config": str(self.folder / "best.yaml") if best else None,
+            "best": asdict(self.best) if self.best else None,
+            "best_config": str(self.folder / "best.yaml") if self.best else None,
             "trials": [asdict(trial) for trial in self.ranked],
         }
 
@@ -81,46 +88,54 @@ class Results:
 def collect(
     study: optuna.Study,
     settings: Sweep,
-    config_path: str,
-    overrides: Sequence[str],
+    words: Sequence[str],
     folder: Path,
     stopped: str,
 ) -> Results:
-    """Read the study; write its best.yaml and sweep.png if a trial is complete."""
+    """Return the results of `study`; write best.yaml and sweep.png if a trial is complete.
+
+    Args:
+        study: The study.
+        settings: The sweep.yaml.
+        words: The path of the config, and overrides.
+        folder: The study's folder.
+        stopped: Why the sweep ended early, or "".
+
+    Raises:
+        FileError: If the files cannot be written.
+    """
     from optuna.trial import TrialState
 
-    # A trial that was stopped and goes on is several of Optuna's, all with the same folder.
-    tries: dict[str, list[optuna.trial.FrozenTrial]] = {}
+    # A trial that was stopped and resumed is several of Optuna's, all with the same folder.
+    attempts: dict[str, list[optuna.trial.FrozenTrial]] = {}
     waiting = set()
-    for one in study.get_trials(deepcopy=False):
-        if one.state == TrialState.WAITING:
-            waiting.add(folder_of(one))
-        elif one.params:
-            tries.setdefault(folder_of(one), []).append(one)
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state == TrialState.WAITING:
+            waiting.add(folder_name(trial))
+        elif trial.params:
+            attempts.setdefault(folder_name(trial), []).append(trial)
     trials = tuple(
-        _trial(name, tries[name], name in waiting, settings.parameters) for name in sorted(tries)
+        _trial(name, attempts[name], name in waiting, settings.parameters)
+        for name in sorted(attempts)
     )
-    results = Results(study.study_name, settings.metric, trials, settings.trials, stopped, folder)
+    results = Results(study.study_name, settings.metric, trials, stopped, folder)
     if results.best:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            text = best_config(results, config_path, overrides)
-            write_atomic(folder / "best.yaml", text.encode())
-            from convae.plots.style import save
-
-            save(chart(results, settings.parameters), folder / "sweep.png")
+            write_atomic(folder / "best.yaml", _best_config(results, results.best, words).encode())
+            _draw(results, settings.parameters)
         except OSError as error:
-            raise ConfigError(f"{folder}: the results cannot be written: {error}") from None
+            raise FileError(f"{folder}: the results cannot be written: {error}") from None
     return results
 
 
-def folder_of(trial: optuna.trial.FrozenTrial | optuna.trial.Trial) -> str:
-    """The name of a trial's folder: that of its first try."""
+def folder_name(trial: optuna.trial.FrozenTrial | optuna.trial.Trial) -> str:
+    """Return the name of a trial's folder: that of its first attempt."""
     return str(trial.user_attrs.get("folder", f"trial-{trial.number:04d}"))
 
 
 def _trial(
-    name: str, tries: Sequence[optuna.trial.FrozenTrial], waits: bool, keys: Iterable[str]
+    name: str, attempts: Sequence[optuna.trial.FrozenTrial], waits: bool, keys: Iterable[str]
 ) -> Trial:
     from optuna.trial import TrialState
 
@@ -130,205 +145,155 @@ def _trial(
         TrialState.FAIL: "failed",
         TrialState.RUNNING: "running",
     }
-    last = tries[-1]
-    seen = last.intermediate_values
+    last = attempts[-1]
+    values = last.intermediate_values  # by epoch
     return Trial(
         name=name,
         outcome="interrupted" if waits else outcomes[last.state],
-        value=min(seen.values()) if seen else None,
-        epochs=max(seen, default=0),
-        seconds=sum(one.duration.total_seconds() for one in tries if one.duration),
-        parameters={key: plain(last.params[key]) for key in keys},
+        value=min(values.values(), default=None),
+        epochs=max(values, default=0),
+        seconds=sum(one.duration.total_seconds() for one in attempts if one.duration),
+        parameters={key: json.loads(to_json(last.params[key])) for key in keys},
         reason=last.user_attrs.get("reason", ""),
         run=last.user_attrs.get("run", ""),
     )
 
 
-def plain(value: Any) -> Any:
-    """A value as Optuna keeps it -> as YAML gives it: choices are kept as JSON."""
-    return json.loads(value) if isinstance(value, str) else value
-
-
-def best_config(results: Results, config_path: str, overrides: Sequence[str]) -> str:
-    """The resolved config of the best trial, with a head that says where it is from."""
-    best = results.best
-    assert best is not None  # noqa: S101
+def _best_config(results: Results, best: Trial, words: Sequence[str]) -> str:
+    config, *overrides = words
     chosen = [f"{key}={json.dumps(value)}" for key, value in best.parameters.items()]
     values = "".join(f"#   {word}\n" for word in chosen)
     return (
         f"# The best of {len(results.trials)} trials of the sweep {results.study} over "
-        f"{config_path}: {results.metric} {best.value:.5f} ({best.name}).\n{values}#\n"
+        f"{config}: {results.metric} {best.value:.5f} ({best.name}).\n{values}#\n"
         f"#   convae train {shlex.quote(str(results.folder / 'best.yaml'))}\n"
-        + load_config(config_path, [*overrides, *chosen]).to_yaml()
+        + load_config(config, [*overrides, *chosen]).to_yaml()
     )
 
 
-def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Each dotted key by as few of its last words as tell it from the others."""
-    found = {}
+def shorten_keys(keys: Sequence[str]) -> dict[str, str]:
+    """Return for each dotted key the shortest end of it that no other key has."""
+    names = {}
     for key in keys:
         words = key.split(".")
         for count in range(1, len(words) + 1):
             name = ".".join(words[-count:])
-            others = (other for other in keys if other != key)
-            told = not any(f".{other}".endswith(f".{name}") for other in others)
-            if told and not name[0].isdecimal():  # the place in a list says nothing without it
+            shared = any(f".{other}".endswith(f".{name}") for other in keys if other != key)
+            if not shared and not name[0].isdecimal():  # an index alone says nothing
                 break
-        found[key] = name
-    return found
+        names[key] = name
+    return names
 
 
 def table(results: Results) -> str:
-    """The trials, best first, and where the best config is, for a terminal."""
-    names = short_names(list(results.trials[0].parameters)) if results.trials else {}
-    head = ["trial", results.metric, "epochs", "time", *names.values()]
-    rows = [head]
-    failed = [trial for trial in results.ranked if trial.outcome == "failed"]
+    """Return the trials as a table, best first, and where the best config is."""
+    names = shorten_keys(list(results.trials[0].parameters)) if results.trials else {}
+    rows = [("trial", results.metric, "epochs", "time", *names.values())]
     for trial in results.ranked:
-        value = "-" if trial.value is None else f"{trial.value:.5f}"
+        value = "" if trial.value is None else f"{trial.value:.5f}"
         if trial.outcome != "complete":
-            value = f"{trial.outcome} {value}" if trial.value is not None else trial.outcome
-        values = [_text(trial.parameters[key]) for key in names]
-        rows.append([trial.name, value, str(trial.epochs), f"{trial.seconds:.0f} s", *values])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    lines += [f"{trial.name} failed: {trial.reason}" for trial in failed[:FAILED_SHOWN]]
-    if len(failed) > FAILED_SHOWN:
-        lines.append(f"... and {len(failed) - FAILED_SHOWN} more, see their train.log")
+            value = f"{trial.outcome} {value}".rstrip()
+        values = (_format(trial.parameters[key]) for key in names)
+        rows.append((trial.name, value, str(trial.epochs), f"{trial.seconds:.0f} s", *values))
+    lines = [format_table(rows)]
+    failed = [trial for trial in results.ranked if trial.outcome == "failed"]
+    lines += [f"{trial.name} failed: {trial.reason}" for trial in failed[:FAILURES_SHOWN]]
+    if len(failed) > FAILURES_SHOWN:
+        lines.append(f"... and {len(failed) - FAILURES_SHOWN} more: see their train.log")
     if best := results.best:
         lines += [
             f"best: {results.metric} {best.value:.5f} ({best.name})",
             f"wrote {results.folder / 'best.yaml'} and {results.folder / 'sweep.png'}",
         ]
     elif results.trials:
-        lines.append("no trial has come to its end: there is no best config")
+        lines.append("no trial is complete: there is no best config")
     return "\n".join(lines)
 
 
-def _text(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def chart(results: Results, parameters: Mapping[str, Parameter]) -> Figure:
-    """The metric by trial with the best so far, and a panel for each parameter."""
+def _draw(results: Results, parameters: Mapping[str, Parameter]) -> None:
+    """Write sweep.png: the metric by trial, and by the value of each parameter."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+    from optuna.visualization import matplotlib as charts
+
+    from convae.data.image_folder import png
     from convae.plots import style
 
-    with style.applied():
-        names = short_names(list(parameters))
-        columns = 2 if len(parameters) in {2, 4} else min(3, len(parameters))
-        rows = -(-len(parameters) // columns)
-        left, gap, width = style.MARGIN + 50.0, 66.0, 860.0
-        room = width - left - style.MARGIN
-        wide = (room + gap) / columns - gap
-        best = results.best
-        counts = {
-            outcome: sum(trial.outcome == outcome for trial in results.trials)
-            for outcome in ("complete", "pruned", "failed")
-        }
-        told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-        paper = style.sheet(
-            width,
-            310 + rows * 260,
-            f"Sweep {results.study}: {results.metric} of {len(results.trials)} trials",
-            f"{told}. Best: {best.value:.5f}, {best.name}" if best else told,
+    study = _readable_study(results, parameters)
+    names = list(study.best_params)
+    width, height = max(10.0, 3.2 * len(names)), 3.6  # inches
+    plt.switch_backend("agg")
+    plt.style.library["ggplot"] = mpl.RcParams()  # Optuna would apply it over ours
+    with style.applied(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that Optuna's charts are experimental
+        plt.rcParams.update(
+            {"figure.figsize": (width, height), "figure.constrained_layout.use": True}
         )
-        _over_trials(paper.panel(left, 30, room, 210), results)
-        for index, (key, parameter) in enumerate(parameters.items()):
-            x = left + index % columns * (wide + gap)
-            y = 330 + index // columns * 260
-            _over_values(paper.panel(x, y, wide, 180), results, key, parameter, names[key])
-        return paper.figure
+        history = charts.plot_optimization_history(study, target_name=results.metric)
+        history.set_title(f"Sweep {results.study}: {len(results.complete)} complete trials")
+        history.legend()
+        history.locator_params(axis="x", integer=True)
+        if len(names) > 1:
+            plt.rcParams["figure.figsize"] = (2 * width / len(names), height)
+        slices: Any = charts.plot_slice(study, names, target_name=results.metric)
+        slices = np.atleast_1d(slices)
+        slices[0].figure.suptitle("")
+        slices[0].set_title("")
+        for axes in slices:
+            if axes.get_xscale() == "log":
+                style.log_axis(axes, "x", [t.params[axes.get_xlabel()] for t in study.trials])
+            elif isinstance(study.best_params[axes.get_xlabel()], str):
+                labels = (label.get_text().strip("'") for label in axes.get_xticklabels())
+                axes.set_xticks(axes.get_xticks(), [textwrap.fill(label, 16) for label in labels])
+        values = [trial.value for trial in results.complete if trial.value is not None]
+        if 0 < 4 * min(values) < max(values):
+            style.log_axis(history, "y", values)
+            style.log_axis(slices[0], "y", values)
+        pixels = []
+        figures: Any = (history.get_figure(), slices[0].get_figure())
+        for figure in figures:
+            figure.canvas.draw()
+            pixels.append(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+            plt.close(figure)
+    plt.style.reload_library()
+    write_atomic(results.folder / "sweep.png", png(np.concatenate(pixels)))
 
 
-def _scatter(axes: Axes, xs: Mapping[str, float], results: Results) -> None:
-    """A dot a trial that has a value, the best one marked; `xs` by the trial's name."""
-    from convae.plots import style
+def _readable_study(results: Results, parameters: Mapping[str, Parameter]) -> optuna.Study:
+    """Return a study of the same trials with short names and readable choices."""
+    import optuna
+    from optuna.distributions import BaseDistribution, CategoricalDistribution
+    from optuna.trial import TrialState, create_trial
 
-    looks = {"complete": (style.BLUE, "o"), "pruned": (style.ORANGE, "x")}
-    for outcome, (color, marker) in looks.items():
-        shown = [t for t in results.trials if t.outcome == outcome and t.value is not None]
-        if shown:
-            axes.scatter(
-                [xs[t.name] for t in shown],
-                [t.value or 0.0 for t in shown],
-                color=color,
-                marker=marker,
-                s=26,
-                label=outcome,
-            )
-    best = results.best
-    if best and best.value is not None:
-        axes.scatter(
-            [xs[best.name]], [best.value], s=110, facecolors="none", edgecolors=style.VERMILION,
-            linewidths=1.8, label="best",
-        )  # fmt: skip
-    values = [trial.value for trial in results.trials if trial.value is not None]
-    if values and 0 < 4 * min(values) < max(values):
-        _log(axes, "y", min(values), max(values))
-
-
-def _over_trials(axes: Axes, results: Results) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    from convae.plots import style
-
-    order = {trial.name: float(number) for number, trial in enumerate(results.trials, 1)}
-    so_far, steps = math.inf, []
+    names = shorten_keys(list(parameters))
+    distributions: dict[str, BaseDistribution] = {
+        names[key]: CategoricalDistribution([_readable(choice) for choice in parameter.choices])
+        if parameter.choices
+        else parameter.distribution()
+        for key, parameter in parameters.items()
+    }
+    study = optuna.create_study()
     for trial in results.trials:
-        if trial.outcome == "complete" and trial.value is not None:
-            so_far = min(so_far, trial.value)
-        steps.append(so_far)
-    axes.step(list(order.values()), steps, where="post", color=style.SKY, zorder=1)
-    _scatter(axes, order, results)
-    failed = [order[trial.name] for trial in results.trials if trial.outcome == "failed"]
-    if failed:
-        axes.scatter(
-            failed, [0.02] * len(failed), marker="v", color=style.GRAY, s=26, label="failed",
-            transform=axes.get_xaxis_transform(), clip_on=False,
-        )  # fmt: skip
-    axes.set_title(f"{results.metric} by trial, and the best so far")
-    axes.set_xlabel("trial, in the order of their beginning")
-    axes.set_xlim(0.5, len(order) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0.2)
+        complete = trial.outcome == "complete"
+        study.add_trial(
+            create_trial(
+                state=TrialState.COMPLETE if complete else TrialState.FAIL,
+                value=trial.value if complete else None,
+                params={names[key]: _readable(value) for key, value in trial.parameters.items()},
+                distributions=distributions,
+            )
+        )
+    return study
 
 
-def _over_values(axes: Axes, results: Results, key: str, parameter: Parameter, name: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    if parameter.choices is None:
-        xs = {trial.name: float(trial.parameters[key]) for trial in results.trials}
-        low, high = float(parameter.low or 0), float(parameter.high or 0)
-        if parameter.log:
-            _log(axes, "x", low, high)
-        else:
-            room = (high - low) * 0.04
-            axes.set_xlim(low - room, high + room)
-            whole = isinstance(parameter.low, int) and isinstance(parameter.high, int)
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
-    else:
-        places = {value: float(place) for place, value in enumerate(parameter.stored)}
-        xs = {trial.name: places[json.dumps(trial.parameters[key])] for trial in results.trials}
-        texts = [_text(choice)[:14] for choice in parameter.choices]
-        axes.set_xticks(range(len(texts)), texts)
-        axes.set_xlim(-0.5, len(texts) - 0.5)
-    _scatter(axes, xs, results)
-    axes.set_title(f"by {name}")
-
-
-def _log(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
-    """A log axis whose ticks are plain numbers: 1, 3, 10, ..., or as many as there is room for."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
-    axes.set(**{f"{which}scale": "log", f"{which}lim": (low / 1.15, high * 1.15)})
-    decades = math.log10(high / low)
-    subs = (1.0, 2.0, 5.0) if decades < 1.5 else (1.0, 3.0) if decades < 2.6 else (1.0,)
-    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axis.set_minor_formatter(NullFormatter())
+def _readable(choice: Any) -> Any:
+    """Return a choice as Optuna can store it; of a mapping or list, JSON without punctuation."""
+    if isinstance(choice, Mapping | list):
+        return re.sub('[]["{}]', "", json.dumps(choice))
+    return choice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -13,12 +14,11 @@ from convae.section import Section
 if TYPE_CHECKING:
     import optuna
 
-
 Number = int | float
 
 
 class Parameter(Section):
-    """The values that a config key may take: a range, or choices."""
+    """The values that a config key may take: a range from `low` to `high`, or choices."""
 
     low: Number | None = None
     high: Number | None = None  # included
@@ -30,7 +30,7 @@ class Parameter(Section):
         if self.choices is not None:
             if self.low is not None or self.high is not None or self.log:
                 raise ValueError("takes choices, or low and high, not both")
-            if not self.choices or len(set(self.stored)) < len(self.choices):
+            if not self.choices or len(set(self.stored_choices)) < len(self.choices):
                 raise ValueError("choices must be different values, at least one")
             return self
         if self.low is None or self.high is None:
@@ -42,25 +42,30 @@ class Parameter(Section):
         return self
 
     @property
-    def stored(self) -> list[str]:
-        """The choices as Optuna keeps them: as JSON, for it takes no lists or mappings."""
+    def stored_choices(self) -> list[str]:
+        """The choices as JSON: Optuna stores no lists or mappings."""
         return [json.dumps(choice) for choice in self.choices or ()]
 
     @property
     def extremes(self) -> list[str]:
-        """The values that must be possible if all are, as JSON."""
-        return self.stored or [json.dumps(self.low), json.dumps(self.high)]
+        """All choices, or the ends of the range, as JSON."""
+        return self.stored_choices or [json.dumps(self.low), json.dumps(self.high)]
 
     def distribution(self) -> optuna.distributions.BaseDistribution:
-        """What Optuna draws from; integers if both ends are."""
+        """Return Optuna's distribution; of integers if both ends are integers."""
         from optuna import distributions
 
         if self.choices is not None:
-            return distributions.CategoricalDistribution(self.stored)
+            return distributions.CategoricalDistribution(self.stored_choices)
         low, high = self.low or 0, self.high or 0
         if isinstance(low, int) and isinstance(high, int):
             return distributions.IntDistribution(low, high, self.log)
         return distributions.FloatDistribution(float(low), float(high), self.log)
+
+
+def to_json(stored: Any) -> str:
+    """Return a parameter's value in Optuna's storage as JSON."""
+    return stored if isinstance(stored, str) else json.dumps(stored)
 
 
 class Sweep(Section):
@@ -80,3 +85,10 @@ class Sweep(Section):
         if self.sampler == "grid" and ranges:
             raise ValueError(f"sampler: grid needs choices for every key; {ranges[0]} has a range")
         return self
+
+    @property
+    def combinations(self) -> float:
+        """How many different trials there can be at most; infinite unless `sampler` is grid."""
+        if self.sampler != "grid":
+            return math.inf
+        return math.prod(len(parameter.choices or ()) for parameter in self.parameters.values())
