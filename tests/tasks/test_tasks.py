@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from convae.config.loader import load_config
-from convae.config.schema import Config
+from convae.config.schema import Config, TaskSection
 from convae.data.loading import Split, TrainingData
-from convae.errors import ConvaeError
-from convae.tasks import Examples, Task, build_task, metrics
+from convae.errors import ConfigError, ConvaeError
+from convae.evaluation.figures import FIGURES, EvaluationContext, draw
+from convae.plots.image_grids import METRIC_LABELS
+from convae.tasks import TASKS, Examples, Task, build_task, metrics
 from convae.tasks.baselines import code_size, principal_components
+from convae.tasks.denoise import NOISES
 from convae.tasks.scenes import INK
 from convae.tasks.task import EVALUATION, example_generator
 from tests.conftest import ROOT, SAMPLE
@@ -342,6 +345,51 @@ def test_filters_are_tuned_on_validation_images(data: TrainingData) -> None:
         for name in found
     }
     assert all(quality[name] > quality["noisy_input"] for name in ("median", "gaussian"))
+
+
+def test_a_new_task_is_refused_by_name_until_it_is_complete(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class FakeSection(TaskSection):
+        type: str = "fake"
+
+    class Fake(Task):
+        headline = "mse"
+
+    class Complete(Fake):
+        description = "Does nothing"
+        figures = ("fake_figure",)
+
+    fake = load_config(MNIST).model_copy(update={"task": FakeSection()})
+    with pytest.raises(ConfigError, match="task.type: fake is in the schema, but not in"):
+        build_task(fake)
+    monkeypatch.setitem(TASKS, "fake", Fake)
+    with pytest.raises(ConfigError, match="fake: Fake lacks description"):
+        build_task(fake)
+    monkeypatch.setitem(TASKS, "fake", Complete)
+    context = cast("EvaluationContext", SimpleNamespace(task=build_task(fake), codes=None))
+    with pytest.raises(ConfigError, match="Complete.figures: fake_figure"):
+        draw(context)
+
+
+def test_a_new_noise_is_refused_by_name_until_it_is_complete(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denoise = task("gaussian")
+    denoise.settings = SimpleNamespace(noise=SimpleNamespace(type="fake"))
+    with pytest.raises(ConfigError, match="task.noise.type: fake is in the schema, but not in"):
+        denoise.evaluation_examples(split)
+    monkeypatch.setitem(cast("dict[str, Any]", NOISES), "fake", lambda images, *_: images)
+    np.testing.assert_array_equal(denoise.evaluation_examples(split).inputs, split.images)
+
+
+def test_every_task_lists_figures_and_metrics_that_exist() -> None:
+    for kind in TASKS.values():
+        assert set(kind.figures) <= set(FIGURES)
+    for name in OVERRIDES:
+        made = task(name)
+        metrics = {made.headline, made.chart_metric, made.class_metric}
+        assert metrics <= METRIC_LABELS.keys() & made.units.keys()
 
 
 def test_an_anomaly_is_what_is_missing_for_the_ink_there_is() -> None:

@@ -1,8 +1,8 @@
-"""How good reconstructions are: per image, per class, on average. NumPy only.
+"""Metrics of images, segmentations and anomaly scores. NumPy only.
 
-Images are uint8 originals (N, H, W, C), taken as gray values x/255 in [0, 1], beside float32
-reconstructions of the same shape in [0, 1]. Everything is computed in float64, but in chunks that
-stay in the processor's cache, so that memory does not grow with N and N may be memory-mapped.
+Images are uint8 (N, H, W, C), read as gray values x/255; reconstructions are float32 of the same
+shape in [0, 1]. Everything is computed in float64, in chunks that fit the processor's cache, so
+memory does not grow with N and the images may be memory-mapped.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from convae.arrays import Images
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-Images = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 Scores = dict[str, Floats]
 
@@ -34,31 +35,32 @@ _ENTROPY += _ENTROPY[::-1]  # 1 - x/255 is the gray level mirrored
 def image_scores(
     images: Images, reconstructions: NDArray[np.float32], *, ssim: bool = True
 ) -> Scores:
-    """Score each reconstruction; every value is an array (N,).
+    """Return the metrics of each reconstruction, arrays (N,).
 
     - `bce`: mean binary cross-entropy of the pixels in nats, clipped as Keras clips it
-    - `floor`: mean entropy of the pixels in nats, the lowest `bce` that any reconstruction reaches
+    - `floor`: mean entropy of the pixels in nats, the lowest `bce` of any reconstruction
     - `excess`: `bce - floor`, a mean Kullback-Leibler divergence: never negative, 0 if perfect
-      (the clip leaves 1e-7 on pixels that are exactly 0 or 1)
-    - `mse`: mean squared error, of gray values in [0, 1]
-    - `psnr`: 10 log10(1 / mse) in dB, at most 100 (so also where the mse is 0)
-    - `ssim`: structural similarity in [-1, 1], 1 if equal (see `structural_similarity`); it costs
-      more than all others together, and `ssim=False` leaves it out
+      (up to 1e-7 on pixels that are exactly 0 or 1, because of the clip)
+    - `mse`: mean squared error of gray values in [0, 1]
+    - `psnr`: 10 log10(1 / mse) in dB, at most 100
+    - `ssim`: structural similarity in [-1, 1], 1 if equal, see `structural_similarity`. It takes
+      more time than all others together; `ssim=False` leaves it out.
 
-    Raises ValueError if the arrays do not fit each other or the description above.
+    Raises:
+        ValueError: If dtypes or shapes are wrong.
     """
     _check(images, reconstructions)
     names = SCORES if ssim else [name for name in SCORES if name != "ssim"]
     scores = {name: np.empty(len(images)) for name in names}
-    for part in _chunks(images):
-        levels = images[part]
+    for chunk in _chunks(images):
+        levels = images[chunk]
         original = _GRAY[levels]
-        scores["floor"][part] = _mean(_ENTROPY[levels])
-        scores["bce"][part] = _bce(original, reconstructions[part])
-        reconstruction = reconstructions[part].astype(np.float64)
-        scores["mse"][part] = _mean((original - reconstruction) ** 2)
+        scores["floor"][chunk] = _mean(_ENTROPY[levels])
+        scores["bce"][chunk] = _bce(original, reconstructions[chunk])
+        reconstruction = reconstructions[chunk].astype(np.float64)
+        scores["mse"][chunk] = _mean((original - reconstruction) ** 2)
         if ssim:
-            scores["ssim"][part] = structural_similarity(original, reconstruction)
+            scores["ssim"][chunk] = structural_similarity(original, reconstruction)
     # Clipped probabilities are probabilities: only rounding could fall below the floor.
     scores["excess"][:] = np.maximum(scores["bce"] - scores["floor"], 0)
     scores["psnr"][:] = -10 * np.log10(np.maximum(scores["mse"], 10 ** (-PSNR_CAP / 10)))
@@ -66,40 +68,38 @@ def image_scores(
 
 
 def entropy_floor(images: Images) -> Floats:
-    """Mean entropy of each image's pixels in nats, (N,): no reconstruction has a lower BCE.
+    """Return the mean entropy of each image's pixels in nats, (N,), a lower bound of its BCE.
 
-    A gray value p costs H(p) = -p ln p - (1-p) ln(1-p) even if it is met exactly: 0 for black and
-    white, ln 2 for middle gray.
+    The BCE of a gray value p that is reconstructed exactly is H(p) = -p ln p - (1-p) ln(1-p): 0 for
+    black and white, ln 2 for middle gray.
     """
     _check(images)
     floor = np.empty(len(images))
-    for part in _chunks(images):
-        floor[part] = _mean(_ENTROPY[images[part]])
+    for chunk in _chunks(images):
+        floor[chunk] = _mean(_ENTROPY[images[chunk]])
     return floor
 
 
 def mean_image(images: Images) -> NDArray[np.float32]:
-    """The mean of `images`, (H, W, C) in [0, 1]; sums are integers, so the order plays no part.
-
-    Its scores are the baseline to beat without looking at an image:
-    `image_scores(test, np.broadcast_to(mean_image(train), test.shape))`.
-    """
+    """Return the mean of `images`, (H, W, C) in [0, 1]; integer sums make the order irrelevant."""
     _check(images)
     if not len(images):
         raise ValueError("the mean image of no images is not defined")
     total = np.zeros(images.shape[1:], np.uint64)
-    for part in _chunks(images):
-        total += images[part].sum(axis=0, dtype=np.uint32)
+    for chunk in _chunks(images):
+        total += images[chunk].sum(axis=0, dtype=np.uint32)
     return (total / (255 * len(images))).astype(np.float32)
 
 
 def summarize(
     scores: Mapping[str, Floats], select: NDArray[np.bool_] | None = None
 ) -> dict[str, float]:
-    """The mean of each score over the images, or over those where `select` (N,) is true.
+    """Return the mean of each metric over the images, or over those where `select` (N,) is true.
 
     `psnr` is the mean of the images' PSNR, not the PSNR of the mean error, which is lower.
-    Raises ValueError if no image is left.
+
+    Raises:
+        ValueError: If no image is left.
     """
     chosen = {name: values if select is None else values[select] for name, values in scores.items()}
     if any(not len(values) for values in chosen.values()):
@@ -110,10 +110,7 @@ def summarize(
 def per_class(
     scores: Mapping[str, Floats], labels: NDArray[np.integer], classes: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """The mean scores of each class, by name; `labels` (N,) index `classes`.
-
-    A class without an image is left out: it has no mean.
-    """
+    """Return the mean metrics of each class that has an image; `labels` (N,) index `classes`."""
     return {
         name: summarize(scores, labels == index)
         for index, name in enumerate(classes)
@@ -122,14 +119,16 @@ def per_class(
 
 
 def auroc(scores: Floats, positive: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve: the chance that a positive's score is above a negative's.
+    """Return the area under the ROC curve: the probability that a positive's score is higher.
 
-    Mann and Whitney, "On a test of whether one of two random variables is stochastically larger
-    than the other", 1947: U over the number of pairs; equal scores count half. Raises ValueError
-    if one of both kinds is missing.
+    It is U of Mann and Whitney, "On a test of whether one of two random variables is
+    stochastically larger than the other", 1947, over the number of pairs; equal scores count half.
+
+    Raises:
+        ValueError: If there are no positives or no negatives.
     """
     order = np.sort(scores)
-    # the mean of the first and the last place that a score could take among all
+    # the mean of the first and the last rank of equal scores
     rank = (
         np.searchsorted(order, scores, "left") + np.searchsorted(order, scores, "right") + 1
     ) / 2
@@ -140,22 +139,23 @@ def auroc(scores: Floats, positive: NDArray[np.bool_]) -> float:
     return float((rank[positive].sum() - positives * (positives + 1) / 2) / pairs)
 
 
-def confusion(
-    truth: NDArray[np.integer], found: NDArray[np.integer], classes: int
-) -> NDArray[np.float64]:
-    """(N, classes, classes) from class maps (N, H, W): pixels of class i that were taken for j."""
+def confusion(truth: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> Floats:
+    """Return the numbers of pixels of class i that are predicted as j, (N, classes, classes).
+
+    The class maps are (N, H, W).
+    """
     number = len(truth)
-    pairs = truth.astype(np.int64) * classes + found
+    pairs = truth.astype(np.int64) * classes + predicted
     pairs += np.arange(number)[:, None, None] * classes**2
     counts = np.bincount(pairs.reshape(-1), minlength=number * classes**2)
     return counts.reshape(number, classes, classes).astype(np.float64)
 
 
 def intersection_over_union(confusion: Floats) -> Floats:
-    """For each class of a confusion matrix: pixels both true and found, over those that are either.
+    """Return the IoU of each class of a confusion matrix; NaN for a class without a pixel.
 
-    NaN for a class that is neither. Everingham et al., "The Pascal visual object classes (VOC)
-    challenge", IJCV 88, 2010.
+    It is the number of pixels both of the class and predicted as it, over those that are either:
+    Everingham et al., "The Pascal visual object classes (VOC) challenge", IJCV 88, 2010.
     """
     both = np.diag(confusion)
     either = confusion.sum(axis=0) + confusion.sum(axis=1) - both
@@ -163,12 +163,12 @@ def intersection_over_union(confusion: Floats) -> Floats:
 
 
 def structural_similarity(first: Floats, second: Floats) -> Floats:
-    """SSIM of pairs of images (N, H, W, C) in [0, 1]: the mean over windows and channels, (N,).
+    """Return the SSIM (N,) of pairs of images (N, H, W, C) in [0, 1].
 
     Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to structural
-    similarity", IEEE TIP 13(4), 2004: Gaussian window of 11x11, sigma 1.5, K1 0.01, K2 0.03, only
-    windows that lie wholly inside. In images of fewer than 11 pixels along a side, the window
-    shrinks to the largest odd size that fits.
+    similarity", IEEE TIP 13(4), 2004: the mean over channels and Gaussian windows of 11x11 inside
+    the image, sigma 1.5, K1 0.01, K2 0.03. In smaller images the window has the largest odd size
+    that fits.
     """
     c1, c2 = 0.01**2, 0.03**2
     window = _window(min(*first.shape[1:3]))
@@ -183,17 +183,17 @@ def structural_similarity(first: Floats, second: Floats) -> Floats:
 
 
 def _window(room: int) -> Floats:
-    """The Gaussian window along one axis: 11 weights, or the largest odd count within `room`."""
+    """The weights of the window along an axis of `room` pixels."""
     half = min(5, (room - 1) // 2)
     weights = np.exp(-0.5 * (np.arange(-half, half + 1) / 1.5) ** 2)
     return np.asarray(weights / weights.sum())
 
 
 def _blur(maps: Floats, window: Floats, block: int = 32) -> Floats:
-    """The window's weighted means over the last two axes, which come out swapped.
+    """The weighted means of all windows over the last two axes.
 
-    Each axis is a product with a banded matrix, which BLAS does faster than NumPy adds shifted
-    slices; in blocks, so that the band stays narrow in large images.
+    Each axis is a product with a banded matrix, which is faster than adding shifted slices; blocks
+    keep the band narrow in large images.
     """
     extra = len(window) - 1
     band = np.zeros((block + extra, block))

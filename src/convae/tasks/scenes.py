@@ -5,39 +5,45 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+from convae.arrays import Floats, Images, Labels
 
-CANDIDATES = 6  # places of which a digit takes the one farthest from those before it
-INK = 128  # gray values from here on are the digit's,
-EDGE = 16  # and so far to both sides of it, its color mixes with what lies below
-GRAIN = 0.05  # the most that single values are off
-CONTRAST = 0.5  # least distance between the colors of a digit and of what lies below it
+CANDIDATES = 6  # random places, of which a digit gets the one farthest from those before it
+INK = 128  # lowest gray value that belongs to the digit
+EDGE = 16  # up to this distance from INK, its color is mixed with that below it
+GRAIN = 0.05  # amplitude of the noise of the background
+CONTRAST = 0.5  # least distance between the color of a digit and that below it
 
-# How much of what lies below it a digit's gray value covers.
-_COVER = ((np.arange(256, dtype=np.float32) - INK + EDGE) / (2 * EDGE)).clip(0, 1)
+# The opacity of a digit by its gray value.
+_OPACITY = ((np.arange(256, dtype=np.float32) - INK + EDGE) / (2 * EDGE)).clip(0, 1)
 
 
 def draw_scenes(
-    images: Bytes,
-    labels: NDArray[np.int64],
+    images: Images,
+    labels: Labels,
     first: NDArray[np.int64],
     size: tuple[int, int],
     counts: tuple[int, int],
     background: int,
     generator: np.random.Generator,
-) -> tuple[Bytes, Bytes]:
-    """Scenes (N, H, W, 3) and the class of each pixel (N, H, W, 1), `background` where no digit is.
+) -> tuple[Images, Images]:
+    """Return scenes (N, H, W, 3) and the class of each pixel (N, H, W, 1), both uint8.
 
-    Scene i holds digit `first[i]` of `images` (M, h, w, 1), and above it as many drawn at random
-    as make `counts` (fewest, most) digits in all. Later ones cover earlier ones; each lies wholly
-    inside the scene of `size` (height, width), its edges a little soft. Of some random places a
-    digit takes the one farthest from the digits before it, so that most overlap in part and few are
-    covered whole (Mitchell, "Spectrally optimal sampling", SIGGRAPH 1991).
+    Later digits cover earlier ones; each is inside the scene. A digit gets the farthest of some
+    random places from the digits before it, so that most overlap in part and few are covered
+    (Mitchell, "Spectrally optimal sampling", SIGGRAPH 1991).
+
+    Args:
+        images: The digits, (M, h, w, 1).
+        labels: Their classes, (M,).
+        first: The index of the lowest digit of each scene, (N,); the others are random.
+        size: Height and width of the scenes.
+        counts: The fewest and the most digits in a scene.
+        background: The class of pixels without a digit.
+        generator: The source of randomness.
     """
     number, (height, width) = len(first), size
     high, wide = images.shape[1:3]
-    scenes = textures(number, size, generator)
+    scenes = _textures(number, size, generator)
     classes = np.full((number, height, width), background, np.uint8)
 
     most = counts[1]
@@ -52,8 +58,8 @@ def draw_scenes(
             place = (scene, slice(top, top + high), slice(left, left + wide))
             below = scenes[place]
             gray = images[digit]
-            color = _set_off(colors[scene, layer], below.mean(axis=(0, 1)))
-            scenes[place] += _COVER[gray] * (color - below)
+            color = _contrast(colors[scene, layer], below.mean(axis=(0, 1)))
+            scenes[place] += _OPACITY[gray] * (color - below)
             classes[place][gray[:, :, 0] >= INK] = labels[digit]
     return (scenes * 255).round().astype(np.uint8), classes[..., None]
 
@@ -61,29 +67,29 @@ def draw_scenes(
 def _places(
     number: int, most: int, room: tuple[int, int], generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tops and lefts (number, most) within `room`: Mitchell's best candidates."""
+    """Tops and lefts (number, most) within `room`, by Mitchell's best candidates."""
     places = np.empty((number, most, 2), np.int64)
     scenes = np.arange(number)
     for layer in range(most):
         drawn = generator.random((number, CANDIDATES, 2), np.float32)
         candidates = (drawn * (np.array(room) + 1)).astype(np.int64)
-        apart = candidates[:, :, None, :] - places[:, None, :layer, :]
-        nearest = (apart**2).sum(axis=-1).min(axis=-1, initial=2**30)
+        difference = candidates[:, :, None, :] - places[:, None, :layer, :]
+        nearest = (difference**2).sum(axis=-1).min(axis=-1, initial=2**30)
         places[:, layer] = candidates[scenes, nearest.argmax(axis=1)]
     return places[..., 0], places[..., 1]
 
 
-def _set_off(color: Floats, below: Floats) -> Floats:
-    """The color, moved away from what lies below it where the two are hard to tell apart."""
+def _contrast(color: Floats, below: Floats) -> Floats:
+    """The color, or one with contrast to `below` where it has too little."""
     difference = color - below
     distance = float(np.sqrt((difference * difference).sum()))
     if distance >= CONTRAST:
         return color
-    # towards the corner of the color cube that lies farthest from what is below
+    # towards the corner of the color cube that is farthest from `below`
     return np.asarray(np.where(below < 0.5, below + 0.4, below - 0.4), np.float32)
 
 
-def textures(number: int, size: tuple[int, int], generator: np.random.Generator) -> Floats:
+def _textures(number: int, size: tuple[int, int], generator: np.random.Generator) -> Floats:
     """Backgrounds (N, H, W, 3) in [0, 1]: a color, clouds of two sizes, stripes, and grain."""
     height, width = size
     color = generator.uniform(0.15, 0.85, (number, 1, 1, 3)).astype(np.float32)
@@ -108,7 +114,7 @@ def textures(number: int, size: tuple[int, int], generator: np.random.Generator)
 
 
 def _stretch(cells: int, size: int) -> Floats:
-    """(size, cells): the weights that stretch `cells` values linearly over `size` pixels."""
+    """The weights (size, cells) that interpolate `cells` values linearly over `size` pixels."""
     place = np.linspace(0, cells - 1, size, dtype=np.float32)[:, None]
     weights = 1 - np.abs(place - np.arange(cells, dtype=np.float32))
     return np.asarray(weights.clip(0, None), np.float32)
