@@ -84,13 +84,6 @@ def test_the_share_of_neighbors_of_the_same_class() -> None:
     assert latent.same_class_share(apart, np.arange(60)) == 0
 
 
-def test_a_line_goes_straight_from_end_to_end() -> None:
-    first, second = np.zeros((2, 3)), np.full((2, 3), 2.0)
-    points = latent.line(first, second, 5)
-    assert points.shape == (5, 2, 3)
-    np.testing.assert_allclose(points[:, 0, 0], [0, 0.5, 1, 1.5, 2])
-
-
 def test_the_map_keeps_the_axes_of_most_variance() -> None:
     codes = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
     codes *= np.array([1, 10, 0.1, 5, 0.5], np.float32)

@@ -358,6 +358,7 @@ def test_a_new_task_is_refused_by_name_until_it_is_complete(
 
     class Complete(Fake):
         description = "Does nothing"
+        chart_metric = class_metric = ranking_metric = "mse"
         figures = ("fake_figure",)
 
     fake = load_config(MNIST).model_copy(update={"task": FakeSection()})

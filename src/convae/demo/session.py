@@ -119,7 +119,7 @@ class Viewer:
         return {
             "digit": self.shape[2] == 1 and self.task.outputs_images,
             "damage": self.task.corrupts_inputs,
-            "words": f"{self.task.description}.",
+            "words": f"{self.task.description.format(**vars(self.task.settings))}.",
         }
 
     def read(self, data: bytes, *, as_digit: bool) -> Pixels:

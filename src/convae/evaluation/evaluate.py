@@ -147,7 +147,9 @@ def summarize(task: Task, result: Mapping[str, Any], baselines: Mapping[str, Bas
     values = {key: table[name] for key, table in result["baselines"].items()}
     better = max if name in metrics.HIGHER_IS_BETTER else min
     best = better(values, key=values.__getitem__)
-    text = f"{task.description}: {name.upper()} {format_number(value)} "
+    text = (
+        f"{task.description.format(**vars(task.settings))}: {name.upper()} {format_number(value)} "
+    )
     text += f"({baselines[best].label}: {format_number(values[best])})"
     worse = value == values[best] or better(value, values[best]) != value
     return text + (", which is no better than the baseline" if worse else "")

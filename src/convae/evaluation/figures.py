@@ -239,7 +239,7 @@ def _interpolation(context: EvaluationContext) -> Figure | None:
     strips = []
     for pair in zip(shown[::2], shown[1::2], strict=False):
         points, pixels = (
-            latent.line(values[pair[0]], values[pair[1]], STEPS)
+            np.linspace(values[pair[0]], values[pair[1]], STEPS, dtype=np.float32)
             for values in (codes.codes, context.examples.targets)
         )
         names = [str(i) if labels is None else context.classes[labels[i]] for i in pair]

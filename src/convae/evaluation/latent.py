@@ -86,12 +86,6 @@ def decode(model: Any, codes: Floats) -> Floats:
     return np.asarray(model.get_layer("decoder")(codes.reshape(-1, *shape)))
 
 
-def line(first: NDArray[Any], second: NDArray[Any], steps: int) -> Floats:
-    """Return `steps` points on the straight line between two arrays, with both ends."""
-    shares = np.linspace(0, 1, steps, dtype=np.float32).reshape(-1, *[1] * first.ndim)
-    return np.asarray((1 - shares) * first + shares * second, np.float32)
-
-
 def nearest(
     points: NDArray[Any], queries: NDArray[np.integer], count: int = NEAREST
 ) -> NDArray[np.int64]:
@@ -103,22 +97,14 @@ def nearest(
         count: The number of neighbors.
     """
     targets = _flat(points[queries])
-    found = np.zeros((len(queries), 0), np.int64)
-    distances = np.zeros((len(queries), 0), np.float32)
+    distances = np.empty((len(queries), len(points)), np.float32)
     for start in range(0, len(points), BLOCK):
         block = _flat(points[start : start + BLOCK])
         # less |query|^2, which is the same for all points of a query
-        away = (block * block).sum(axis=1) - 2 * (targets @ block.T)
-        inside = (queries >= start) & (queries < start + len(block))
-        away[np.flatnonzero(inside), queries[inside] - start] = np.inf
-        places = np.broadcast_to(np.arange(start, start + len(block)), away.shape)
-        distances = np.concatenate([distances, away], axis=1)
-        found = np.concatenate([found, places], axis=1)
-        if distances.shape[1] > count:
-            best = np.argpartition(distances, count - 1, axis=1)[:, :count]
-            distances = np.take_along_axis(distances, best, axis=1)
-            found = np.take_along_axis(found, best, axis=1)
-    order = np.argsort(distances, axis=1, kind="stable")
+        distances[:, start : start + BLOCK] = (block * block).sum(axis=1) - 2 * targets @ block.T
+    distances[np.arange(len(queries)), queries] = np.inf
+    found = np.argpartition(distances, count - 1, axis=1)[:, :count]
+    order = np.argsort(np.take_along_axis(distances, found, axis=1), axis=1, kind="stable")
     return np.take_along_axis(found, order, axis=1)
 
 

@@ -9,7 +9,7 @@ from convae.tasks.anomaly import Anomaly
 from convae.tasks.denoise import Denoise
 from convae.tasks.reconstruct import Reconstruct
 from convae.tasks.segment import Segment
-from convae.tasks.task import Examples, Task
+from convae.tasks.task import REQUIRED, Examples, Task
 from convae.tasks.upscale import Upscale
 
 if TYPE_CHECKING:
@@ -35,6 +35,6 @@ def build_task(config: Config) -> Task:
     kind = config.task.type
     if kind not in TASKS:
         raise ConfigError(f"task.type: {kind} is in the schema, but not in convae.tasks.TASKS")
-    if missing := sorted(getattr(TASKS[kind], "__abstractmethods__", ())):
+    if missing := [name for name in REQUIRED if not hasattr(TASKS[kind], name)]:
         raise ConfigError(f"task.type: {kind}: {TASKS[kind].__name__} lacks {', '.join(missing)}")
     return TASKS[kind](config)

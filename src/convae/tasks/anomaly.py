@@ -39,15 +39,11 @@ class Anomaly(Reconstruct):
         "anomaly_score": "mean score of anomalies",
     }
     figures = ("reconstructions", "anomaly_scores", "hardest", "error_by_class", "code")
+    description = "Detects images that are not of class {normal_class}"
     headline = chart_metric = class_metric = "auroc"
     ranking_metric = reconstruction_score = "score"
     compared_baselines = ()
     settings: schema.Anomaly
-
-    @property
-    def description(self) -> str:
-        """What the model does, with its normal class."""
-        return f"Detects images that are not of class {self.settings.normal_class}"
 
     def select(self, split: Split) -> Split:
         """Return the images of the normal class.

@@ -26,7 +26,7 @@ class Denoise(Task):
     """The noise is new in every epoch, and the same in every evaluation."""
 
     description = "Denoises held-out images"
-    headline = "psnr"
+    headline = chart_metric = class_metric = ranking_metric = "psnr"
     title = "Noisy inputs, outputs and absolute errors"
     input_label, target_label = "noisy input", "clean target"
     compared_baselines = ("median", "gaussian", "total_variation")

@@ -67,19 +67,6 @@ def image_scores(
     return scores
 
 
-def entropy_floor(images: Images) -> Floats:
-    """Return the mean entropy of each image's pixels in nats, (N,), a lower bound of its BCE.
-
-    The BCE of a gray value p that is reconstructed exactly is H(p) = -p ln p - (1-p) ln(1-p): 0 for
-    black and white, ln 2 for middle gray.
-    """
-    _check(images)
-    floor = np.empty(len(images))
-    for chunk in _chunks(images):
-        floor[chunk] = _mean(_ENTROPY[images[chunk]])
-    return floor
-
-
 def mean_image(images: Images) -> NDArray[np.float32]:
     """Return the mean of `images`, (H, W, C) in [0, 1]; integer sums make the order irrelevant."""
     _check(images)

@@ -10,33 +10,26 @@ from convae.tasks.baselines import PCA_PIXELS, Baseline, code_size, principal_co
 from convae.tasks.task import Task
 
 if TYPE_CHECKING:
+    from convae.config.schema import Config
     from convae.data.loading import TrainingData
 
 
 class Reconstruct(Task):
     """The target is the input; PCA with as many numbers as the code has is a baseline."""
 
+    description = "Reconstructs held-out images"
     headline = "mse"
     chart_metric = "psnr"
+    ranking_metric = class_metric = "excess"  # "mse" where that is the loss
     reconstruction_score: str | None = "mse"
     title = "Inputs, reconstructions and absolute errors"
     output_label, target_label = "reconstruction", "input"
     compared_baselines: tuple[str, ...] = ("pca",)
 
-    @property
-    def description(self) -> str:
-        """What the model does."""
-        return "Reconstructs held-out images"
-
-    @property
-    def ranking_metric(self) -> str:
-        """The excess of the binary cross-entropy, or the MSE where that is the loss."""
-        return "excess" if self.config.training.loss == "binary_crossentropy" else "mse"
-
-    @property
-    def class_metric(self) -> str:
-        """As `ranking_metric`."""
-        return self.ranking_metric
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        if config.training.loss == "mean_squared_error" and self.ranking_metric == "excess":
+            self.ranking_metric = self.class_metric = "mse"
 
     def baselines(self, data: TrainingData) -> dict[str, Baseline]:
         """Return the mean image, and PCA where the code is smaller than the image."""

@@ -43,7 +43,7 @@ class Segment(Task):
     }
     figures = ("segmentations", "best_and_worst", "confusion", "error_by_class")
     description = "Classifies the pixels of held-out scenes"
-    headline = "iou"
+    headline = chart_metric = class_metric = "iou"
     ranking_metric = "accuracy"
     error_name = "share of wrong pixels"
     input_label, output_label, target_label = "scene", "prediction", "truth"

@@ -6,7 +6,6 @@ that every worker and every resumed run makes the same examples.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ Shape = tuple[int, int, int]
 EVALUATION = 2**32 - 1  # in the place of the epoch, for examples of validation and test
 BLOCK = 50  # examples of a batch that share a generator
 UNUSED = np.random.default_rng(0)  # for examples without randomness
+REQUIRED = ("description", "headline", "chart_metric", "class_metric", "ranking_metric")
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,18 @@ class Examples:
         return Examples(inputs, inputs if self.targets is self.inputs else self.targets[indices])
 
 
-class Task(ABC):
+class Task:
     """Inputs, targets, metrics and baselines of what a model is trained for.
 
-    A subclass defines at least `description` and `headline`. The defaults are those of a task whose
+    A subclass defines at least the attributes of REQUIRED. The defaults are those of a task whose
     targets are the data's images; `make_inputs` then makes the inputs from them.
     """
 
+    description: str  # begins the summary; {keys} are filled in from the section `task`
+    headline: str  # the metric of the summary, a key of `units`
+    chart_metric: str  # the metric beside that of the baselines in the figure `scores`
+    class_metric: str  # the metric of the figure `error_by_class`
+    ranking_metric: str  # the metric by which single examples are ranked, a key of `scores`
     units: Mapping[str, str] = {
         "bce": "nats per pixel, binary cross-entropy",
         "floor": "nats per pixel, entropy of the targets: the lowest bce possible",
@@ -61,6 +66,7 @@ class Task(ABC):
         "psnr": "dB, higher is better",
         "ssim": "1 is perfect",
     }
+    error_name = "mean squared error"  # of the method `error`
     figures: tuple[str, ...] = ("reconstructions", "best_and_worst", "error_by_class", "code")
     title = "Inputs, outputs and absolute errors"  # of the figure `reconstructions`
     input_label, output_label, target_label = "input", "output", "target"
@@ -69,37 +75,11 @@ class Task(ABC):
     outputs_images = True  # False: the output is a probability of each class for each pixel
     corrupts_inputs = False  # whether the model also takes images that were not corrupted
     one_image_each = True  # whether an example is one image of the data and has its label
-    error_name = "mean squared error"
     settings: Any  # the section `task` of the config
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.settings = config.task
-
-    @property
-    @abstractmethod
-    def description(self) -> str:
-        """What the model does, as the beginning of its summary."""
-
-    @property
-    @abstractmethod
-    def headline(self) -> str:
-        """The metric of the summary, a key of `units`."""
-
-    @property
-    def chart_metric(self) -> str:
-        """The metric that is drawn beside that of the baselines."""
-        return self.headline
-
-    @property
-    def class_metric(self) -> str:
-        """The metric that is drawn for each class."""
-        return self.headline
-
-    @property
-    def ranking_metric(self) -> str:
-        """The metric by which single examples are ranked, a key of `scores`."""
-        return self.headline
 
     @property
     def image_shape(self) -> Shape:

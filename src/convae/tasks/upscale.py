@@ -18,15 +18,11 @@ if TYPE_CHECKING:
 class Upscale(Task):
     """The inputs are the means of the targets' blocks of pixels, rounded to bytes."""
 
-    headline = "psnr"
+    description = "Upscales held-out images by a factor of {factor}"
+    headline = chart_metric = class_metric = ranking_metric = "psnr"
     title = "Small inputs, outputs and absolute errors"
     compared_baselines = ("bicubic",)
     settings: schema.Upscale
-
-    @property
-    def description(self) -> str:
-        """What the model does, with its factor."""
-        return f"Upscales held-out images by a factor of {self.settings.factor}"
 
     def make_inputs(self, images: Images, generator: np.random.Generator) -> Images:
         """Return the images at the model's input size."""
