@@ -17,7 +17,7 @@ from convae.runtime.cluster import (
     format_tf_config,
     parse_tf_config,
     report_started,
-)
+)  # fmt: skip
 
 hosts = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,12}[a-z0-9])?|\[::1\]", fullmatch=True)
 addresses = st.builds("{}:{}".format, hosts, st.integers(1, 65535))

@@ -1,1 +1,1 @@
-"""A run's folder: files, checkpoints, provenance, shipped weights."""
+"""The folder of a run: its files, checkpoints, provenance, and shipped weights."""

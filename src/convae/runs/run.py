@@ -39,15 +39,9 @@ from convae.errors import FileError, RunError
 from convae.runs import checkpoint, pretrained
 
 TIME_FORMAT = "%Y%m%d-%H%M%S"
-HISTORY = (
-    "epoch",
-    "loss",
-    "val_loss",
-    "val_excess",
-    "learning_rate",
-    "seconds",
-    "images_per_second",
-)
+HISTORY = (  # the columns
+    "epoch", "loss", "val_loss", "val_excess", "learning_rate", "seconds", "images_per_second",
+)  # fmt: skip
 RENAMED_KEYS = {  # of manifests that earlier versions wrote
     "strands": "threads",
     "micro_batch": "micro_batch_size",

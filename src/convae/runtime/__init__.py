@@ -1,1 +1,1 @@
-"""What a run runs on: one device, several, or several machines."""
+"""One device, several devices or several machines: how TensorFlow runs a training."""

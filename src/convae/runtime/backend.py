@@ -1,9 +1,9 @@
-"""The one place where TensorFlow is imported: with its settings made first, and without its noise.
+"""Import TensorFlow and Keras with their environment variables set, and without their log lines.
 
-    from convae.backend import keras, tf
+    from convae.runtime.backend import keras, tf
 
-TensorFlow logs several lines to file descriptor 2 from C++ before any level can be set, so they are
-caught in a temporary file and shown only if the import fails.
+No other module sets these variables. TensorFlow logs to file descriptor 2 from C++ before a log
+level can be set. These lines go to a temporary file and are shown only if the import fails.
 """
 
 import os
@@ -14,41 +14,41 @@ from contextlib import contextmanager
 from typing import IO
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors stay
-# TensorFlow leaves oneDNN off where it finds no AVX-512; on such processors, too, its convolutions
-# are about twice as fast as the alternative.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # show errors only
+# TensorFlow turns oneDNN off on processors without AVX-512, where its convolutions are about twice
+# as fast, too. Dilated transposed convolutions need it on every processor.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 @contextmanager
 def quiet() -> Iterator[IO[bytes]]:
-    """File descriptor 2 goes to a temporary file; what it holds is shown if an error escapes."""
+    """Redirect file descriptor 2 to a temporary file, which is shown if an exception is raised."""
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as caught:
+    with tempfile.TemporaryFile() as captured:
         saved = os.dup(2)
-        os.dup2(caught.fileno(), 2)
+        os.dup2(captured.fileno(), 2)
         try:
-            yield caught
+            yield captured
         except BaseException:
             os.dup2(saved, 2)
-            caught.seek(0)
-            os.write(2, caught.read())
+            captured.seek(0)
+            os.write(2, captured.read())
             raise
         finally:
             os.dup2(saved, 2)
             os.close(saved)
 
 
-with quiet() as _caught:
+with quiet() as _captured:
     import tensorflow as tf
 
-    # A graph for each model is meant, and no reason to warn of "5 out of the last 5 calls".
+    # Each model has its own graph on purpose: no warning of "5 out of the last 5 calls".
     tf.get_logger().setLevel("ERROR")
     GPUS = tf.config.list_physical_devices("GPU")
     import keras
 
-    _caught.seek(0)
-    IMPORT_LOG = _caught.read().decode(errors="replace")
+    _captured.seek(0)
+    IMPORT_LOG = _captured.read().decode(errors="replace")
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(

@@ -63,9 +63,6 @@ class Cluster:
         """The port on which this worker listens."""
         return host_and_port(self.address)[1]
 
-    def __str__(self) -> str:
-        return f"worker {self.rank} of {self.count} workers, {self.address}"
-
 
 def find_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
     """Return the cluster in TF_CONFIG, or None where it is not set. Raises ConfigError."""
@@ -124,7 +121,7 @@ def check_port(cluster: Cluster) -> None:
     Call it before TensorFlow listens there, which would share a port in use without an error.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # A port whose last user has just ended is free
+        # a port whose last user has just ended is free
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", cluster.port))
