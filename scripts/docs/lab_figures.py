@@ -84,7 +84,7 @@ PICTURES: dict[str, Callable[[], Figure | Sequence[Figure]]] = {
     "inverse.png": inverse,
     "overlap.png": overlap,
     "checkerboard.png": lambda: charts.checkerboards(effects.checkerboards()),
-    "upscale.png": lambda: charts.upscaling(effects.disc(9), 3),
+    "upscale.png": lambda: charts.upscaling(effects.ring_image(9), 3),
 }
 
 

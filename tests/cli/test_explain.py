@@ -50,7 +50,7 @@ def test_explain_with_one_s_own_numbers(run: Run) -> None:
     code, out, _ = run(*given)
     assert "(i−1)·s + k mod 2 + op = 1·2 + 0 + 1 = 3" in out
     assert "4: 4 × kernel" in out
-    assert "taken off: 1 at the bottom, 1 at the right" in out
+    assert "cropped: 1 at the bottom, 1 at the right" in out
 
 
 def test_explain_alone_shows_the_basic_operation(run: Run) -> None:

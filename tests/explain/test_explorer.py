@@ -1,4 +1,4 @@
-"""The page, in a real browser where there is one: its arithmetic against transpose.py."""
+"""The page, in a real browser where there is one: its arithmetic against operation.py."""
 
 from __future__ import annotations
 
@@ -110,10 +110,10 @@ def test_arithmetic_is_ours(page: Any) -> None:
         legal += 1
         assert answer["output"] == expected.result().tolist(), case
         assert answer["canvas"] == expected.canvas().tolist(), case
-        assert answer["formula"] == [expected.formula(0), expected.formula(1)], case
+        assert answer["formula"] == [expected.format_formula(0), expected.format_formula(1)], case
         assert [tuple(c) for c in answer["crop"]] == list(expected.crops), case
         flipped = expected.kernel[::-1, ::-1]
-        plain = ConvOptions(dilation_rate=expected.setting.dilation_rate)
+        plain = ConvOptions(dilation_rate=expected.options.dilation_rate)
         slid = Case(np.array(grid), flipped, plain, "conv")
         assert slid.result().tolist() == answer["output"], case
     assert legal > 350

@@ -105,8 +105,8 @@ def test_panels_hold_every_number() -> None:
     case = EXAMPLES["4"][1]
     shown = words(figures.panels(case))
     assert {str(n) for n in case.canvas().ravel()} <= shown
-    assert any("1 taken off each side" in text for text in shown)
-    assert any("no two copies meet" in text for text in shown)
+    assert any("1 cropped on each side" in text for text in shown)
+    assert any("no copies overlap" in text for text in shown)
     assert "9: 9 × kernel" in shown
 
 
@@ -123,7 +123,7 @@ def test_too_large_or_unknown_is_told() -> None:
 def test_adjoint_numbers() -> None:
     found = effects.adjoint(np.arange(9).reshape(3, 3), np.array([[1, 2], [2, 1]]))
     assert found.cx.tolist() == [[12, 18], [30, 36]]
-    assert found.back.tolist() == [[12, 42, 36], [54, 144, 90], [60, 102, 36]]
+    assert found.ctcx.tolist() == [[12, 42, 36], [54, 144, 90], [60, 102, 36]]
     assert found.products == (282, 282)
     assert (found.matrix_shape, found.rank) == ((4, 9), 4)
     again = effects.adjoint(found.pseudo, np.array([[1, 2], [2, 1]]))
@@ -134,7 +134,7 @@ def test_adjoint_numbers() -> None:
 def test_bilinear_kernel_is_bilinear_upsampling(factor: int) -> None:
     image = np.random.default_rng(factor).random((5, 7))
     np.testing.assert_allclose(
-        effects.upscale(image, factor), effects.interpolate(image, factor), atol=1e-12
+        effects.upsample_bilinear(image, factor), effects.interpolate(image, factor), atol=1e-12
     )
 
 

@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # without it the CPU refuses all dilation
-
 import numpy as np
 
+from convae.arrays import Array
 from convae.errors import ConvaeError
-from convae.explain import operation as transpose
-from convae.explain.operation import Array, ConvOptions
+from convae.explain import operation
+from convae.explain.operation import ConvOptions
 from convae.layers.arithmetic import Padding
 
 PADDINGS: tuple[Padding, ...] = ("valid", "same")
@@ -38,18 +35,18 @@ class Operation(NamedTuple):
 
     name: str
     run: Callable[..., Array]
-    methods: Sequence[transpose.Operation]
-    keras: transpose.Operation
+    methods: Sequence[operation.Method]
+    keras: operation.Method
 
 
-TRANSPOSED = Operation(
+CONV_TRANSPOSE = Operation(
     "Conv2DTranspose",
-    transpose.conv_transpose,
-    list(transpose.TRANSPOSE_METHODS.values()),
-    transpose.transpose_by_keras,
+    operation.conv_transpose,
+    list(operation.TRANSPOSE_METHODS.values()),
+    operation.transpose_by_keras,
 )
-DEFAULT_OPTIONS = Operation(
-    "Conv2D", transpose.conv, list(transpose.CONV_METHODS.values()), transpose.conv_by_keras
+CONV = Operation(
+    "Conv2D", operation.conv, list(operation.CONV_METHODS.values()), operation.conv_by_keras
 )
 
 
@@ -75,12 +72,12 @@ def main() -> int:
             shape = (size, 1 + (size + number) % largest)  # not square
             x = random.integers(-4, 5, (2, *shape, 2))
             kernel = random.integers(-4, 5, (k, k, 3, 2))
-            counts[outcome(x, kernel, setting, TRANSPOSED)] += 1
+            counts[outcome(x, kernel, setting, CONV_TRANSPOSE)] += 1
             if setting.output_padding is None:
-                counts[outcome(x, kernel.swapaxes(2, 3), setting, DEFAULT_OPTIONS)] += 1
+                counts[outcome(x, kernel.swapaxes(2, 3), setting, CONV)] += 1
         print(f"up to size {size}: {counts.total():,} settings", file=sys.stderr, flush=True)
-    print(f"{counts[TRANSPOSED.name]:,} legal settings of Conv2DTranspose and ", end="")
-    print(f"{counts[DEFAULT_OPTIONS.name]:,} of Conv2D agree with Keras, ", end="")
+    print(f"{counts[CONV_TRANSPOSE.name]:,} legal settings of Conv2DTranspose and ", end="")
+    print(f"{counts[CONV.name]:,} of Conv2D agree with Keras, ", end="")
     print(f"{counts['refused']:,} illegal ones are refused by both", end="")
     if counts["cannot"]:
         print(f", {counts['cannot']:,} dilated ones cannot run on this processor", end="")

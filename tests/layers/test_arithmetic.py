@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convae.explain import operation as transpose
+from convae.explain import operation
 from convae.explain.operation import ConvOptions
 from convae.layers import arithmetic as sizes
 from convae.layers import search
@@ -94,7 +94,7 @@ def test_overlap_counts_are_a_transposed_convolution_of_ones() -> None:
     for i, k, s, p, op, d in LEGAL:
         both = None if op is None else (op, 0)
         setting = ConvOptions((s, 1), p, both, (d, 1))
-        counts = transpose.conv_transpose(np.ones((i, 3), int), np.ones((k, 1), int), setting)
+        counts = operation.conv_transpose(np.ones((i, 3), int), np.ones((k, 1), int), setting)
         assert counts[:, 0].tolist() == sizes.overlap_counts(i, k, s, p, op, d)
 
 
@@ -134,12 +134,12 @@ def test_receptive_field_is_what_a_change_reaches(
         columns = matrix.T[:, :, None, None]  # one image for each input pixel
         if kind == "conv":
             pad = sizes.conv_padding(size, **options)
-            out = transpose.conv_by_taps(
+            out = operation.conv_by_taps(
                 np.pad(columns, [(0, 0), pad, (0, 0), (0, 0)]), kernel, plain
             )
             size = sizes.conv_size(size, **options)
         else:
-            out = transpose.transpose_by_copies(columns, kernel, setting)
+            out = operation.transpose_by_copies(columns, kernel, setting)
             size = sizes.conv_transpose_size(size, **options)
         matrix = out[:, :, 0, 0].T
     spans = [np.ptp(np.flatnonzero(row)) + 1 for row in matrix if row.any()]

@@ -1,6 +1,6 @@
-"""The command `explain`: one's own numbers, and below it what the operation does beyond them.
+"""The command `explain`: a transposed convolution of your own numbers, and its effects.
 
-NumPy and matplotlib are imported by the commands that need them, never before.
+NumPy and matplotlib are imported by the commands that need them.
 """
 
 from __future__ import annotations
@@ -8,16 +8,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from convae.cli.options import Json
 from convae.console import format_shape, suggest
-from convae.errors import ConfigError
+from convae.errors import ConfigError, UnsupportedError
 
 if TYPE_CHECKING:
-    from convae.explain.step_figures import View
+    from matplotlib.figure import Figure
+
     from convae.explain.worked_example import Case
 
 explain_app = typer.Typer(
@@ -27,7 +28,6 @@ explain_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-STEPS = "convae explain --example 2 --out steps.gif"
 Out = Annotated[
     list[str] | None, typer.Option("--out", metavar="FILE", help="Write a picture: .png or .svg.")
 ]
@@ -39,14 +39,11 @@ Overrides = Annotated[
 ]
 Input = Annotated[str | None, typer.Option("--input", metavar='"1 2; 3 4"', help="The input.")]
 Kernel = Annotated[str | None, typer.Option("--kernel", metavar='"0 1; 2 3"', help="The kernel.")]
-Stride = Annotated[
+Strides = Annotated[
     str | None, typer.Option("--stride", "--strides", metavar="S", help="One number, or two: 2,1.")
 ]
-PaddingText = Annotated[
+Padding = Annotated[
     str | None, typer.Option("--padding", metavar="P", help="valid, same, or a number.")
-]
-Dilation = Annotated[
-    str | None, typer.Option("--dilation", "--dilation-rate", metavar="D", help="Likewise.")
 ]
 
 
@@ -55,16 +52,19 @@ def explain(
     context: typer.Context,
     input_: Input = None,
     kernel: Kernel = None,
-    stride: Stride = None,
-    padding: PaddingText = None,
+    stride: Strides = None,
+    padding: Padding = None,
     output_padding: Annotated[
-        str | None, typer.Option("--output-padding", metavar="O", help="Less than the stride.")
+        str | None, typer.Option(metavar="O", help="Less than the stride.")
     ] = None,
-    dilation: Dilation = None,
+    dilation: Annotated[
+        str | None,
+        typer.Option("--dilation", "--dilation-rate", metavar="D", help="One number, or two: 2,1."),
+    ] = None,
     example: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the reading: basic, 1, 2, 3 or 4.")
+        str | None, typer.Option(metavar="NAME", help="Of the article: basic, 1, 2, 3 or 4.")
     ] = None,
-    conv: Annotated[bool, typer.Option("--conv", help="A convolution instead.")] = False,
+    conv: Annotated[bool, typer.Option("--conv", help="Run a convolution.")] = False,
     out: Annotated[
         list[str] | None,
         typer.Option(
@@ -74,11 +74,13 @@ def explain(
     view: Annotated[
         str, typer.Option(metavar="VIEW", help="Steps of a .gif: copies, or zeros.")
     ] = "copies",
-    verify: Annotated[bool, typer.Option("--verify", help="Ask the installed Keras too.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare with the installed Keras.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """See a transposed convolution with your own numbers."""
-    given = {
+    texts = {
         "input": input_,
         "kernel": kernel,
         "strides": stride,
@@ -86,156 +88,142 @@ def explain(
         "output_padding": output_padding,
         "dilation_rate": dilation,
     }
-    if context.invoked_subcommand:
-        if left := [
-            f"--{name.replace('_', '-')}" for name, text in given.items() if text is not None
-        ]:
-            raise ConfigError(f"{', '.join(left)} must stand behind {context.invoked_subcommand}")
+    given = {name: text for name, text in texts.items() if text is not None}
+    if command := context.invoked_subcommand:
+        if given:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ConfigError(f"{options} must stand behind {command}")
         return
     if view not in ("copies", "zeros"):
         raise ConfigError(f"--view must be copies or zeros. Received: {view}")
-    if example is None and input_ is None and kernel is None:
+    if example is None and not {"input", "kernel"} & given.keys():
         example = "basic"
     title, case = _case(given, example, conv)
-    if not as_json:
-        from convae.explain.worked_example import told
-
-        print((f"{title}\n" if title else "") + told(case))
-    facts = _facts(case)
-    if verify:
-        facts["keras_difference"] = _keras_difference(case)
-        if not as_json:
-            print(f"\nthe installed Keras differs by {facts['keras_difference']:g}")
+    difference = _keras_difference(case) if verify else None
     if as_json:
-        print(json.dumps(facts))
+        print(json.dumps(_facts(case) | ({"keras_difference": difference} if verify else {})))
+    else:
+        from convae.explain.worked_example import format_case
+
+        print((f"{title}\n" if title else "") + format_case(case))
+        if verify:
+            print(f"\nlargest difference to the installed Keras: {difference:g}")
     for name in out or []:
-        _draw(case, title, name, "zeros" if view == "zeros" else "copies")
-    suggest("convae explain inverse" if out else STEPS, silent=as_json)
+        _draw(case, title, name, cast(Literal["copies", "zeros"], view))
+    steps = "convae explain --example 2 --out steps.gif"
+    suggest("convae explain inverse" if out else steps, silent=as_json)
 
 
-def _case(given: dict[str, str | None], example: str | None, conv: bool) -> tuple[str | None, Case]:
-    """The case of an example, of what was typed, or of an example with what was typed over it."""
-    from convae.explain import worked_example as cases
+def _case(given: dict[str, str], example: str | None, conv: bool) -> tuple[str | None, Case]:
+    """Return an example, the typed numbers, or an example with typed numbers in their place."""
+    from convae.explain import worked_example
     from convae.explain.operation import ConvOptions
 
-    title, start = None, None
+    title: str | None = None
+    values: dict[str, Any] = {"options": ConvOptions()}
     if example is not None:
-        if example not in cases.EXAMPLES:
-            known = ", ".join(cases.EXAMPLES)
+        if example not in worked_example.EXAMPLES:
+            known = ", ".join(worked_example.EXAMPLES)
             raise ConfigError(f"--example must be one of {known}. Received: {example}")
-        title, start = cases.EXAMPLES[example]
-        if any(given.values()) or conv:
-            title = None
-    elif given["input"] is None or given["kernel"] is None:
-        missing = "--kernel" if given["kernel"] is None else "--input"
-        raise ConfigError(f'{missing} is missing: write it as {missing} "1 2; 3 4"')
-    old = start.setting if start else ConvOptions()
-    strides, extra, dilation = (
-        None if (text := given[name]) is None else cases.pair(text, name, least)
-        for name, least in (("strides", 1), ("output_padding", 0), ("dilation_rate", 1))
-    )
-    return title, cases.Case(
-        start.x
-        if start and given["input"] is None
-        else cases.matrix(given["input"] or "", "input"),
-        start.kernel
-        if start and given["kernel"] is None
-        else cases.matrix(given["kernel"] or "", "kernel"),
-        ConvOptions(
-            strides or old.strides,
-            old.padding if given["padding"] is None else cases.padding(given["padding"]),
-            extra if extra is not None else old.output_padding,
-            dilation or old.dilation_rate,
-        ),
-        "conv" if conv or (start and start.operation == "conv") else "conv_transpose",
-    )
+        title, start = worked_example.EXAMPLES[example]
+        title = None if given or conv else title
+        values = dict(vars(start))
+    changes: dict[str, Any] = {}
+    for name, text in given.items():
+        if name in ("input", "kernel"):
+            key = "x" if name == "input" else name
+            values[key] = worked_example.parse_matrix(text, name)
+        elif name == "padding":
+            changes[name] = worked_example.parse_padding(text)
+        else:
+            least = 0 if name == "output_padding" else 1
+            changes[name] = worked_example.parse_pair(text, name, least)
+    for key, name in (("x", "--input"), ("kernel", "--kernel")):
+        if key not in values:
+            raise ConfigError(f'{name} is missing: write it as {name} "1 2; 3 4"')
+    values["options"] = ConvOptions(**(vars(values["options"]) | changes))
+    return title, worked_example.Case(**(values | ({"operation": "conv"} if conv else {})))
 
 
 def _facts(case: Case) -> dict[str, Any]:
     result = case.result()
-    facts: dict[str, Any] = {
+    return {
         "operation": case.operation,
         "input": case.x.tolist(),
         "kernel": case.kernel.tolist(),
-        "strides": case.setting.strides,
-        "padding": case.setting.padding,
-        "output_padding": case.setting.output_padding,
-        "dilation_rate": case.setting.dilation_rate,
+        **vars(case.options),
         "output": result.tolist(),
         "output_shape": result.shape,
+        **({} if case.is_conv else {"crop": case.crops}),
     }
-    if case.operation == "conv_transpose":
-        facts["crop"] = case.crops
-    return facts
 
 
 def _keras_difference(case: Case) -> float:
-    import os
-
+    """Return the largest difference between our result and the installed Keras'."""
     import numpy as np
 
-    from convae.explain import operation as transpose
+    from convae.explain import operation
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # dilation needs it on a CPU
-    conv = case.operation == "conv"
-    run = transpose.conv if conv else transpose.conv_transpose
-    method = transpose.conv_by_keras if conv else transpose.transpose_by_keras
     try:
-        keras = run(case.x, case.kernel, case.setting, method)
+        if case.is_conv:
+            keras = operation.conv(case.x, case.kernel, case.options, operation.conv_by_keras)
+        else:
+            method = operation.transpose_by_keras
+            keras = operation.conv_transpose(case.x, case.kernel, case.options, method)
     except Exception as error:  # Keras and TensorFlow raise many kinds
-        raise ConfigError(f"the installed Keras cannot run this here: {error}") from None
+        raise UnsupportedError(f"the installed Keras cannot run this here: {error}") from None
     return float(np.abs(keras - case.result()).max())
 
 
-def _draw(case: Case, title: str | None, name: str, view: View) -> None:
-    from convae.explain import step_figures as figures
+def _draw(case: Case, title: str | None, name: str, view: Literal["copies", "zeros"]) -> None:
     from convae.explain.cell_grid import check_format, write
+    from convae.explain.step_figures import frames, panels
 
     check_format(name)
-    steps = name.endswith(".gif")
-    path = write(figures.frames(case, title, view) if steps else figures.panels(case, title), name)
-    print(path, file=sys.stderr)
+    figures = frames(case, title, view) if name.endswith(".gif") else panels(case, title)
+    print(write(figures, name), file=sys.stderr)
 
 
 @explain_app.command()
 def inverse(
     input_: Input = None,
     kernel: Kernel = None,
-    stride: Stride = None,
-    padding: PaddingText = None,
+    stride: Strides = None,
+    padding: Padding = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Show that the transpose is no inverse but the adjoint: x, Cx, C^T C x, the pseudo-inverse."""
+    """Show that the transpose is the adjoint, not the inverse: x, Cx, C^T C x, C^+ C x."""
     from convae.explain import effects
-    from convae.explain import worked_example as cases
     from convae.explain.operation import ConvOptions
-
-    found = effects.adjoint(
-        cases.matrix(input_ or "0 1 2; 3 4 5; 6 7 8", "input"),
-        cases.matrix(kernel or "1 2; 2 1", "kernel"),
-        ConvOptions(cases.pair(stride or "1", "strides", 1), cases.padding(padding or "valid")),
+    from convae.explain.worked_example import (
+        format_grid,
+        join_blocks,
+        parse_matrix,
+        parse_padding,
+        parse_pair,
     )
-    first, second = found.products
+
+    case = effects.adjoint(
+        parse_matrix(input_ or "0 1 2; 3 4 5; 6 7 8", "input"),
+        parse_matrix(kernel or "1 2; 2 1", "kernel"),
+        ConvOptions(parse_pair(stride or "1", "strides", 1), parse_padding(padding or "valid")),
+    )
     if as_json:
-        matrices = {"x": found.x, "cx": found.cx, "ctcx": found.back, "pseudo": found.pseudo}
-        numbers = {name: matrix.tolist() for name, matrix in matrices.items()}
-        print(
-            json.dumps(
-                numbers | {"y": found.y.tolist(), "products": [first, second], "rank": found.rank}
-            )
-        )
+        names = ("x", "cx", "ctcx", "pseudo", "y")
+        facts = {name: getattr(case, name).tolist() for name in names}
+        print(json.dumps(facts | {"products": case.products, "rank": case.rank}))
     else:
-        grids = {"x": found.x, "Cx": found.cx, "C^T C x": found.back, "C^+ C x": found.pseudo}
+        grids = {"x": case.x, "Cx": case.cx, "C^T C x": case.ctcx, "C^+ C x": case.pseudo}
+        first, second = case.products
         print("The transpose of a convolution is not its inverse:\n")
-        print(cases.beside([(name, cases.grid_lines(grid)) for name, grid in grids.items()]))
-        print(f"\nC is a matrix of {format_shape(found.matrix_shape)} with rank {found.rank}.")
-        print(f"But it is the adjoint: <Cx, y> = {first:g} = <x, C^T y> = {second:g}, for any y.")
+        print(join_blocks([(name, format_grid(grid)) for name, grid in grids.items()]))
+        print(f"\nC is a {format_shape(case.matrix_shape)} matrix of rank {case.rank}.")
+        print(f"It is the adjoint: <Cx, y> = {first:g} = <x, C^T y> = {second:g}, for every y.")
     if out:
         from convae.explain import charts
 
-        _write(charts.adjoint(found), out)
+        _write(charts.adjoint(case), out)
     suggest("convae explain overlap configs/mnist.yaml", silent=as_json)
 
 
@@ -251,47 +239,47 @@ def overlap(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Show how often kernel copies meet behind each layer of a decoder, and what a run makes of it.
+    """Show how many kernel copies overlap behind each layer of a decoder, and a run's spectrum.
 
     With --run, the pictures are FILE for the maps and FILE-spectrum for the spectrum.
     """
     from convae.config.loader import load_config
     from convae.explain import effects
-    from convae.layers import summary as ledger
+    from convae.layers.summary import layer_rows
 
     if config is None and run is None:
         raise ConfigError("which config? For example: convae explain overlap configs/mnist.yaml")
     facts: dict[str, Any] = {}
     if run is not None:
-        from convae.explain.trained import reconstructed  # TensorFlow, from here on
+        from convae.explain.trained import validation_sample  # imports TensorFlow
 
-        seen = reconstructed(run)
-        name, model = seen.name, seen.model
-        facts["period"] = effects.period(model)
+        sample = validation_sample(run)
+        name, model = sample.name, sample.model
+        period = facts["period"] = effects.period(model)
         facts["peak"] = {
-            "originals": effects.stride_peak(seen.originals, facts["period"]),
-            "reconstructions": effects.stride_peak(seen.reconstructions, facts["period"]),
+            "originals": effects.stride_peak(sample.originals, period),
+            "reconstructions": effects.stride_peak(sample.reconstructions, period),
         }
     if config is not None:
         loaded = load_config(config, overrides or [])
         name, model = loaded.name, loaded.model
-    rows = [row for row in ledger.layer_rows(model.input_shape, model.layers) if row.overlap]
+    rows = [row for row in layer_rows(model.input_shape, model.layers) if row.overlap]
     facts["layers"] = [{"name": r.name, "overlap": r.overlap, "even": r.even} for r in rows]
-    print(json.dumps(facts) if as_json else _overlap_told(facts))
+    print(json.dumps(facts) if as_json else _format_overlap(facts))
     if out:
         from convae.explain import charts
 
         _write(charts.overlaps(effects.overlaps(model), name), out)
         if run is not None:
             spectra = charts.spectra(
-                seen.originals, seen.reconstructions, facts["period"], seen.data
+                sample.originals, sample.reconstructions, period, sample.description
             )
-            paths = [Path(file) for file in out]
-            _write(spectra, [str(p.with_stem(f"{p.stem}-spectrum")) for p in paths])
+            files = [Path(file) for file in out]
+            _write(spectra, [str(file.with_stem(f"{file.stem}-spectrum")) for file in files])
     suggest("convae explain checkerboard", silent=as_json)
 
 
-def _overlap_told(facts: dict[str, Any]) -> str:
+def _format_overlap(facts: dict[str, Any]) -> str:
     lines = []
     for row in facts["layers"]:
         low, high = row["overlap"]
@@ -299,8 +287,7 @@ def _overlap_told(facts: dict[str, Any]) -> str:
         lines.append(f"{row['name']}: {copies}")
     if not lines:
         lines.append("the decoder has no transposed convolution")
-    if "peak" in facts:
-        peak = facts["peak"]
+    if peak := facts.get("peak"):
         lines.append(
             f"power at period {facts['period']} over its neighbors': "
             f"reconstructions {peak['reconstructions']:.2f}, originals {peak['originals']:.2f}"
@@ -316,26 +303,29 @@ def checkerboard(
     seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Compare four ways to double a size, with equal, random and trained weights."""
+    """Compare four layers that double a size, with equal, random and trained weights."""
     from convae.explain import effects
 
-    found = effects.checkerboards(seed)
+    results = effects.checkerboards(seed)
+    rows: dict[str, dict[str, float]] = {}
+    for one in results:
+        rows.setdefault(one.name.replace("\n", " "), {})[one.weights] = one.contrast
     if as_json:
         facts = [
-            {"name": c.name.replace("\n", " "), "weights": c.weights, "contrast": c.contrast}
-            for c in found
+            {"name": name, "weights": weights, "contrast": contrast}
+            for name, contrasts in rows.items()
+            for weights, contrast in contrasts.items()
         ]
         print(json.dumps(facts))
     else:
         print("Contrast inside 2x2 blocks on a flat input: 0 is none, 1 the most\n")
         print(f"{'':46}{'equal':>8}{'random':>8}{'trained':>8}")
-        for name in dict.fromkeys(c.name for c in found):
-            values = "".join(f"{c.contrast:8.3f}" for c in found if c.name == name)
-            print(f"{name.replace(chr(10), ' '):46}{values}")
+        for name, contrasts in rows.items():
+            print(f"{name:46}{''.join(f'{contrast:8.3f}' for contrast in contrasts.values())}")
     if out:
         from convae.explain import charts
 
-        _write(charts.checkerboards(found), out)
+        _write(charts.checkerboards(results), out)
     suggest("convae explain upscale", silent=as_json)
 
 
@@ -346,19 +336,19 @@ def upscale(
     as_json: Json = False,
 ) -> None:
     """Show that a bilinear kernel in a transposed convolution is bilinear upsampling."""
-    import numpy as np
-
     from convae.explain import effects
-    from convae.explain import worked_example as cases
+    from convae.explain.worked_example import format_grid
 
-    image = effects.disc(9)
+    image = effects.ring_image(9)
     kernel = effects.bilinear_kernel(factor)
-    difference = np.abs(effects.upscale(image, factor) - effects.interpolate(image, factor)).max()
+    difference = float(
+        abs(effects.upsample_bilinear(image, factor) - effects.interpolate(image, factor)).max()
+    )
     if as_json:
-        print(json.dumps({"kernel": kernel.tolist(), "difference": float(difference)}))
+        print(json.dumps({"kernel": kernel.tolist(), "difference": difference}))
     else:
         print(f"strides {factor}, padding same, kernel {format_shape(kernel.shape)}:\n")
-        print("\n".join(cases.grid_lines(kernel)))
+        print("\n".join(format_grid(kernel)))
         print(f"\nlargest difference to bilinear interpolation: {difference:.1e}")
     if out:
         from convae.explain import charts
@@ -378,10 +368,10 @@ def page(
     suggest(f"open {out} in a browser")
 
 
-def _write(figure: Any, names: list[str]) -> None:
+def _write(figure: Figure, names: list[str]) -> None:
     from convae.explain.cell_grid import check_format, write
 
     for name in names:
-        check_format(name, (".png", ".svg"))
+        check_format(name, steps=False)
     for name in names:
         print(write(figure, name), file=sys.stderr)

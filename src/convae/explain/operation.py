@@ -1,6 +1,6 @@
-"""Convolution and transposed convolution from their definitions, each in four ways.
+"""Convolution and transposed convolution from their definitions, each by several methods.
 
-Arrays are NumPy's and keep their type, so whole numbers stay exact. Images have the shape (h, w),
+Arrays are NumPy's and keep their dtype, so integers stay exact. Images have the shape (h, w),
 (h, w, channels) or (n, h, w, channels); kernels have Keras' layouts: (h, w, in, out) for Conv2D and
 (h, w, OUT, in) for Conv2DTranspose, or plain (h, w). One array therefore serves both a convolution
 and its transpose: C has the kernel (h, w, a, b), takes a channels to b, and C^T takes b back to a.
@@ -9,17 +9,17 @@ and its transpose: C has the kernel (h, w, a, b), takes a channels to b, and C^T
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from convae.arrays import Array
 from convae.errors import ConfigError
-from convae.layers import arithmetic as sizes
+from convae.layers import arithmetic
 
-Array = NDArray[Any]
 Pair = tuple[int, int]
+Pairs = tuple[Pair, Pair]  # ((top, bottom), (left, right))
 
 
 @dataclass(frozen=True)
@@ -27,82 +27,103 @@ class ConvOptions:
     """The options of one layer, by Keras' names; a number as padding is PyTorch's."""
 
     strides: Pair = (1, 1)
-    padding: sizes.Padding | int = "valid"
+    padding: arithmetic.Padding | int = "valid"
     output_padding: Pair | None = None
     dilation_rate: Pair = (1, 1)
 
-    def axis(self, axis: int, kernel_size: int) -> dict[str, Any]:
-        """The options along one axis, as the functions of sizes.py take them."""
-        return {
+    def axis(self, axis: int, kernel_size: int, *, transposed: bool = True) -> dict[str, Any]:
+        """Return the options along one axis, as the functions of `layers.arithmetic` take them."""
+        options: dict[str, Any] = {
             "kernel_size": kernel_size,
             "strides": self.strides[axis],
             "padding": self.padding,
-            "output_padding": self.output_padding and self.output_padding[axis],
             "dilation_rate": self.dilation_rate[axis],
         }
+        if transposed:
+            options["output_padding"] = self.output_padding and self.output_padding[axis]
+        return options
 
-    def check(self, size: Pair, kernel_size: Pair) -> None:
-        """Raise ConfigError, with the reason, exactly where Conv2DTranspose refuses to run."""
-        for axis in (0, 1):
-            if text := sizes.problem(size[axis], **self.axis(axis, kernel_size[axis])):
-                raise ConfigError(text)
-        self._one_of_strides_and_dilation()
+    def check_transpose(self, size: Pair, kernel_size: Pair) -> None:
+        """Raise ConfigError, with the reason, exactly where Conv2DTranspose raises an error."""
+        for problem in self._both(arithmetic.problem, size, kernel_size):
+            if problem:
+                raise ConfigError(problem)
+        self._check_strides_and_dilation()
 
     def check_conv(self, size: Pair, kernel_size: Pair) -> None:
-        """Raise ConfigError, with the reason, exactly where Conv2D refuses to run."""
+        """Raise ConfigError, with the reason, exactly where Conv2D raises an error."""
         if self.output_padding is not None:
-            raise ConfigError("output_padding belongs to a transposed convolution; leave it away")
+            raise ConfigError("output_padding belongs to a transposed convolution; remove it")
         if isinstance(self.padding, int) and self.padding < 0:
             raise ConfigError(f"padding must be 0 or more. Received: {self.padding}")
-        for axis in (0, 1):
-            options = self.axis(axis, kernel_size[axis])
-            del options["output_padding"]
-            before, after = sizes.conv_padding(size[axis], **options)
-            extent = sizes.extent(kernel_size[axis], self.dilation_rate[axis])
-            if sizes.conv_size(size[axis], **options) < 1:
+        self._check_strides_and_dilation()
+        outputs, padding = self.conv_size(size, kernel_size), self.conv_pads(size, kernel_size)
+        for axis, output in enumerate(outputs):
+            if output < 1:
                 raise ConfigError(
-                    f"the kernel covers {extent} pixels and is larger than its padded input of "
-                    f"{size[axis] + before + after}; use a smaller kernel or padding same"
+                    f"the kernel covers {self.extents(kernel_size)[axis]} pixels and is larger "
+                    f"than its padded input of {size[axis] + sum(padding[axis])}; use a smaller "
+                    "kernel or padding same"
                 )
-        self._one_of_strides_and_dilation()
 
-    def _one_of_strides_and_dilation(self) -> None:
+    def _check_strides_and_dilation(self) -> None:
         for name in ("strides", "dilation_rate"):
             if min(getattr(self, name)) < 1:
                 raise ConfigError(f"{name} must be 1 or more. Received: {getattr(self, name)}")
-        if max(self.strides) > 1 and max(self.dilation_rate) > 1:  # Keras looks across the axes
+        if max(self.strides) > 1 and max(self.dilation_rate) > 1:  # Keras compares across the axes
             raise ConfigError(
                 "strides and dilation_rate cannot both be above 1 (Keras refuses it). "
                 f"Received: strides {self.strides}, dilation_rate {self.dilation_rate}"
             )
 
-    def crops(self, size: Pair, kernel_size: Pair) -> tuple[Pair, Pair]:
-        """What is taken off the canvas: ((top, bottom), (left, right)); negative: zeros put on."""
+    def extents(self, kernel_size: Pair) -> Pair:
+        """Return the pixels that the dilated kernel covers along both axes."""
+        rows, columns = map(arithmetic.extent, kernel_size, self.dilation_rate)
+        return rows, columns
+
+    def crops(self, size: Pair, kernel_size: Pair) -> Pairs:
+        """Return what is cut off the canvas on each side; negative numbers are added zeros."""
+        return self._both(arithmetic.crop, size, kernel_size)
+
+    def transpose_size(self, size: Pair, kernel_size: Pair) -> Pair:
+        """Return the output size of a transposed convolution."""
+        return self._both(arithmetic.conv_transpose_size, size, kernel_size)
+
+    def conv_pads(self, size: Pair, kernel_size: Pair) -> Pairs:
+        """Return the zeros that a convolution adds to its input on each side."""
+        return self._both(arithmetic.conv_padding, size, kernel_size, transposed=False)
+
+    def conv_size(self, size: Pair, kernel_size: Pair) -> Pair:
+        """Return the output size of a convolution."""
+        return self._both(arithmetic.conv_size, size, kernel_size, transposed=False)
+
+    def _both(
+        self, function: Callable[..., Any], size: Pair, kernel_size: Pair, transposed: bool = True
+    ) -> tuple[Any, Any]:
+        """Call a function of `layers.arithmetic` for the rows and for the columns."""
         rows, columns = (
-            sizes.crop(size[axis], **self.axis(axis, kernel_size[axis])) for axis in (0, 1)
+            function(size[axis], **self.axis(axis, kernel_size[axis], transposed=transposed))
+            for axis in (0, 1)
         )
         return rows, columns
 
-    def conv_pads(self, size: Pair, kernel_size: Pair) -> tuple[Pair, Pair]:
-        """Zeros that a convolution puts around its input: ((top, bottom), (left, right))."""
+    def taps(self, corner: Pair, kernel_size: Pair) -> tuple[slice, slice]:
+        """Return the cells under the taps of a kernel whose first tap lies at `corner`."""
         rows, columns = (
-            sizes.conv_padding(
-                size[axis],
-                kernel_size[axis],
-                self.strides[axis],
-                self.padding,
-                self.dilation_rate[axis],
+            slice(first, first + extent, dilation)
+            for first, extent, dilation in zip(
+                corner, self.extents(kernel_size), self.dilation_rate, strict=True
             )
-            for axis in (0, 1)
         )
         return rows, columns
 
 
 DEFAULT_OPTIONS = ConvOptions()
+Method = Callable[[Array, Array, ConvOptions], Array]
 
 
-def cut(canvas: Array, crops: tuple[Pair, Pair]) -> Array:
-    """The canvas (n, H, W, c) without its crops; a negative crop puts zeros on."""
+def cut(canvas: Array, crops: Pairs) -> Array:
+    """Return the canvas (n, H, W, c) without its crops; a negative crop adds zeros."""
     pads = [(0, 0), *((max(-a, 0), max(-b, 0)) for a, b in crops), (0, 0)]
     canvas = np.pad(canvas, pads)
     rows, columns = (
@@ -111,170 +132,132 @@ def cut(canvas: Array, crops: tuple[Pair, Pair]) -> Array:
     return canvas[:, rows, columns]
 
 
-# ---- the transposed convolution, four ways ----------------------------------------------------
+# ---- methods of the transposed convolution: x (n, h, w, in), kernel (kh, kw, out, in) ----------
 
 
-def copies(x: Array, kernel: Array, setting: ConvOptions) -> Iterator[tuple[Pair, Pair, Array]]:
-    """Each element's scaled copy of the kernel: (its place in x, its place on the canvas, copy).
+def scaled_copies(
+    x: Array, kernel: Array, options: ConvOptions
+) -> Iterator[tuple[Pair, Pair, Array]]:
+    """Yield (place in x, place on the canvas, copy) for each element's scaled copy of the kernel.
 
-    x is (n, h, w, in), the kernel (kh, kw, out, in), a copy (n, kh, kw, out).
+    A copy has the shape (n, kh, kw, out).
     """
-    for row in range(x.shape[1]):
-        for column in range(x.shape[2]):
-            place = row * setting.strides[0], column * setting.strides[1]
-            yield (row, column), place, np.einsum("ni,hwoi->nhwo", x[:, row, column], kernel)
+    for row, column in np.ndindex(x.shape[1:3]):
+        place = row * options.strides[0], column * options.strides[1]
+        yield (row, column), place, np.einsum("ni,hwoi->nhwo", x[:, row, column], kernel)
 
 
-def transpose_by_copies(x: Array, kernel: Array, setting: ConvOptions) -> Array:
-    """The definition: scaled copies of the kernel, s apart, summed on a canvas, which is cut.
-
-    x is (n, h, w, in), the kernel (kh, kw, out, in); the result (n, H, W, out).
-    """
-    size, reach = x.shape[1:3], _extents(kernel, setting)
-    shape = [(i - 1) * s + k for i, s, k in zip(size, setting.strides, reach, strict=True)]
+def transpose_by_copies(x: Array, kernel: Array, options: ConvOptions) -> Array:
+    """Sum scaled copies of the kernel, `strides` apart, and crop the sum: the definition."""
+    size, kernel_size = _sizes(x, kernel)
+    extents = options.extents(kernel_size)
+    shape = [(i - 1) * s + k for i, s, k in zip(size, options.strides, extents, strict=True)]
     canvas = np.zeros((x.shape[0], *shape, kernel.shape[2]), np.result_type(x, kernel))
-    for _, (top, left), copy in copies(x, kernel, setting):
-        rows = slice(top, top + reach[0], setting.dilation_rate[0])
-        columns = slice(left, left + reach[1], setting.dilation_rate[1])
+    for _, corner, copy in scaled_copies(x, kernel, options):
+        rows, columns = options.taps(corner, kernel_size)
         canvas[:, rows, columns] += copy
-    return cut(canvas, setting.crops((size[0], size[1]), kernel.shape[:2]))
+    return cut(canvas, options.crops(size, kernel_size))
 
 
-def zero_grid(x: Array, kernel: Array, setting: ConvOptions) -> Array:
-    """x with s - 1 zeros between neighbors and rings around, so that stride 1 does the rest.
+def zero_grid(x: Array, kernel: Array, options: ConvOptions) -> Array:
+    """Return x with s - 1 zeros between neighbors and rings around, ready for a stride of 1.
 
     Each side gets k' - 1 rings of zeros less what is cropped there: "padding" in a transposed
-    convolution takes rings away. A crop beyond the last ring takes elements too.
+    convolution removes rings. A crop beyond the last ring removes elements too.
     """
-    size, reach = x.shape[1:3], _extents(kernel, setting)
-    spread = [(i - 1) * s + 1 for i, s in zip(size, setting.strides, strict=True)]
+    size, kernel_size = _sizes(x, kernel)
+    spread = [(i - 1) * s + 1 for i, s in zip(size, options.strides, strict=True)]
     grid = np.zeros((x.shape[0], *spread, x.shape[3]), x.dtype)
-    grid[:, :: setting.strides[0], :: setting.strides[1]] = x
-    crops = setting.crops((size[0], size[1]), kernel.shape[:2])
-    rows, columns = ((a - (k - 1), b - (k - 1)) for (a, b), k in zip(crops, reach, strict=True))
+    grid[:, :: options.strides[0], :: options.strides[1]] = x
+    extents, crops = options.extents(kernel_size), options.crops(size, kernel_size)
+    rows, columns = ((a - (k - 1), b - (k - 1)) for (a, b), k in zip(crops, extents, strict=True))
     return cut(grid, (rows, columns))
 
 
-def transpose_by_zeros(x: Array, kernel: Array, setting: ConvOptions) -> Array:
-    """Zeros put between and around the elements, then a convolution with the flipped kernel."""
-    flipped = kernel[::-1, ::-1].swapaxes(2, 3)  # (kh, kw, in, out), as a convolution wants it
-    plain = ConvOptions(dilation_rate=setting.dilation_rate)
-    return conv_by_windows(zero_grid(x, kernel, setting), flipped, plain)
+def transpose_by_zeros(x: Array, kernel: Array, options: ConvOptions) -> Array:
+    """Insert zeros between and around the elements, then convolve with the flipped kernel."""
+    flipped = kernel[::-1, ::-1].swapaxes(2, 3)  # (kh, kw, in, out), as a convolution takes it
+    stride_one = ConvOptions(dilation_rate=options.dilation_rate)
+    return conv_by_windows(zero_grid(x, kernel, options), flipped, stride_one)
 
 
-def transpose_by_matrix(x: Array, kernel: Array, setting: ConvOptions) -> Array:
-    """The transpose of a convolution's matrix, times the elements of x in one column."""
-    size = x.shape[1:3]
-    output = tuple(
-        sizes.conv_transpose_size(size[a], **setting.axis(a, kernel.shape[a])) for a in (0, 1)
-    )
-    crops = setting.crops((size[0], size[1]), kernel.shape[:2])
-    c = _matrix((output[0], output[1]), (size[0], size[1]), kernel, setting, crops)
+def transpose_by_matrix(x: Array, kernel: Array, options: ConvOptions) -> Array:
+    """Multiply the transpose of a convolution's matrix by the elements of x in one column."""
+    size, kernel_size = _sizes(x, kernel)
+    output = options.transpose_size(size, kernel_size)
+    c = _matrix(output, size, kernel, options, options.crops(size, kernel_size))
     flat = x.reshape(x.shape[0], -1) @ c
     return flat.reshape(x.shape[0], *output, kernel.shape[2])
 
 
-def transpose_by_keras(x: Array, kernel: Array, setting: ConvOptions) -> Array:
-    """The installed Keras' own Conv2DTranspose; imports TensorFlow.
+def transpose_by_keras(x: Array, kernel: Array, options: ConvOptions) -> Array:
+    """Run the installed Keras' Conv2DTranspose; imports TensorFlow.
 
-    A number as padding, which Keras lacks, is padding valid with a cut behind it.
+    A number as padding, which Keras lacks, is padding valid followed by a crop.
     """
-    import keras
-
-    number = setting.padding not in ("valid", "same")
-    layer = keras.layers.Conv2DTranspose(
-        kernel.shape[2],
-        kernel.shape[:2],
-        strides=setting.strides,
-        padding="valid" if number else setting.padding,
-        output_padding=setting.output_padding,
-        dilation_rate=setting.dilation_rate,
-        use_bias=False,
-    )
-    result = _run(layer, x, kernel)
-    if not number:
-        return result
-    plain = ConvOptions(setting.strides, "valid", setting.output_padding, setting.dilation_rate)
-    size = x.shape[1], x.shape[2]
-    wanted, kept = (s.crops(size, kernel.shape[:2]) for s in (setting, plain))
-    rows, columns = ((a - c, b - d) for (a, b), (c, d) in zip(wanted, kept, strict=True))
+    in_keras = replace(options, padding="valid") if _is_number(options) else options
+    result = _run_keras("Conv2DTranspose", kernel.shape[2], x, kernel, in_keras)
+    wanted, done = (o.crops(*_sizes(x, kernel)) for o in (options, in_keras))
+    rows, columns = ((a - c, b - d) for (a, b), (c, d) in zip(wanted, done, strict=True))
     return cut(result, (rows, columns))
 
 
-# ---- the convolution, four ways ---------------------------------------------------------------
+# ---- methods of the convolution: x (n, h, w, in), kernel (kh, kw, in, out) ---------------------
 
 
-def conv_by_windows(x: Array, kernel: Array, setting: ConvOptions) -> Array:
-    """The definition: each output is the sum of a window of the padded input times the kernel.
-
-    x is (n, h, w, in), the kernel (kh, kw, in, out); the result (n, H, W, out).
-    """
-    padded, shape = _padded(x, kernel, setting)
+def conv_by_windows(x: Array, kernel: Array, options: ConvOptions) -> Array:
+    """Sum a window of the padded input times the kernel for each output: the definition."""
+    padded, shape = _padded(x, kernel, options)
     result = np.zeros((x.shape[0], *shape, kernel.shape[3]), np.result_type(x, kernel))
-    reach = _extents(kernel, setting)
-    for row in range(shape[0]):
-        for column in range(shape[1]):
-            top, left = row * setting.strides[0], column * setting.strides[1]
-            rows = slice(top, top + reach[0], setting.dilation_rate[0])
-            columns = slice(left, left + reach[1], setting.dilation_rate[1])
-            window = padded[:, rows, columns]
-            result[:, row, column] = np.einsum("nhwi,hwio->no", window, kernel)
+    for row, column in np.ndindex(shape):
+        corner = row * options.strides[0], column * options.strides[1]
+        rows, columns = options.taps(corner, _sizes(x, kernel)[1])
+        result[:, row, column] = np.einsum("nhwi,hwio->no", padded[:, rows, columns], kernel)
     return result
 
 
-def conv_by_taps(x: Array, kernel: Array, setting: ConvOptions) -> Array:
-    """Tap by tap: the padded input, shifted and thinned out to every s-th, times one weight."""
-    padded, shape = _padded(x, kernel, setting)
+def conv_by_taps(x: Array, kernel: Array, options: ConvOptions) -> Array:
+    """Sum over the taps: every s-th element of the shifted input times one weight."""
+    padded, shape = _padded(x, kernel, options)
     result = np.zeros((x.shape[0], *shape, kernel.shape[3]), np.result_type(x, kernel))
-    for i, j in np.ndindex(kernel.shape[0], kernel.shape[1]):
-        top, left = i * setting.dilation_rate[0], j * setting.dilation_rate[1]
-        rows = slice(top, top + (shape[0] - 1) * setting.strides[0] + 1, setting.strides[0])
-        columns = slice(left, left + (shape[1] - 1) * setting.strides[1] + 1, setting.strides[1])
-        result += np.einsum("nhwi,io->nhwo", padded[:, rows, columns], kernel[i, j])
+    for tap in np.ndindex(kernel.shape[0], kernel.shape[1]):
+        rows, columns = (
+            slice(i * d, i * d + (n - 1) * s + 1, s)
+            for i, d, n, s in zip(tap, options.dilation_rate, shape, options.strides, strict=True)
+        )
+        result += np.einsum("nhwi,io->nhwo", padded[:, rows, columns], kernel[tap])
     return result
 
 
-def conv_matrix(size: Pair, kernel: Array, setting: ConvOptions) -> Array:
-    """C, with one row for each number that comes out and one column for each that goes in."""
-    pads = setting.conv_pads(size, kernel.shape[:2])
-    shape = _conv_shape(size, kernel, setting)
-    # the matrix of a convolution is that of a transposed one with a as its output channels
-    return _matrix(size, shape, kernel, setting, pads)
+def conv_matrix(size: Pair, kernel: Array, options: ConvOptions) -> Array:
+    """Return C, with one row for each output number and one column for each input number."""
+    kernel_size = kernel.shape[0], kernel.shape[1]
+    pads = options.conv_pads(size, kernel_size)
+    # The matrix of a convolution is that of a transposed one with a as its output channels.
+    return _matrix(size, options.conv_size(size, kernel_size), kernel, options, pads)
 
 
-def conv_by_matrix(x: Array, kernel: Array, setting: ConvOptions) -> Array:
-    """The convolution's matrix C times the elements of x in one column."""
-    size = x.shape[1], x.shape[2]
-    flat = x.reshape(x.shape[0], -1) @ conv_matrix(size, kernel, setting).T
-    return flat.reshape(x.shape[0], *_conv_shape(size, kernel, setting), kernel.shape[3])
+def conv_by_matrix(x: Array, kernel: Array, options: ConvOptions) -> Array:
+    """Multiply the convolution's matrix C by the elements of x in one column."""
+    size, kernel_size = _sizes(x, kernel)
+    flat = x.reshape(x.shape[0], -1) @ conv_matrix(size, kernel, options).T
+    return flat.reshape(x.shape[0], *options.conv_size(size, kernel_size), kernel.shape[3])
 
 
-def conv_by_keras(x: Array, kernel: Array, setting: ConvOptions) -> Array:
-    """The installed Keras' own Conv2D; imports TensorFlow."""
-    import keras
-
-    size = x.shape[1], x.shape[2]
-    number = setting.padding not in ("valid", "same")
-    if number:
-        x = np.pad(x, [(0, 0), *setting.conv_pads(size, kernel.shape[:2]), (0, 0)])
-    layer = keras.layers.Conv2D(
-        kernel.shape[3],
-        kernel.shape[:2],
-        strides=setting.strides,
-        padding="valid" if number else setting.padding,
-        dilation_rate=setting.dilation_rate,
-        use_bias=False,
-    )
-    return _run(layer, x, kernel)
+def conv_by_keras(x: Array, kernel: Array, options: ConvOptions) -> Array:
+    """Run the installed Keras' Conv2D; imports TensorFlow."""
+    if _is_number(options):
+        x, _ = _padded(x, kernel, options)
+        options = replace(options, padding="valid")
+    return _run_keras("Conv2D", kernel.shape[3], x, kernel, options)
 
 
-Operation = Callable[[Array, Array, ConvOptions], Array]
-TRANSPOSE_METHODS: dict[str, Operation] = {
+TRANSPOSE_METHODS: dict[str, Method] = {
     "scaled copies": transpose_by_copies,
     "zeros and a convolution": transpose_by_zeros,
     "matrix": transpose_by_matrix,
 }
-CONV_METHODS: dict[str, Operation] = {
+CONV_METHODS: dict[str, Method] = {
     "windows": conv_by_windows,
     "taps": conv_by_taps,
     "matrix": conv_by_matrix,
@@ -287,97 +270,122 @@ CONV_METHODS: dict[str, Operation] = {
 def conv_transpose(
     x: Array,
     kernel: Array,
-    setting: ConvOptions = DEFAULT_OPTIONS,
-    method: Operation = transpose_by_copies,
+    options: ConvOptions = DEFAULT_OPTIONS,
+    method: Method = transpose_by_copies,
 ) -> Array:
-    """The transposed convolution of x, in x's own number of axes.
+    """Return the transposed convolution of x.
 
-    Raises ConfigError where Keras would refuse the setting and where channels do not match.
+    Args:
+        x: (h, w), (h, w, in) or (n, h, w, in).
+        kernel: (kh, kw), or (kh, kw, out, in) as Conv2DTranspose has it.
+        options: strides, padding, output_padding and dilation_rate.
+        method: One of TRANSPOSE_METHODS, or `transpose_by_keras`.
+
+    Returns:
+        An array with as many axes as x, or one more for several output channels of (h, w).
+
+    Raises:
+        ConfigError: Keras refuses the options, or the channels do not match.
     """
-    batch, weights = _four(x, kernel)
-    if batch.shape[3] != weights.shape[3]:
-        raise ConfigError(
-            f"the kernel {weights.shape} is (h, w, out, in) and takes {weights.shape[3]} channels, "
-            f"but the input has {batch.shape[3]}"
-        )
-    setting.check((batch.shape[1], batch.shape[2]), (weights.shape[0], weights.shape[1]))
-    return _back(method(batch, weights, setting), x.ndim)
+    batch, weights = _four_axes(x, kernel)
+    _check_channels(batch, weights, "h, w, out, in")
+    options.check_transpose(*_sizes(batch, weights))
+    return _like_input(method(batch, weights, options), x.ndim)
 
 
 def conv(
     x: Array,
     kernel: Array,
-    setting: ConvOptions = DEFAULT_OPTIONS,
-    method: Operation = conv_by_windows,
+    options: ConvOptions = DEFAULT_OPTIONS,
+    method: Method = conv_by_windows,
 ) -> Array:
-    """The convolution of x (as in all of deep learning: without flipping the kernel).
+    """Return the convolution of x (as in all of deep learning: without flipping the kernel).
 
-    Raises ConfigError where Keras would refuse the setting and where channels do not match.
+    Args:
+        x: (h, w), (h, w, in) or (n, h, w, in).
+        kernel: (kh, kw), or (kh, kw, in, out) as Conv2D has it.
+        options: strides, padding and dilation_rate.
+        method: One of CONV_METHODS, or `conv_by_keras`.
+
+    Returns:
+        An array with as many axes as x, or one more for several output channels of (h, w).
+
+    Raises:
+        ConfigError: Keras refuses the options, or the channels do not match.
     """
-    batch, weights = _four(x, kernel)
-    if batch.shape[3] != weights.shape[2]:
-        raise ConfigError(
-            f"the kernel {weights.shape} is (h, w, in, out) and takes {weights.shape[2]} channels, "
-            f"but the input has {batch.shape[3]}"
-        )
-    setting.check_conv((batch.shape[1], batch.shape[2]), (weights.shape[0], weights.shape[1]))
-    return _back(method(batch, weights, setting), x.ndim)
+    batch, weights = _four_axes(x, kernel)
+    _check_channels(batch, weights, "h, w, in, out")
+    options.check_conv(*_sizes(batch, weights))
+    return _like_input(method(batch, weights, options), x.ndim)
 
 
-def _four(x: Array, kernel: Array) -> tuple[Array, Array]:
+def _four_axes(x: Array, kernel: Array) -> tuple[Array, Array]:
     for name, array, allowed in (("input", x, (2, 3, 4)), ("kernel", kernel, (2, 4))):
         if array.ndim not in allowed or 0 in array.shape:
-            raise ConfigError(f"the {name} has the shape {array.shape}; its axes must be {allowed}")
+            raise ConfigError(
+                f"the {name} must have {' or '.join(map(str, allowed))} axes. "
+                f"Received the shape: {array.shape}"
+            )
     batch = x[None, :, :, None] if x.ndim == 2 else x[None] if x.ndim == 3 else x
     return batch, kernel[:, :, None, None] if kernel.ndim == 2 else kernel
 
 
-def _back(result: Array, axes: int) -> Array:
+def _check_channels(batch: Array, kernel: Array, layout: str) -> None:
+    channels = kernel.shape[layout.split(", ").index("in")]
+    if batch.shape[3] != channels:
+        raise ConfigError(
+            f"the kernel {kernel.shape} is ({layout}) and takes {channels} channels. "
+            f"Received an input of: {batch.shape[3]}"
+        )
+
+
+def _like_input(result: Array, axes: int) -> Array:
     if axes == 2:
         return result[0, :, :, 0] if result.shape[3] == 1 else result[0]
     return result[0] if axes == 3 else result
 
 
-def _extents(kernel: Array, setting: ConvOptions) -> Pair:
-    rows, columns = (sizes.extent(kernel.shape[a], setting.dilation_rate[a]) for a in (0, 1))
-    return rows, columns
+def _sizes(x: Array, kernel: Array) -> tuple[Pair, Pair]:
+    """Return the rows and columns of x (n, h, w, c), and those of the kernel."""
+    return (x.shape[1], x.shape[2]), (kernel.shape[0], kernel.shape[1])
 
 
-def _conv_shape(size: Pair, kernel: Array, setting: ConvOptions) -> Pair:
-    rows, columns = (
-        sizes.conv_size(
-            size[a], kernel.shape[a], setting.strides[a], setting.padding, setting.dilation_rate[a]
-        )
-        for a in (0, 1)
-    )
-    return rows, columns
+def _padded(x: Array, kernel: Array, options: ConvOptions) -> tuple[Array, Pair]:
+    """Return the padded input of a convolution, and the size of its output."""
+    size, kernel_size = _sizes(x, kernel)
+    padded = np.pad(x, [(0, 0), *options.conv_pads(size, kernel_size), (0, 0)])
+    return padded, options.conv_size(size, kernel_size)
 
 
-def _padded(x: Array, kernel: Array, setting: ConvOptions) -> tuple[Array, Pair]:
-    size = x.shape[1], x.shape[2]
-    pads = setting.conv_pads(size, kernel.shape[:2])
-    return np.pad(x, [(0, 0), *pads, (0, 0)]), _conv_shape(size, kernel, setting)
+def _matrix(large: Pair, small: Pair, kernel: Array, options: ConvOptions, before: Pairs) -> Array:
+    """Return C of shape (small * b, large * a) for a kernel (h, w, a, b).
 
-
-def _matrix(
-    large: Pair, small: Pair, kernel: Array, setting: ConvOptions, before: tuple[Pair, Pair]
-) -> Array:
-    """C of shape (small * b, large * a) for a kernel (h, w, a, b): element p of the small image
-    and element q of the large one meet in tap t where q = s p + d t - before."""
+    Element p of the small image and element q of the large one meet in tap t where
+    q = s p + d t - before.
+    """
     c = np.zeros((*small, kernel.shape[3], *large, kernel.shape[2]), kernel.dtype)
     for p in np.ndindex(small):
         for t in np.ndindex(kernel.shape[0], kernel.shape[1]):
             row, column = (
-                p[a] * setting.strides[a] + t[a] * setting.dilation_rate[a] - before[a][0]
+                p[a] * options.strides[a] + t[a] * options.dilation_rate[a] - before[a][0]
                 for a in (0, 1)
             )
             if 0 <= row < large[0] and 0 <= column < large[1]:
                 c[p[0], p[1], :, row, column, :] = kernel[t].T
-    rows = small[0] * small[1] * kernel.shape[3]
-    return c.reshape(rows, -1)
+    return c.reshape(small[0] * small[1] * kernel.shape[3], -1)
 
 
-def _run(layer: Any, x: Array, kernel: Array) -> Array:
+def _is_number(options: ConvOptions) -> bool:
+    return isinstance(options.padding, int)
+
+
+def _run_keras(name: str, filters: int, x: Array, kernel: Array, options: ConvOptions) -> Array:
+    from convae.runtime.backend import keras
+
+    keywords = vars(options) | {"use_bias": False}
+    if name == "Conv2D":
+        del keywords["output_padding"]
+    layer = getattr(keras.layers, name)(filters, kernel.shape[:2], **keywords)
     layer.build(x.shape)
     layer.set_weights([kernel.astype("float32")])
     return np.asarray(layer(x.astype("float32")))

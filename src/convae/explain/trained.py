@@ -1,7 +1,4 @@
-"""A run's validation images and what its model makes of them: the laboratory's only look at runs.
-
-Imports TensorFlow through the modules that train; nothing else in the laboratory does.
-"""
+"""Validation images of a run and their reconstructions; imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,48 +7,45 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convae.errors import ConfigError
-from convae.explain.operation import Array
+from convae.arrays import Array
+from convae.errors import RunError
 
 if TYPE_CHECKING:
     from convae.layers.spec import Model
 
-MOST = 500  # images; a mean spectrum needs no more
+MAX_IMAGES = 500  # a mean spectrum needs no more
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Originals and reconstructions, float (N, H, W) from 0 to 1, colors averaged."""
+class ValidationSample:
+    """Originals and reconstructions, float (N, H, W) in [0, 1], averaged over the channels."""
 
-    name: str
-    data: str
+    name: str  # of the config
+    description: str  # of the data
     model: Model
     originals: Array
     reconstructions: Array
 
 
-def reconstructed(run: str) -> Seen:
-    """Up to 500 validation images through the run's best weights, each beside what it should be.
+def validation_sample(run: str) -> ValidationSample:
+    """Return up to 500 validation images and the outputs of the run's best weights.
 
-    Raises ConfigError for a run that does not exist, has no weights, gives classes instead of
-    images, or whose data are gone.
+    Raises:
+        RunError: There is no such run, it has no weights, or it segments.
+        DataError: Its data cannot be found.
     """
     from convae.data.loading import load_training
-    from convae.evaluation.evaluate import load_model
+    from convae.inference.autoencoder import load
     from convae.runs.run import Run
     from convae.tasks import build_task
 
     found = Run.find(run)
-    config = found.config
-    task = build_task(config)
+    config, task = found.config, build_task(found.config)
     if not task.outputs_images:
-        raise ConfigError(f"{found.path}: its outputs are classes, not images to compare with")
-    model = load_model(found)
+        raise RunError(f"{found.path}: its outputs are classes, not images to compare")
     data = task.filter(load_training(config.data, task.image_shape))
-    examples = task.evaluation_examples(data.validation)[slice(MOST)]
-    inputs = examples.inputs.astype(np.float32) / 255
-    batches = [inputs[at : at + 100] for at in range(0, len(inputs), 100)]
-    results = np.concatenate([np.asarray(model.predict_on_batch(batch)) for batch in batches])
-    originals = examples.targets.astype(np.float32) / 255
-    words = f"{data.name}, {len(inputs)} validation images"
-    return Seen(config.name, words, config.model, originals.mean(axis=3), results.mean(axis=3))
+    examples = task.evaluation_examples(data.validation)[slice(MAX_IMAGES)]
+    outputs = load(found.path).reconstruct(examples.inputs)
+    originals = (examples.targets.astype(np.float32) / 255).mean(axis=3)
+    description = f"{data.name}, {len(originals)} validation images"
+    return ValidationSample(config.name, description, config.model, originals, outputs.mean(axis=3))

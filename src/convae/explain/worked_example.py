@@ -1,39 +1,47 @@
-"""One worked case, an input and a kernel of numbers: read from words, computed, told as text."""
+"""One worked example: an input and a kernel, parsed from text, computed, and formatted as text."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
+from convae.arrays import Array
 from convae.console import format_shape
 from convae.errors import ConfigError
-from convae.explain import operation as transpose
-from convae.explain.operation import DEFAULT_OPTIONS, Array, ConvOptions, Pair
-from convae.layers import arithmetic as sizes
+from convae.explain import operation
+from convae.explain.operation import DEFAULT_OPTIONS, ConvOptions, Method, Pair, Pairs
+from convae.layers import arithmetic
 
-LARGEST = 64  # rows or columns of a matrix that is typed in
-Operation = Literal["conv", "conv_transpose"]
+MAX_SIDE = 64  # rows or columns of a matrix that is typed in
+MAX_COPIES = 16  # that are printed one by one
 
 
 @dataclass(frozen=True)
 class Case:
-    """A matrix x (h, w), a kernel (kh, kw) and what is done with them."""
+    """A matrix x (h, w), a kernel (kh, kw) and the operation on them.
+
+    Raises:
+        ConfigError: Keras refuses these options.
+    """
 
     x: Array
     kernel: Array
-    setting: ConvOptions = DEFAULT_OPTIONS
-    operation: Operation = "conv_transpose"
+    options: ConvOptions = DEFAULT_OPTIONS
+    operation: Literal["conv", "conv_transpose"] = "conv_transpose"
 
     def __post_init__(self) -> None:
-        """Refuse what Keras refuses, as ConfigError, before anything is drawn."""
-        if self.operation == "conv":
-            self.setting.check_conv(self.size, self.kernel_size)
-        else:
-            self.setting.check(self.size, self.kernel_size)
+        check = self.options.check_conv if self.is_conv else self.options.check_transpose
+        check(self.size, self.kernel_size)
+
+    @property
+    def is_conv(self) -> bool:
+        """Whether this is a convolution rather than a transposed one."""
+        return self.operation == "conv"
 
     @property
     def size(self) -> Pair:
@@ -46,99 +54,109 @@ class Case:
         return self.kernel.shape[0], self.kernel.shape[1]
 
     @property
-    def crops(self) -> tuple[Pair, Pair]:
-        """What a transposed convolution takes off its canvas: ((top, bottom), (left, right))."""
-        return self.setting.crops(self.size, self.kernel_size)
+    def crops(self) -> Pairs:
+        """What a transposed convolution crops off its canvas: ((top, bottom), (left, right))."""
+        return self.options.crops(self.size, self.kernel_size)
+
+    @property
+    def added_zeros(self) -> Pairs:
+        """The zeros that a transposed convolution adds to its canvas: its negative crops."""
+        (top, bottom), (left, right) = self.crops
+        return (max(-top, 0), max(-bottom, 0)), (max(-left, 0), max(-right, 0))
 
     def result(self) -> Array:
-        """The output, a matrix."""
-        run = transpose.conv if self.operation == "conv" else transpose.conv_transpose
-        return run(self.x, self.kernel, self.setting)
+        """Return the output, a matrix."""
+        run = operation.conv if self.is_conv else operation.conv_transpose
+        return run(self.x, self.kernel, self.options)
 
     def canvas(self) -> Array:
-        """The sum of all scaled copies before anything is cut off."""
-        return self._without_crops(transpose.transpose_by_copies)
+        """Return the sum of all scaled copies before the crop."""
+        return self._uncropped(operation.transpose_by_copies)
 
     def zero_grid(self) -> Array:
-        """The input with zeros between its elements and k' - 1 rings around, nothing cut off."""
-        return self._without_crops(transpose.zero_grid)
+        """Return the input with zeros between its elements and k' - 1 rings around, uncropped."""
+        return self._uncropped(operation.zero_grid)
 
     def padded(self) -> Array:
-        """A convolution's input with its zeros around it."""
-        return np.pad(self.x, self.setting.conv_pads(self.size, self.kernel_size))
+        """Return a convolution's input with its zeros around it."""
+        return np.pad(self.x, self.options.conv_pads(self.size, self.kernel_size))
 
-    def _without_crops(self, run: transpose.Operation) -> Array:
-        whole = replace(self.setting, padding=0, output_padding=None)
-        result: Array = run(self.x[None, :, :, None], self.kernel[:, :, None, None], whole)[
-            0, :, :, 0
+    def copies(self) -> list[tuple[Pair, dict[Pair, Any]]]:
+        """Return each element's place in x and its scaled copy, as numbers by canvas cell."""
+        down, right = self.options.dilation_rate
+        taps = list(np.ndindex(self.kernel_size))
+        return [
+            (place, {(top + i * down, left + j * right): copy[0, i, j, 0] for i, j in taps})
+            for place, (top, left), copy in operation.scaled_copies(*self._batch(), self.options)
         ]
+
+    def _uncropped(self, run: Method) -> Array:
+        uncropped = replace(self.options, padding=0, output_padding=None)
+        result: Array = run(*self._batch(), uncropped)[0, :, :, 0]
         return result
 
-    def title(self) -> str:
-        """The setting in a line."""
-        name = "Conv2D" if self.operation == "conv" else "Conv2DTranspose"
-        words = [f"{format_shape(self.size)} input", f"{format_shape(self.kernel_size)} kernel"]
-        words += [f"strides {plain(self.setting.strides)}", f"padding {self.setting.padding}"]
-        if self.setting.output_padding is not None:
-            words.append(f"output_padding {plain(self.setting.output_padding)}")
-        if self.setting.dilation_rate != (1, 1):
-            words.append(f"dilation_rate {plain(self.setting.dilation_rate)}")
-        return f"{name}: {', '.join(words)}"
+    def _batch(self) -> tuple[Array, Array]:
+        return self.x[None, :, :, None], self.kernel[:, :, None, None]
 
-    def formula(self, axis: int = 0) -> str:
-        """The output's size along one axis: the rule, and the rule with its numbers."""
-        i, s = self.size[axis], self.setting.strides[axis]
-        k = sizes.extent(self.kernel_size[axis], self.setting.dilation_rate[axis])
-        padding = self.setting.padding
-        if self.operation == "conv":
+    def format_title(self) -> str:
+        """Return the options in one line."""
+        words = [f"{format_shape(self.size)} input", f"{format_shape(self.kernel_size)} kernel"]
+        words += [f"strides {_format_pair(self.options.strides)}"]
+        words += [f"padding {self.options.padding}"]
+        if self.options.output_padding is not None:
+            words.append(f"output_padding {_format_pair(self.options.output_padding)}")
+        if self.options.dilation_rate != (1, 1):
+            words.append(f"dilation_rate {_format_pair(self.options.dilation_rate)}")
+        return f"{'Conv2D' if self.is_conv else 'Conv2DTranspose'}: {', '.join(words)}"
+
+    def format_formula(self, axis: int) -> str:
+        """Return the rule for the output's size along one axis, also with its numbers."""
+        i, s = self.size[axis], self.options.strides[axis]
+        k = self.options.extents(self.kernel_size)[axis]
+        padding = self.options.padding
+        p = 0 if isinstance(padding, str) else padding
+        if self.is_conv:
+            size = self.options.conv_size(self.size, self.kernel_size)[axis]
             if padding == "same":
-                return f"ceil(i / s) = ceil({i} / {s}) = {-(-i // s)}"
-            p = 0 if padding == "valid" else padding
-            size = (i + 2 * p - k) // s + 1
+                return f"ceil(i / s) = ceil({i} / {s}) = {size}"
             return f"floor((i + 2p − k) / s) + 1 = floor(({i} + {2 * p} − {k}) / {s}) + 1 = {size}"
-        extra = self.setting.output_padding and self.setting.output_padding[axis]
-        size = sizes.conv_transpose_size(i, **self.setting.axis(axis, self.kernel_size[axis]))
+        size = self.options.transpose_size(self.size, self.kernel_size)[axis]
+        extra = self.options.output_padding and self.options.output_padding[axis]
         if padding == "same" and extra is None:
             return f"i·s = {i}·{s} = {size}"
         if padding == "same":
-            return f"(i−1)·s + k mod 2 + op = {i - 1}·{s} + {k % 2} + {extra} = {size}"
-        if padding == "valid" and extra is None:
-            return f"(i−1)·s + max(k, s) = {i - 1}·{s} + {max(k, s)} = {size}"
-        if padding == "valid":
-            return f"(i−1)·s + k + op = {i - 1}·{s} + {k} + {extra} = {size}"
-        rule, numbers = "(i−1)·s − 2p + k", f"{i - 1}·{s} − {2 * padding} + {k}"
-        if extra:
-            rule, numbers = f"{rule} + op", f"{numbers} + {extra}"
-        return f"{rule} = {numbers} = {size}"
+            terms = [("+ k mod 2", f"+ {k % 2}")]
+        elif padding == "valid":
+            terms = [("+ max(k, s)", f"+ {max(k, s)}") if extra is None else ("+ k", f"+ {k}")]
+        else:
+            terms = [("− 2p + k", f"− {2 * p} + {k}")]
+        if extra or (extra == 0 and isinstance(padding, str)):
+            terms.append(("+ op", f"+ {extra}"))
+        rule, numbers = (" ".join(side) for side in zip(*terms, strict=True))
+        return f"(i−1)·s {rule} = {i - 1}·{s} {numbers} = {size}"
 
-    def sizes_line(self) -> str:
-        """The formula for both axes, once if they are alike."""
-        rows, columns = self.formula(0), self.formula(1)
-        same = rows == columns
-        text = f"rows and columns: {rows}" if same else f"rows: {rows}; columns: {columns}"
-        if self.setting.dilation_rate != (1, 1):
-            reach = [
-                sizes.extent(self.kernel_size[a], self.setting.dilation_rate[a]) for a in (0, 1)
-            ]
-            text += f"; at this dilation the kernel covers k = {plain((reach[0], reach[1]))}"
+    def format_sizes(self) -> str:
+        """Return the formula for both axes, once if they are equal."""
+        rows, columns = self.format_formula(0), self.format_formula(1)
+        equal = rows == columns
+        text = f"rows and columns: {rows}" if equal else f"rows: {rows}; columns: {columns}"
+        if self.options.dilation_rate != (1, 1):
+            extents = _format_pair(self.options.extents(self.kernel_size))
+            text += f"; at this dilation the kernel covers k = {extents}"
         return text
 
-    def crop_line(self) -> str:
-        """What the cut does, in words; empty if nothing is cut and nothing put on."""
-        counts = [n for pair in self.crops for n in pair]
-        if counts[0] and len(set(counts)) == 1:
-            return f"{counts[0]} taken off each side"
+    def format_crop(self) -> str:
+        """Return the crop and the added zeros as text; "" if there are none."""
+        sides = [n for pair in self.crops for n in pair]
+        if sides[0] > 0 and len(set(sides)) == 1:
+            return f"{sides[0]} cropped on each side"
         names = ("the top", "the bottom", "the left", "the right")
-        words = []
-        for verb, sign in (("taken off", 1), ("zeros put on", -1)):
-            sides = [
-                f"{n * sign} at {name}"
-                for n, name in zip(counts, names, strict=True)
-                if n * sign > 0
-            ]
-            if sides:
-                words.append(f"{verb}: {', '.join(sides)}")
-        return "; ".join(words)
+        texts = []
+        for verb, sign in (("cropped", 1), ("zeros added", -1)):
+            counts = zip(sides, names, strict=True)
+            if words := [f"{n * sign} at {name}" for n, name in counts if n * sign > 0]:
+                texts.append(f"{verb}: {', '.join(words)}")
+        return "; ".join(texts)
 
 
 def _examples() -> dict[str, tuple[str, Case]]:
@@ -166,20 +184,22 @@ def _examples() -> dict[str, tuple[str, Case]]:
     }
 
 
-EXAMPLES = _examples()  # of the reading, by its numbers
+EXAMPLES = _examples()  # of the article, by its numbers
 
 
-# ---- from words ---------------------------------------------------------------------------------
+# ---- parse text ----------------------------------------------------------------------------------
 
 
-def matrix(text: str, name: str) -> Array:
-    """A matrix written as "1 2; 3 4" (commas do as well), of whole numbers where all are.
+def parse_matrix(text: str, name: str) -> Array:
+    """Return a matrix written as "1 2; 3 4", commas allowed; int64 if all numbers are integers.
 
-    Raises ConfigError for ragged rows, text for a number, nothing at all, or more than 64x64.
+    Raises:
+        ConfigError: Rows of different lengths, text that is no number, or more than 64x64.
     """
     rows = [re.split(r"[\s,]+", row.strip()) for row in re.split(r"[;\n]", text.strip().strip(";"))]
     values = [
-        [_number(word, name, r, c) for c, word in enumerate(row)] for r, row in enumerate(rows)
+        [_parse_number(word, name, r, c) for c, word in enumerate(row)]
+        for r, row in enumerate(rows)
     ]
     lengths = [len(row) for row in values]
     if len(set(lengths)) > 1:
@@ -188,16 +208,16 @@ def matrix(text: str, name: str) -> Array:
             f"{name}: every row needs as many numbers as the first. Row 1 has {lengths[0]}, "
             f'row {wrong + 1} has {lengths[wrong]}. Received: "{text}"'
         )
-    if max(len(values), lengths[0]) > LARGEST:
+    if max(len(values), lengths[0]) > MAX_SIDE:
         raise ConfigError(
-            f"{name}: at most {LARGEST}x{LARGEST}. "
+            f"{name}: at most {MAX_SIDE}x{MAX_SIDE}. "
             f"Received: {format_shape((len(values), lengths[0]))}"
         )
-    whole = all(isinstance(v, int) for row in values for v in row)
-    return np.array(values, np.int64 if whole else np.float64)
+    integers = all(isinstance(v, int) for row in values for v in row)
+    return np.array(values, np.int64 if integers else np.float64)
 
 
-def _number(word: str, name: str, row: int, column: int) -> int | float:
+def _parse_number(word: str, name: str, row: int, column: int) -> int | float:
     try:
         value: int | float = int(word) if re.fullmatch(r"[-+]?\d+", word) else float(word)
         if not math.isfinite(value) or abs(value) > 1e6:
@@ -210,8 +230,8 @@ def _number(word: str, name: str, row: int, column: int) -> int | float:
     return value
 
 
-def pair(text: str, name: str, least: int = 0) -> Pair:
-    """One whole number for both axes, or two: "2" or "2,3"."""
+def parse_pair(text: str, name: str, least: int = 0) -> Pair:
+    """Return one integer for both axes, or two: "2" or "2,3"; ConfigError below `least`."""
     words = re.split(r"[\s,x]+", text.strip())
     if len(words) > 2 or not all(re.fullmatch(r"-?\d{1,4}", w) for w in words):
         raise ConfigError(f"{name} must be a whole number, or two as in 2,3. Received: {text!r}")
@@ -221,32 +241,30 @@ def pair(text: str, name: str, least: int = 0) -> Pair:
     return values
 
 
-def padding(text: str) -> sizes.Padding | int:
-    """valid, same, or a number."""
-    words: dict[str, sizes.Padding] = {"valid": "valid", "same": "same"}
-    if text in words:
-        return words[text]
+def parse_padding(text: str) -> arithmetic.Padding | int:
+    """Return "valid", "same" or a number; ConfigError for anything else."""
+    if text in ("valid", "same"):
+        return cast(arithmetic.Padding, text)
     if re.fullmatch(r"\d{1,4}", text):
         return int(text)
     raise ConfigError(f"padding must be valid, same, or a number from 0 up. Received: {text!r}")
 
 
-# ---- to words -----------------------------------------------------------------------------------
+# ---- format text ---------------------------------------------------------------------------------
 
 
-def plain(values: Pair) -> str:
-    """(2, 2) as 2, (2, 3) as 2x3."""
+def _format_pair(values: Pair) -> str:
     return str(values[0]) if values[0] == values[1] else format_shape(values)
 
 
-def cell(value: Any) -> str:
-    """A number as it stands in a grid: whole ones whole, others with three digits."""
+def format_cell(value: Any) -> str:
+    """Return a number for one cell: integers as such, others in three digits."""
     return f"{int(value)}" if float(value).is_integer() and abs(value) < 1e7 else f"{value:.3g}"
 
 
-def grid_lines(values: Array, crops: tuple[Pair, Pair] | None = None) -> list[str]:
-    """A matrix as right-aligned lines; what `crops` takes away stands outside a frame."""
-    words = [[cell(v) for v in row] for row in values]
+def format_grid(values: Array, crops: Pairs | None = None) -> list[str]:
+    """Return a matrix as right-aligned lines; what `crops` removes stands outside a frame."""
+    words = [[format_cell(v) for v in row] for row in values]
     width = max(len(w) for row in words for w in row)
     if crops is None:
         return [" ".join(f"{w:>{width}}" for w in row) for row in words]
@@ -255,67 +273,63 @@ def grid_lines(values: Array, crops: tuple[Pair, Pair] | None = None) -> list[st
     lines = []
     for r, row in enumerate(words):
         inside = top <= r < rows - bottom
-        line = ""
-        for c, word in enumerate(row):
-            edge = inside and c in (left, columns - right)
-            line += ("|" if edge else " ") + f"{word:>{width}}"
+        edges = ["|" if inside and c in (left, columns - right) else " " for c in range(columns)]
+        line = "".join(f"{edge}{w:>{width}}" for edge, w in zip(edges, row, strict=True))
         lines.append(line + ("|" if inside and right == 0 else " "))
-    rule = (
-        " " * (left * (width + 1)) + "+" + "-" * ((columns - left - right) * (width + 1) - 1) + "+"
-    )
+    frame = "+" + "-" * ((columns - left - right) * (width + 1) - 1) + "+"
+    rule = " " * (left * (width + 1)) + frame
     lines.insert(top, rule)
     lines.insert(rows - bottom + 1, rule)
     return lines
 
 
-def beside(blocks: list[tuple[str, list[str]]], gap: int = 4, width: int = 96) -> str:
-    """Titled blocks of lines side by side, in as many bands as the width asks for."""
-    bands: list[list[list[str]]] = []
+def join_blocks(blocks: Sequence[tuple[str, list[str]]], gap: int = 4, width: int = 96) -> str:
+    """Return titled blocks of lines side by side, in rows of at most `width` characters."""
+    rows: list[list[list[str]]] = []
     used = width + 1
-    for head, lines in blocks:
-        block = [head, *lines]
-        size = max(len(line) for line in block)
+    for block in ([title, *lines] for title, lines in blocks):
+        size = max(map(len, block))
         if used + size + gap > width:
-            bands.append([])
+            rows.append([])
             used = 0
-        bands[-1].append([f"{line:<{size}}" for line in block])
+        rows[-1].append([f"{line:<{size}}" for line in block])
         used += size + gap
     texts = []
-    for band in bands:
-        height = max(len(block) for block in band)
-        filled = [block + [" " * len(block[0])] * (height - len(block)) for block in band]
-        texts.append("\n".join((" " * gap).join(row).rstrip() for row in zip(*filled, strict=True)))
+    for row in rows:
+        height = max(len(block) for block in row)
+        filled = [block + [" " * len(block[0])] * (height - len(block)) for block in row]
+        texts.append(
+            "\n".join((" " * gap).join(line).rstrip() for line in zip(*filled, strict=True))
+        )
     return "\n\n".join(texts)
 
 
-def told(case: Case) -> str:
-    """The whole case for a terminal: sizes, each step, the cut, the result."""
-    lines = [case.title(), case.sizes_line(), ""]
-    blocks = [("input", grid_lines(case.x)), ("kernel", grid_lines(case.kernel))]
-    result = ("result", grid_lines(case.result()))
-    if case.operation == "conv":
-        blocks += [("padded input", grid_lines(case.padded())), result]
-        return "\n".join([*lines, beside(blocks)])
-    lines += [beside(blocks), ""]
-    if case.x.size <= 16:
-        lines += [beside(_copies(case)), ""]
-    cut = case.crop_line()
-    head = f"sum, {cut}" if cut else "sum of the copies"
-    lines.append(beside([(head, grid_lines(case.canvas(), case.crops if cut else None)), result]))
-    return "\n".join(lines)
+def format_case(case: Case) -> str:
+    """Return the example as text: sizes, each step, the crop, the result."""
+    lines = [case.format_title(), case.format_sizes(), ""]
+    blocks = [("input", format_grid(case.x)), ("kernel", format_grid(case.kernel))]
+    result = ("result", format_grid(case.result()))
+    if case.is_conv:
+        blocks += [("padded input", format_grid(case.padded())), result]
+        return "\n".join([*lines, join_blocks(blocks)])
+    lines += [join_blocks(blocks), ""]
+    if case.x.size <= MAX_COPIES:
+        lines += [join_blocks(_format_copies(case)), ""]
+    crop = case.format_crop()
+    title = f"sum, {crop}" if crop else "sum of the copies"
+    canvas = format_grid(case.canvas(), case.crops if crop else None)
+    return "\n".join([*lines, join_blocks([(title, canvas), result])])
 
 
-def _copies(case: Case) -> list[tuple[str, list[str]]]:
-    """Every scaled copy on its canvas, points where nothing lies."""
-    shape = case.canvas().shape
-    x, kernel = case.x[None, :, :, None], case.kernel[:, :, None, None]
-    down, right = case.setting.dilation_rate
-    width = max(len(cell(v)) for v in np.outer(case.x, case.kernel).ravel())
+def _format_copies(case: Case) -> list[tuple[str, list[str]]]:
+    rows, columns = case.canvas().shape
+    width = max(len(format_cell(v)) for v in np.outer(case.x, case.kernel).ravel())
     blocks = []
-    for number, (at, (top, left), copy) in enumerate(transpose.copies(x, kernel, case.setting), 1):
-        words = [["." for _ in range(shape[1])] for _ in range(shape[0])]
-        for i, j in np.ndindex(case.kernel_size):
-            words[top + i * down][left + j * right] = cell(copy[0, i, j, 0])
-        lines = [" ".join(f"{w:>{width}}" for w in row) for row in words]
-        blocks.append((f"{number}: {cell(case.x[at])} × kernel", lines))
+    for number, (place, cells) in enumerate(case.copies(), 1):
+        words = {cell: format_cell(value) for cell, value in cells.items()}
+        lines = [
+            " ".join(f"{words.get((r, c), '.'):>{width}}" for c in range(columns))
+            for r in range(rows)
+        ]
+        blocks.append((f"{number}: {format_cell(case.x[place])} × kernel", lines))
     return blocks

@@ -199,9 +199,14 @@ def log_axis(axes: Axes, which: Literal["x", "y"], values: ArrayLike) -> None:
 
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a PNG and return its path; the same figure gives the same bytes."""
-    path, data = Path(path), io.BytesIO()
+    write_atomic(Path(path), to_png(figure))
+    return Path(path)
+
+
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file."""
+    data = io.BytesIO()
     with applied():  # ticks are made only when they are drawn
         # Without this, the file would name the version of matplotlib that wrote it.
         figure.savefig(data, format="png", dpi=72 * DOTS, metadata={"Software": None})
-    write_atomic(path, data.getvalue())
-    return path
+    return data.getvalue()
