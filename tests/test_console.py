@@ -30,7 +30,7 @@ def test_quiet_anywhere_leaves_the_result(convae: Command, words: list[str]) -> 
     assert done.stdout.startswith("name: mnist")
 
 
-def test_each_command_says_what_comes_next(convae: Command, tmp_path: Path) -> None:
+def test_each_command_suggests_the_next(convae: Command, tmp_path: Path) -> None:
     (tmp_path / "my config.yaml").write_text(f"base: {MNIST}\nname: my\n")
     for words, part in [
         (["config", "my config.yaml"], "convae inspect 'my config.yaml'"),
@@ -46,7 +46,7 @@ def test_each_command_says_what_comes_next(convae: Command, tmp_path: Path) -> N
     assert "next:" not in convae("inspect", MNIST, "--json").stderr
 
 
-def test_an_error_is_said_though_quiet(convae: Command) -> None:
+def test_an_error_is_printed_though_quiet(convae: Command) -> None:
     done = convae("-q", "inspect", "nothing.yaml")
     assert done.returncode == 2
     assert done.stderr.startswith("convae: nothing.yaml: no such file")
@@ -90,6 +90,7 @@ def test_the_shell_completes_configs_and_runs(convae: Command, tmp_path: Path) -
         return done.stdout.split()
 
     assert ask("train", "m") == ["mine.yaml"]
+    assert ask("train", "--resume", "m") == ["mine"]
     assert ask("eval", "") == ["latest", "mine", run.path.name]
     assert ask("compare", "mine", "l") == ["latest"]
     assert ask("comp") == ["compare"]

@@ -37,7 +37,7 @@ def test_what_needs_no_tensorflow_does_not_import_it(convae: Command, words: lis
     assert "imported" not in done.stderr
 
 
-def test_config_prints_what_it_understood(convae: Command) -> None:
+def test_config_prints_all_values(convae: Command) -> None:
     done = convae("config", str(ROOT / "configs/smoke.yaml"), "training.epochs=3")
     assert done.returncode == 0
     assert "name: smoke" in done.stdout
@@ -45,7 +45,7 @@ def test_config_prints_what_it_understood(convae: Command) -> None:
     assert "subset: 2000" in done.stdout
 
 
-def test_inspect_prints_the_table_of_the_reading(convae: Command) -> None:
+def test_inspect_prints_the_table_of_the_article(convae: Command) -> None:
     done = convae("inspect", MNIST)
     assert ["conv2d_transpose_3", "28x28x32", "4,640"] in [
         line.split()[:3] for line in done.stdout.splitlines()
@@ -60,7 +60,7 @@ def test_inspect_prints_the_table_of_the_reading(convae: Command) -> None:
         (["train", "missing.yaml"], "missing.yaml: no such file"),
         (["train", MNIST, "training.epoch=1"], "did you mean epochs?"),
         (["train", MNIST, "data.path=nowhere.npz"], "nowhere.npz"),
-        (["train", MNIST, "--resume", "latest"], "--resume takes the run's own config"),
+        (["train", MNIST, "--resume", "latest"], "--resume takes a run"),
         (["train", "--resume", "latest"], "there is no run"),
         (["eval"], "there is no run"),
         (["eval", "nothing"], "no run called 'nothing'"),
@@ -115,7 +115,7 @@ def test_eval_of_a_run(convae: Command, run: Path) -> None:
     figures = {path.name: path.read_bytes() for path in (run / "figures").iterdir()}
     assert sorted(figures) == ["best_and_worst.png", "code.png", "error_by_class.png",
                                "reconstructions.png", "scores.png", "training.png"]  # fmt: skip
-    # The same run gives the same files, and the words of a human stay off a program's stdout.
+    # The same run gives the same files, and JSON is alone on stdout.
     assert (run / "report.html").stat().st_size > 50_000
     again = convae("eval", run.name)
     assert again.returncode == 0, again.stderr
@@ -131,7 +131,7 @@ def test_eval_of_a_run(convae: Command, run: Path) -> None:
     assert "best.keras: cannot be loaded" in damaged.stderr
 
 
-def test_doctor_tells_what_is_here(convae: Command) -> None:
+def test_doctor(convae: Command) -> None:
     done = convae("doctor", MNIST)
     assert done.returncode == 0, done.stderr
     for part in ("tensorflow", "processor", "avx2", "threads", "MNIST sample", "outputs"):

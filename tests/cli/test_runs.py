@@ -21,45 +21,45 @@ def made(folder: Path, name: str, **manifest: object) -> Run:
     return run
 
 
-def test_rows_tell_what_is_known(tmp_path: Path) -> None:
+def test_rows_of_runs(tmp_path: Path) -> None:
     run = made(tmp_path, "one", data={"name": "MNIST"})
     run.write_json("metrics.json", {"test": {"psnr": 30.5, "excess": 0.002}})
-    (row,) = runs.rows(str(tmp_path))
+    (row,) = runs.describe_runs(str(tmp_path))
     assert row == {
         "name": "one", "id": run.path.name, "status": "finished", "epochs_done": 2, "epochs": 25,
         "val_loss": 0.5, "metric": {"excess": 0.002, "psnr": 30.5}, "seconds": 75.4,
         "data": "MNIST", "path": str(run.path),
     }  # fmt: skip
-    assert "excess 0.00200  1:15 min  MNIST" in runs.table([row], str(tmp_path))
+    assert "excess 0.00200  1:15 min  MNIST" in runs.format_runs([row], str(tmp_path))
 
 
 def test_a_damaged_run_hides_no_other(tmp_path: Path) -> None:
     bad, good = made(tmp_path, "bad"), made(tmp_path, "good")
     (bad.path / "manifest.json").write_text("{")
-    found = {row["name"]: row for row in runs.rows(str(tmp_path))}
+    found = {row["name"]: row for row in runs.describe_runs(str(tmp_path))}
     assert found["good"]["status"] == "finished"
     assert found["bad"]["status"] == "damaged"
     assert "manifest.json: is no manifest" in found["bad"]["problem"]
     (good.path / "config.yaml").write_text("name: [")
-    assert [row["status"] for row in runs.rows(str(tmp_path))] == ["damaged"] * 2
+    assert [row["status"] for row in runs.describe_runs(str(tmp_path))] == ["damaged"] * 2
 
 
 def test_a_running_run_whose_process_is_gone_was_killed(tmp_path: Path) -> None:
     run = made(tmp_path, "one", status="running")
-    assert runs.row(run)["status"] == "running"  # nobody knows
+    assert runs.describe_run(run)["status"] == "running"  # it has no lock
     with (run.path / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert runs.row(run)["status"] == "running"
-    assert runs.row(run)["status"] == "killed"
-    assert runs.next_command([runs.row(run)]) == f"convae train --resume {run.path.name}"
+        assert runs.describe_run(run)["status"] == "running"
+    assert runs.describe_run(run)["status"] == "killed"
+    assert runs.next_command([runs.describe_run(run)]) == f"convae train --resume {run.path.name}"
 
 
-def test_what_comes_next(tmp_path: Path) -> None:
+def test_next_command(tmp_path: Path) -> None:
     assert runs.next_command([]).startswith("convae train")
     run = made(tmp_path, "one")
-    assert runs.next_command(runs.rows(str(tmp_path))) == f"convae eval {run.path.name}"
+    assert runs.next_command(runs.describe_runs(str(tmp_path))) == f"convae eval {run.path.name}"
     run.update_manifest(status="interrupted")
-    assert "--resume" in runs.next_command(runs.rows(str(tmp_path)))
+    assert "--resume" in runs.next_command(runs.describe_runs(str(tmp_path)))
 
 
 def test_the_command(convae: Command, tmp_path: Path) -> None:

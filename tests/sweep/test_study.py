@@ -16,7 +16,7 @@ import yaml
 from convae.config.loader import load_config
 from convae.errors import ConvaeError
 from convae.runtime.hardware import core_count
-from convae.sweep.results import Results, shorten_keys, table
+from convae.sweep.results import Results, format_results, shorten_keys
 from convae.sweep.space import Sweep
 from convae.sweep.study import sweep
 from tests.conftest import ROOT, Command, tiny
@@ -114,7 +114,7 @@ def test_a_sweep_from_ranges_to_a_config_that_trains(
     cores = max(1, core_count() // 2)
     assert run["runtime"]["threads"] == cores
     assert run["training"]["batch_size"] == best.parameters["training.batch_size"]
-    lines = table(found).splitlines()
+    lines = format_results(found).splitlines()
     assert lines[0].split() == ["trial", "val_loss", "epochs", "time", "learning_rate",
                                 "batch_size", "filters"]  # fmt: skip
     assert lines[2].startswith(best.name)
@@ -139,13 +139,13 @@ def test_a_failing_trial_is_told_and_the_others_go_on(
     found = sweep(MNIST, path, ["training.epochs=1"])
     assert states(found) == {"failed": 1, "complete": 1}
     assert found.trials[0].reason == "the loss is not a number in epoch 1, step 1"
-    assert "trial-0000 failed: the loss is not a number" in table(found)
+    assert "trial-0000 failed: the loss is not a number" in format_results(found)
 
 
 def test_when_all_fail_there_is_no_best(stand_in: Path, ranges: Callable[..., str]) -> None:
     found = sweep(MNIST, ranges("training.learning_rate: {choices: [0.08]}", trials=1))
     assert (found.best, found.stopped) == (None, "")
-    assert "there is no best config" in table(found)
+    assert "there is no best config" in format_results(found)
     assert not Path("outputs/mnist-ranges/best.yaml").exists()
 
 
@@ -179,7 +179,7 @@ def test_a_poor_trial_is_ended_and_saved(
     assert poor.outcome == "pruned"
     assert 0 < poor.epochs < 30
     assert (Path(poor.run) / "checkpoint/latest.npz").exists()
-    assert "pruned 0.0" in table(found)
+    assert "pruned 0.0" in format_results(found)
 
 
 def start_sweep(script: Path, path: str, *words: str) -> subprocess.Popen[bytes]:

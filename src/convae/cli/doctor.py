@@ -1,4 +1,4 @@
-"""What `convae doctor` prints: what is here, what was decided, what to do about the rest."""
+"""The report that `convae doctor` prints: versions, hardware, decisions, and what is missing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from convae.config.loader import load_config
+from convae.config.schema import Config
 from convae.data.loading import load_training
 from convae.errors import ConvaeError
 from convae.runtime.hardware import core_count, cpu_info
@@ -16,7 +17,7 @@ from convae.runtime.start import start
 
 DEFAULT = "configs/mnist.yaml"
 PACKAGES = ("convae", "tensorflow", "keras", "numpy", "matplotlib", "pydantic")
-# What TensorFlow's CPU kernels are quick with, and what each is good for.
+# What TensorFlow's CPU kernels use, and what each is good for.
 FEATURES = {
     "avx2": "float32 vectors of 8",
     "avx512f": "float32 vectors of 16",
@@ -26,50 +27,71 @@ FEATURES = {
 
 
 def report(config: str | None, overrides: Sequence[str]) -> str:
-    """One text: versions, processor, devices, the runtime's decisions for `config`, the data.
+    """Return versions, the processor, and for a config the runtime's decisions and the data.
 
-    Without `config` it is the repository's configs/mnist.yaml, if it is called from there.
+    Args:
+        config: The path of a config; None for configs/mnist.yaml, if it exists.
+        overrides: `KEY=VALUE` over the config.
+
+    Raises:
+        ConfigError: If the config is wrong.
     """
     if config is None and (Path(DEFAULT).exists() or overrides):
         config = DEFAULT
     settings = load_config(config, overrides) if config else None
-    name, flags = cpu_info()
-    lines = [f"python      {platform.python_version()} on {platform.platform()}"]
-    lines += [f"{package:<11} {_version(package)}" for package in PACKAGES]
-    lines += ["", f"processor   {name}, {core_count()} cores to use"]
-    for flag, use in FEATURES.items():
-        there = ("yes" if flag in flags else "no") if flags else "unknown"
-        lines.append(f"  {flag:<12}{there:<9}{use}")
+    sections = [
+        [f"python      {platform.python_version()} on {platform.platform()}"]
+        + [f"{package:<11} {_version(package)}" for package in PACKAGES],
+        _describe_processor(),
+    ]
     if settings is None:
-        return "\n".join([*lines, "", "more with a config: convae doctor CONFIG"])
-    lines += ["", f"decided for {config}"]
+        sections.append(["more with a config: convae doctor CONFIG"])
+    else:
+        sections.append([f"decisions for {config}", *_describe_decisions(settings)])
+        sections.append(["data", *_describe_data(settings)])
+        folder = Path(settings.output.folder)
+        existing = folder if folder.exists() else folder.absolute().parent
+        writable = "writable" if os.access(existing, os.W_OK) else "cannot be written"
+        sections.append([f"outputs     {folder}: {writable}"])
+    return "\n\n".join("\n".join(lines) for lines in sections)
+
+
+def _describe_processor() -> list[str]:
+    name, flags = cpu_info()
+    lines = [f"processor   {name}, {core_count()} cores to use"]
+    for flag, use in FEATURES.items():
+        present = ("yes" if flag in flags else "no") if flags else "unknown"
+        lines.append(f"  {flag:<12}{present:<9}{use}")
+    return lines
+
+
+def _describe_decisions(config: Config) -> list[str]:
     try:
-        plan = start(settings, distributed=True)
-        lines.append(f"  {'device_name':<12}{plan.device_name}")
-        for key, reason in plan.reasons.items():
-            lines.append(f"  {key:<12}{getattr(plan, key)}  ({reason})")
-        lines += [f"  {warning}" for warning in plan.warnings]
-        on = os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1"
-        lines.append(f"  oneDNN      {'on' if on else 'off: set TF_ENABLE_ONEDNN_OPTS=1'}")
+        plan = start(config, distributed=True)
     except ConvaeError as error:
-        lines.append(f"  not possible: {error}")
-    lines += ["", "data"]
+        return [f"  not possible: {error}"]
+    reasons = plan.reasons.items()
+    on = os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1"
+    return [
+        f"  {'device_name':<12}{plan.device_name}",
+        *(f"  {key:<12}{getattr(plan, key)}  ({reason})" for key, reason in reasons),
+        *(f"  {warning}" for warning in plan.warnings),
+        f"  oneDNN      {'on' if on else 'off: set TF_ENABLE_ONEDNN_OPTS=1'}",
+    ]
+
+
+def _describe_data(config: Config) -> list[str]:
     try:
-        data = load_training(settings.data, settings.model.input_shape)
-        images = data.train.images
-        lines.append(
-            f"  {data.name}: {len(images):,} + {len(data.validation.images):,} images of "
-            f"{'x'.join(map(str, images.shape[1:]))}"
-        )
-        if data.notice:
-            lines += [f"  {line}" for line in data.notice.splitlines()]
+        data = load_training(config.data, config.model.input_shape)
     except ConvaeError as error:
-        lines.append(f"  not usable: {error}")
-    folder = Path(settings.output.folder)
-    existing = folder if folder.exists() else folder.absolute().parent
-    writable = os.access(existing, os.W_OK)
-    lines += ["", f"outputs     {folder}: {'writable' if writable else 'cannot be written'}"]
-    return "\n".join(lines)
+        return [f"  not usable: {error}"]
+    train, validation = data.train.images, data.validation.images
+    shape = "x".join(map(str, train.shape[1:]))
+    notice = (data.notice or "").splitlines()
+    return [
+        f"  {data.name}: {len(train):,} + {len(validation):,} images of {shape}",
+        *(f"  {line}" for line in notice),
+    ]
 
 
 def _version(package: str) -> str:

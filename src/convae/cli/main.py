@@ -1,4 +1,4 @@
-"""The commands. Nothing heavy is imported before a command needs it: help and errors are instant.
+"""The commands. Heavy packages are imported by the commands that need them: help is instant.
 
 Results go to stdout, all else to stderr (console.py). Exit codes: 0 done; 2 the user's mistake,
 with one message on stderr; 1 anything else.
@@ -15,24 +15,27 @@ from typing import Annotated
 import typer
 
 from convae import __version__
-from convae.cli import inspect as laboratory
+from convae.cli.explain import explain_app
+from convae.cli.inspect import inspect, size
 from convae.cli.options import (
+    Commands,
     ConfigPath,
     Json,
+    OutputDir,
     Overrides,
     RunName,
     RunsDir,
     complete_config,
+    complete_config_or_run,
     complete_run,
-    global_first,
-    named,
+    read_names,
     split,
-    with_run,
 )
 from convae.console import logger, print_error, set_level, suggest
 from convae.errors import ConfigError, ConvaeError
 
 app = typer.Typer(
+    cls=Commands,
     name="convae",
     help="Train, understand and use a convolutional autoencoder.",
     no_args_is_help=True,
@@ -41,7 +44,7 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"convae {__version__}")
         raise typer.Exit
@@ -52,14 +55,14 @@ def convae(
     _: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Only results and errors; anywhere on the line.")
+        bool, typer.Option("--quiet", "-q", help="Print only results and errors.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Decisions with their reasons, too; likewise.")
+        bool, typer.Option("--verbose", "-v", help="Also print decisions with their reasons.")
     ] = False,
 ) -> None:
     """Train, understand and use a convolutional autoencoder."""
@@ -73,55 +76,57 @@ def train(
     config: Annotated[
         str | None,
         typer.Argument(
-            metavar="CONFIG", help="A YAML file; not with --resume.", autocompletion=complete_config
+            metavar="[CONFIG or RUN]",
+            help="A YAML file; with --resume, a run's folder, id or name, or the newest run.",
+            autocompletion=complete_config_or_run,
         ),
     ] = None,
     overrides: Overrides = None,
     resume: Annotated[
-        str | None,
+        bool,
         typer.Option(
-            metavar="[RUN]",
-            help="Go on with this run (the newest): its folder, id or name. KEY=VALUE may change "
-            "training.epochs (not with one_cycle), training.checkpoint_interval, runtime, output, "
-            "data.path, data.download and data.allow_sample.",
-            autocompletion=complete_run,
+            "--resume",
+            help="Resume RUN. KEY=VALUE may change training.epochs (not with one_cycle), "
+            "training.checkpoint_interval, runtime, output, data.path, data.download and "
+            "data.allow_sample.",
         ),
-    ] = None,
+    ] = False,
     runs_dir: Annotated[
         str | None,
         typer.Option(metavar="FOLDER", help="Where runs are kept: output.folder of the config."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a model; a run's folder holds all that comes of it."""
+    """Train a model and keep all results in a run's folder."""
     from convae.config.loader import load_config
     from convae.data.loading import named_path
     from convae.runs.run import Run
 
-    if resume is not None:
-        config, words = split(config, overrides)
-        if config is not None:
-            raise ConfigError(f"--resume takes the run's own config. Received: CONFIG {config}")
-        run = Run.find(resume, runs_dir or "outputs")
+    name, words = split(config, overrides)
+    run = None
+    if resume:
+        if name and name.endswith((".yaml", ".yml")):
+            raise ConfigError(f"--resume takes a run, which has its own config. Received: {name}")
+        run = Run.find(name, runs_dir or "outputs")
         settings = run.config_with(words)
-    elif config is None:
+    elif name is None:
         raise ConfigError("which config? For example: convae train configs/mnist.yaml")
     else:
-        kept = [f"output.folder={json.dumps(runs_dir)}"] if runs_dir else []
-        run, settings = None, load_config(config, [*(overrides or []), *kept])
-    named_path(settings.data)  # told at once, if it is wrong: TensorFlow takes seconds
+        folder = [f"output.folder={json.dumps(runs_dir)}"] if runs_dir else []
+        settings = load_config(name, [*words, *folder])
+    named_path(settings.data)  # a wrong path is an error before TensorFlow's seconds of import
     from convae.training.trainer import Interrupted
     from convae.training.trainer import train as start
     from convae.training.workers import PeerLost
 
     try:
         run = start(settings, resume=run)
-    except Interrupted as stopped:
-        logger.info(str(stopped))
-        suggest(shlex.join(["convae", "train", "--resume", str(stopped.run.path)]))
+    except Interrupted as interrupted:
+        logger.info(str(interrupted))
+        suggest(shlex.join(["convae", "train", "--resume", str(interrupted.run.path)]))
         raise SystemExit(1) from None
-    except PeerLost as lost:
-        print_error(str(lost))
+    except PeerLost as error:
+        print_error(str(error))
         raise SystemExit(1) from None
     if as_json and not run.read_only:
         print(json.dumps({"run": str(run.path), **run.history[-1]}))
@@ -134,22 +139,205 @@ def evaluate(
     run: RunName = None,
     overrides: Overrides = None,
     umap: Annotated[
-        bool, typer.Option("--umap", help="Map the codes by UMAP too; needs convae[umap].")
+        bool, typer.Option("--umap", help="Also map the codes by UMAP; needs convae[umap].")
     ] = False,
     runs_dir: RunsDir = "outputs",
     as_json: Json = False,
 ) -> None:
-    """Measure a run on the test split, draw its pictures, and write its report."""
+    """Measure a run on the test split, draw its figures, and write its report."""
     from convae.runs.run import Run
 
-    run, words = split(run, overrides)
-    found = Run.find(run, runs_dir)
+    name, words = split(run, overrides)
+    found = Run.find(name, runs_dir)
     from convae.evaluation.evaluate import evaluate as measure
     from convae.evaluation.evaluate import format_result
 
     result = measure(found, words, umap)
     print(json.dumps(result, indent=2) if as_json else format_result(found, result))
     suggest(f"open {found.path / 'report.html'} in a browser", silent=as_json)
+
+
+app.command()(inspect)
+app.command()(size)
+app.add_typer(explain_app, name="explain")
+
+
+@app.command()
+def predict(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="A run, or pretrained:NAME.", autocompletion=complete_run
+        ),
+    ],
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILES", help="Images, folders, patterns; - reads names on stdin."),
+    ],
+    output_dir: OutputDir = None,
+    as_digit: Annotated[
+        bool,
+        typer.Option("--as-digit", help="Invert, crop and center photographs as in MNIST."),
+    ] = False,
+    runs_dir: RunsDir = "outputs",
+    as_json: Json = False,
+) -> None:
+    """Reconstruct, denoise, upscale, segment or score image files with a run's model."""
+    from convae.runs.run import Run
+
+    found = Run.find(run, runs_dir)
+    from convae.inference import predict as prediction
+
+    folder = Path(output_dir) if output_dir else found.path / "predictions"
+    made = prediction.predict(found, read_names(files), folder, as_digit=as_digit)
+    rows = [vars(one) for one in made]
+    print(json.dumps(rows, indent=2) if as_json else prediction.told(made, folder))
+    suggest(f"look at {folder / 'overview.png'}", silent=as_json)
+
+
+@app.command()
+def export(
+    run: RunName = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="onnx, litert, saved_model, weights or all; repeatable."),
+    ] = None,
+    output_dir: OutputDir = None,
+    runs_dir: RunsDir = "outputs",
+    as_json: Json = False,
+) -> None:
+    """Write a run's model for other runtimes, and compare each file with Keras."""
+    from convae.inference import export as exporting
+    from convae.runs.run import Run
+
+    exporting.check(formats or [])
+    result = exporting.export(Run.find(run, runs_dir), formats or [], output_dir)
+    print(json.dumps(result, indent=2) if as_json else exporting.summary(result))
+    suggest(f"look at the files in {result['folder']}", silent=as_json)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN", help="Runs' folders, ids or names.", autocompletion=complete_run
+        ),
+    ],
+    output_dir: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Where to write; by default RUNS_DIR/compare."),
+    ] = None,
+    runs_dir: RunsDir = "outputs",
+    as_json: Json = False,
+) -> None:
+    """Compare the configs and results of runs; evaluate them where needed."""
+    from convae.evaluation import compare as comparison
+    from convae.runs.run import Run
+
+    found = comparison.distinct([Run.find(name, runs_dir) for name in runs])
+    result = comparison.compare(found, Path(output_dir or Path(runs_dir) / "compare"))
+    print(json.dumps(result, indent=2) if as_json else comparison.format_result(result))
+    suggest(f"open {result['files']['page']} in a browser", silent=as_json)
+
+
+@app.command()
+def sweep(
+    config: ConfigPath,
+    ranges: Annotated[
+        str,
+        typer.Argument(
+            metavar="SWEEP", help="A YAML file of ranges.", autocompletion=complete_config
+        ),
+    ],
+    overrides: Overrides = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Trials of the study, finished ones included.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Trials that run side by side.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="An Optuna storage that machines share.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="By default CONFIG's name and SWEEP's.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="When to stop; run again to resume.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Search for good values of config keys with many trainings."""
+    from convae.sweep.results import format_results
+    from convae.sweep.study import sweep as search
+
+    results = search(
+        config, ranges, overrides or [], trials=trials, workers=workers, storage=storage,
+        name=name, timeout=timeout,
+    )  # fmt: skip
+    print(json.dumps(results.record()) if as_json else format_results(results))
+    if results.stopped:
+        logger.info(f"{results.stopped}; the same command resumes {results.study}")
+    elif results.best:
+        best = str(results.folder / "best.yaml")
+        suggest(shlex.join(["convae", "train", best]), silent=as_json)
+    if results.stopped or not results.best:
+        raise SystemExit(1)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def launch(
+    command: Annotated[
+        list[str],
+        typer.Argument(metavar="-- train CONFIG ...", help="The command of each worker."),
+    ],
+    count: Annotated[int, typer.Option("-n", metavar="N", help="Workers on this machine.")] = 2,
+    rendezvous_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Time for all workers to start training.")
+    ] = 120.0,
+) -> None:
+    """Train with several workers on this machine."""
+    from convae.runtime.launch import launch as start
+    from convae.runtime.launch import worker_commands
+
+    raise SystemExit(start(worker_commands(count, command), rendezvous_timeout))
+
+
+@app.command()
+def demo(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN ...]",
+            help="Runs' folders, ids or names, or pretrained:NAME; by default all.",
+            autocompletion=complete_run,
+        ),
+    ] = None,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="The port, or the next free one.")
+    ] = 7860,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    runs_dir: RunsDir = "outputs",
+) -> None:
+    """Serve a page to draw digits on, for this machine alone, with the model's output live."""
+    from convae.demo import server as page
+    from convae.demo import session as viewer
+
+    page.serve(page.listen(viewer.choices(runs or [], runs_dir), port), show=show)
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        str | None, typer.Argument(metavar="[CONFIG]", help="A YAML file to show decisions for.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Print versions, devices, processor features, data, and how to fix what is missing."""
+    from convae.cli.doctor import report
+
+    name, words = split(config, overrides)
+    print(report(name, words))
+    suggest(shlex.join(["convae", "train", name or "configs/mnist.yaml", *words]))
 
 
 @app.command()
@@ -165,127 +353,17 @@ def report(run: RunName = None, runs_dir: RunsDir = "outputs") -> None:
 
 @app.command()
 def runs(runs_dir: RunsDir = "outputs", as_json: Json = False) -> None:
-    """List the runs, the newest last: how far they came, what they reached."""
-    from convae.cli import runs as listing
+    """List the runs with their status and metrics, the newest last."""
+    from convae.cli.runs import describe_runs, format_runs, next_command
 
-    found = listing.rows(runs_dir)
-    print(json.dumps(found, indent=2) if as_json else listing.table(found, runs_dir))
-    suggest(listing.next_command(found), silent=as_json)
-
-
-@app.command()
-def compare(
-    runs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN",
-            help="Two or more runs' folders, ids or names.",
-            autocompletion=complete_run,
-        ),
-    ],
-    output_dir: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="Where pictures and page go: RUNS_DIR/compare."),
-    ] = None,
-    runs_dir: RunsDir = "outputs",
-    as_json: Json = False,
-) -> None:
-    """Compare runs: what differs in their configs, and what came of it. Measures where needed."""
-    from convae.evaluation import compare as comparison
-    from convae.runs.run import Run
-
-    found = comparison.distinct([Run.find(name, runs_dir) for name in runs])
-    result = comparison.compare(found, Path(output_dir or Path(runs_dir) / "compare"))
-    print(json.dumps(result, indent=2) if as_json else comparison.format_result(result))
-    suggest(f"open {result['files']['page']} in a browser", silent=as_json)
-
-
-@app.command()
-def predict(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN", help="A run, or pretrained:NAME.", autocompletion=complete_run
-        ),
-    ],
-    files: Annotated[
-        list[str],
-        typer.Argument(metavar="FILES", help="Images, folders, patterns; - reads names on stdin."),
-    ],
-    output_dir: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Where to write; the run's predictions/.")
-    ] = None,
-    as_digit: Annotated[
-        bool,
-        typer.Option(
-            "--as-digit", help="Invert, cut and center photographs as MNIST's digits are."
-        ),
-    ] = False,
-    runs_dir: RunsDir = "outputs",
-    as_json: Json = False,
-) -> None:
-    """Send image files through a model: reconstructed, denoised, upscaled, segmented or scored."""
-    from convae.runs.run import Run
-
-    found = Run.find(run, runs_dir)
-    from convae.inference import predict as prediction
-
-    folder = Path(output_dir) if output_dir else found.path / "predictions"
-    made = prediction.predict(found, named(files), folder, as_digit=as_digit)
-    rows = [vars(one) for one in made]
-    print(json.dumps(rows, indent=2) if as_json else prediction.told(made, folder))
-    suggest(f"look at {folder / 'overview.png'}", silent=as_json)
-
-
-@app.command()
-def export(
-    run: RunName = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option("--format", help="onnx, litert, saved_model, weights or all; repeatable."),
-    ] = None,
-    output_dir: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Where to write; the run's export/.")
-    ] = None,
-    runs_dir: RunsDir = "outputs",
-    as_json: Json = False,
-) -> None:
-    """Write a run's model for other runtimes, each file compared with Keras."""
-    from convae.inference import export as exporting
-    from convae.runs.run import Run
-
-    exporting.check(formats or [])
-    result = exporting.export(Run.find(run, runs_dir), formats or [], output_dir)
-    print(json.dumps(result, indent=2) if as_json else exporting.summary(result))
-    suggest(f"look at the files in {result['folder']}", silent=as_json)
-
-
-@app.command()
-def demo(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[RUN ...]",
-            help="Runs' folders, ids or names, pretrained:NAME; all of them.",
-            autocompletion=complete_run,
-        ),
-    ] = None,
-    port: Annotated[
-        int, typer.Option(min=1, max=65535, help="If it is in use, the next free one.")
-    ] = 7860,
-    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    runs_dir: RunsDir = "outputs",
-) -> None:
-    """Serve a page to draw on, for this machine alone: what a model makes of a digit, live."""
-    from convae.demo import server as page
-    from convae.demo import session as viewer
-
-    page.serve(page.listen(viewer.choices(runs or [], runs_dir), port), show=show)
+    rows = describe_runs(runs_dir)
+    print(json.dumps(rows, indent=2) if as_json else format_runs(rows, runs_dir))
+    suggest(next_command(rows), silent=as_json)
 
 
 @app.command()
 def config(config: ConfigPath, overrides: Overrides = None) -> None:
-    """Print a config as it is understood: `base:` and overrides applied, defaults written out."""
+    """Print a config with its `base:`, overrides and all defaults."""
     from convae.config.loader import load_config
 
     print(load_config(config, overrides or []).to_yaml(), end="")
@@ -320,91 +398,13 @@ def pack(
     suggest("convae train CONFIG, with data.path: the folder", silent=as_json)
 
 
-app.command()(laboratory.inspect)
-app.command()(laboratory.size)
-app.add_typer(laboratory.explain_app, name="explain")
-
-
-@app.command()
-def sweep(
-    config: ConfigPath,
-    ranges: Annotated[
-        str,
-        typer.Argument(
-            metavar="SWEEP", help="A YAML file of ranges.", autocompletion=complete_config
-        ),
-    ],
-    overrides: Overrides = None,
-    trials: Annotated[int | None, typer.Option(help="Of the study, old ones included.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Trials side by side.")] = None,
-    storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="An Optuna storage that machines share.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="STUDY", help="CONFIG's name and SWEEP's file name.")
-    ] = None,
-    timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Stop then; the same command goes on.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Search for good values of config keys: many trainings, each in a process of its own."""
-    from convae.sweep import study as sweeping
-    from convae.sweep.results import table
-
-    found = sweeping.sweep(
-        config, ranges, overrides or [], trials=trials, workers=workers, storage=storage,
-        name=name, timeout=timeout,
-    )  # fmt: skip
-    print(json.dumps(found.record()) if as_json else table(found))
-    if found.stopped:
-        logger.info(f"{found.stopped}; the same command goes on with {found.study}")
-    elif found.best:
-        best = str(found.folder / "best.yaml")
-        suggest(shlex.join(["convae", "train", best]), silent=as_json)
-    if found.stopped or not found.best:
-        raise SystemExit(1)
-
-
-@app.command(context_settings={"ignore_unknown_options": True})
-def launch(
-    words: Annotated[
-        list[str], typer.Argument(metavar="-- train CONFIG ...", help="What each worker runs.")
-    ],
-    count: Annotated[int, typer.Option("-n", metavar="N", help="Workers on this machine.")] = 2,
-    rendezvous_timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Until all have found each other.")
-    ] = 120.0,
-) -> None:
-    """Train with several workers on this machine, started and ended together."""
-    from convae.runtime.launch import launch as launch_workers
-    from convae.runtime.launch import worker_commands
-
-    raise SystemExit(launch_workers(worker_commands(count, words), rendezvous_timeout))
-
-
-@app.command()
-def doctor(
-    config: Annotated[
-        str | None, typer.Argument(metavar="[CONFIG]", help="Whose decisions to show.")
-    ] = None,
-    overrides: Overrides = None,
-) -> None:
-    """Print versions, devices, processor features, data found, and what to do about the rest."""
-    from convae.cli.doctor import report
-
-    config, words = split(config, overrides)
-    print(report(config, words))
-    suggest(shlex.join(["convae", "train", config or "configs/mnist.yaml", *words]))
-
-
 def main() -> None:
     """Run the command line; the only place that turns errors into exit codes."""
     try:
-        app(args=with_run(global_first(sys.argv[1:])))
+        app()
     except ConvaeError as error:
         print_error(str(error))
         raise SystemExit(2) from None
-    except BrokenPipeError:  # `convae ... | head` has seen enough
+    except BrokenPipeError:  # the reader of a pipe has ended: `convae ... | head`
         sys.stderr.close()
         raise SystemExit(0) from None

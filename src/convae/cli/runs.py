@@ -1,4 +1,4 @@
-"""The list of runs that `convae runs` prints, from their files alone."""
+"""The list of runs that `convae runs` prints, from the runs' files alone."""
 
 from __future__ import annotations
 
@@ -11,91 +11,92 @@ from convae.errors import ConvaeError
 from convae.evaluation.report import HEADLINES
 from convae.runs.run import Run
 
+UNKNOWN = dict.fromkeys(("epochs", "val_loss", "metric", "seconds", "data"))
 
-def rows(folder: str = "outputs") -> list[dict[str, Any]]:
-    """What is known of each run in `folder`, the newest last; None where it is not known.
 
-    A run whose files are damaged is listed as such: one bad folder must not hide the others.
+def describe_runs(folder: str = "outputs") -> list[dict[str, Any]]:
+    """Return a row for each run in `folder`, the newest last.
+
+    A run whose files are damaged has a row too, so that it does not hide the others.
+
+    Args:
+        folder: The folder of all runs.
+
+    Returns:
+        Rows of name, id, status, epochs_done, epochs, val_loss (the lowest), metric (of the test
+        split, by name), seconds, data, path, and for a damaged run `problem`. What is not known
+        is None.
     """
-    return [row(run) for run in Run.all(folder)]
+    return [describe_run(run) for run in Run.all(folder)]
 
 
-def row(run: Run) -> dict[str, Any]:
-    """One run: name, id, status, epochs, val_loss, metric, seconds, data, path."""
-    found: dict[str, Any] = {
-        "name": run.path.parent.name,
-        "id": run.path.name,
-        "status": "damaged",
-        "epochs_done": 0,
-        "epochs": None,
-        "val_loss": None,
-        "metric": None,
-        "seconds": None,
-        "data": None,
-        "path": str(run.path),
-    }
+def describe_run(run: Run) -> dict[str, Any]:
+    """Return the row of one run."""
+    name, id_ = run.path.parent.name, run.path.name
+    row = {"name": name, "id": id_, "status": "damaged", "epochs_done": 0, **UNKNOWN}
+    row["path"] = str(run.path)
     try:
         manifest, history, test = run.manifest, run.history, run.metrics.get("test", {})
-        found |= {
+        row |= {
             "epochs_done": len(history),
-            "val_loss": min((r["val_loss"] for r in history), default=None),
+            "val_loss": min((epoch["val_loss"] for epoch in history), default=None),
             "metric": {name: test[name] for name in HEADLINES if name in test} or None,
             "seconds": manifest.get("seconds"),
             "data": manifest.get("data", {}).get("name"),
             "epochs": run.config.training.epochs,
-            "status": manifest.get("status", "not begun"),
+            "status": manifest.get("status", "not started"),
         }
-        if found["status"] == "running" and _is_abandoned(run):
-            found["status"] = "killed"
+        if row["status"] == "running" and _was_killed(run):
+            row["status"] = "killed"
     except (ConvaeError, KeyError, AttributeError) as error:
-        found["problem"] = str(error)
-    return found
+        row["problem"] = str(error)
+    return row
 
 
-def _is_abandoned(run: Run) -> bool:
-    """Whether no process holds the run's lock any more; a run without a lock may still go on."""
+def _was_killed(run: Run) -> bool:
+    """Return whether the run has a lock that no process holds."""
     try:
         with (run.path / "lock").open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:  # no lock, somebody's, or a file system without locks
+    except OSError:  # no lock, a held one, or a file system without locks
         return False
     return True
 
 
-def table(found: Sequence[Mapping[str, Any]], folder: str) -> str:
-    """The list as text."""
-    if not found:
+def format_runs(rows: Sequence[Mapping[str, Any]], folder: str) -> str:
+    """Return the rows of the runs in `folder` as a table."""
+    if not rows:
         return f"no run in {folder}/ yet"
     cells: list[tuple[str, ...]] = [
         ("Name", "Id", "Status", "Epochs", "Val_loss", "Test metric", "Time", "Data")
     ]
-    for r in found:
-        metric = next(iter((r["metric"] or {"": None}).items()))
+    for row in rows:
+        metric, value = next(iter((row["metric"] or {"": None}).items()))
         cells.append(
             (
-                r["name"],
-                r["id"],
-                r["status"],
-                f"{r['epochs_done']}/{r['epochs'] or '?'}",
-                format_number(r["val_loss"]),
-                f"{metric[0]} {format_number(metric[1])}".strip(),
-                format_duration(r["seconds"]) if r["seconds"] else "",
-                r["data"] or "",
+                row["name"],
+                row["id"],
+                row["status"],
+                f"{row['epochs_done']}/{row['epochs'] or '?'}",
+                format_number(row["val_loss"]),
+                f"{metric} {format_number(value)}".strip(),
+                format_duration(row["seconds"]) if row["seconds"] else "",
+                row["data"] or "",
             )
         )
     return format_table(cells)
 
 
-def next_command(found: Sequence[Mapping[str, Any]]) -> str:
-    """What one would do with these runs."""
-    if not found:
+def next_command(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the command to suggest after the list of these runs."""
+    if not rows:
         return "convae train configs/mnist.yaml"
-    measured = [r["id"] for r in found if r["metric"]]
-    last = found[-1]
+    last = rows[-1]
     if last["status"] in ("interrupted", "killed"):
         return f"convae train --resume {last['id']}"
     if not last["metric"]:
         return f"convae eval {last['id']}"
-    if len(measured) > 1:
-        return f"convae compare {' '.join(measured[-2:])}"
+    evaluated = [row["id"] for row in rows if row["metric"]]
+    if len(evaluated) > 1:
+        return f"convae compare {' '.join(evaluated[-2:])}"
     return f"convae report {last['id']}"

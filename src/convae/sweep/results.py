@@ -185,7 +185,7 @@ def shorten_keys(keys: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def table(results: Results) -> str:
+def format_results(results: Results) -> str:
     """Return the trials as a table, best first, and where the best config is."""
     names = shorten_keys(list(results.trials[0].parameters)) if results.trials else {}
     rows = [("trial", results.metric, "epochs", "time", *names.values())]
