@@ -53,7 +53,7 @@ def main() -> None:
     from convae.runtime.replicas import Replicas
     from convae.runtime.start import start
     from convae.training.engine import Engine
-    from convae.training.trainer import build_optimizer
+    from convae.training.optimizers import build_optimizer
 
     words = ["runtime.strategy=multi_worker", "runtime.threads=1", "runtime.precision=float32"]
     config = load_config(CONFIGS / "mnist.yaml", words)

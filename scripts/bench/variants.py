@@ -240,7 +240,8 @@ def run_engine(
     from convae.models.builder import build_model
     from convae.runtime.start import start
     from convae.training.engine import Engine
-    from convae.training.trainer import build_optimizer, epoch_order
+    from convae.training.optimizers import build_optimizer
+    from convae.training.trainer import epoch_order
 
     batch = config.training.batch_size
     plan = start(config)

@@ -1,4 +1,4 @@
-"""Workers that really train together, each in a process of its own, on this machine's loopback."""
+"""Workers that train together, each in its own process, over the loopback of this machine."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def convae(*words: str, signalled: Sequence[str] = ()) -> list[str]:
 def side_by_side(
     commands: Sequence[Sequence[str]], folder: Path, count: int | None = None
 ) -> tuple[list[int], list[str], list[float]]:
-    """Exit codes, stderr and times of the ends of workers that nobody watches."""
+    """Run workers without `convae launch`: exit codes, stderr and end times."""
     addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(count or len(commands)))
     logs = [folder / f"worker{rank}.log" for rank in range(len(commands))]
     running = []
@@ -106,7 +106,7 @@ def two(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
     return folder
 
 
-def test_any_number_of_workers_and_devices_is_as_one_process(
+def test_any_number_of_workers_and_devices_equals_one_process(
     two: Path, digits: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folders = {name: tmp_path / name for name in ("alone", "one", "four", "devices")}
@@ -145,11 +145,11 @@ def test_any_number_of_workers_and_devices_is_as_one_process(
         assert (runtime["strategy"], runtime["replicas"]) == (strategy, replicas)
 
 
-def test_stopped_killed_and_resumed_is_as_never_stopped(
+def test_stopped_killed_and_resumed_gives_the_same_bits(
     two: Path, digits: Path, tmp_path: Path
 ) -> None:
     file = written(digits, tmp_path)
-    # SIGTERM reaches one worker in its first step: with the next one all know of it, and stop.
+    # SIGTERM reaches one worker in its first step: with the next step all workers stop.
     commands = [convae("train", file), convae("train", file, signalled=("SIGTERM", "1"))]
     codes, errors, _ = side_by_side(commands, tmp_path)
     assert codes == [1, 1]
@@ -158,7 +158,7 @@ def test_stopped_killed_and_resumed_is_as_never_stopped(
     assert run.manifest["status"] == "interrupted"
     again = ("train", "--resume", str(run.path))
 
-    # SIGKILL takes one: the other ends by itself, with words.
+    # SIGKILL ends one worker: the other ends by itself, with a message.
     commands = [convae(*again), convae(*again, signalled=("SIGKILL", "3"))]
     codes, errors, ends = side_by_side(commands, tmp_path)
     assert ends[0] - ends[1] < 60
@@ -176,7 +176,7 @@ def test_stopped_killed_and_resumed_is_as_never_stopped(
         np.testing.assert_array_equal(a, b)
 
 
-def test_other_configs_and_other_data_are_refused_by_all(digits: Path, tmp_path: Path) -> None:
+def test_all_workers_refuse_other_configs_and_other_data(digits: Path, tmp_path: Path) -> None:
     file = written(digits, tmp_path)
     with np.load(digits) as arrays:
         changed = {name: arrays[name].copy() for name in arrays.files}

@@ -51,7 +51,7 @@ def test_thirty_steps_are_keras_train_on_batch() -> None:
 
 
 @pytest.mark.parametrize("name", STACKS)
-def test_any_stack_of_the_schema_runs(name: str) -> None:
+def test_any_layers_of_the_schema_run(name: str) -> None:
     model, engine = build(STACKS[name])
     data = images(9, model.input_shape[1:])
     expected = model.predict_on_batch(data / np.float32(255)).clip(0, 1)
@@ -84,13 +84,13 @@ def test_slices_do_not_change_the_step(shards: int, micro_batch_size: int) -> No
         np.testing.assert_allclose(ours, reference, atol=1e-7)
 
 
-def test_fewer_images_than_strands() -> None:
+def test_fewer_images_than_threads() -> None:
     _, engine = build(plan=dataclasses.replace(PLAN, threads=5))
     assert np.isfinite(engine.train_step(images(2), images(2)))
     assert engine.predict(images(1)).shape == (1, 28, 28, 1)
 
 
-@pytest.mark.parametrize("name", ["reading", *STACKS])
+@pytest.mark.parametrize("name", ["article", *STACKS])
 def test_bfloat16_is_float32_but_for_rounding(name: str) -> None:
     model, engine = build(STACKS.get(name, []))
     _, rounded = build(STACKS.get(name, []), dataclasses.replace(PLAN, precision="mixed_bfloat16"))
@@ -102,7 +102,7 @@ def test_bfloat16_is_float32_but_for_rounding(name: str) -> None:
     assert rounded.predict(data).dtype == np.float32
 
 
-def test_a_transposed_convolution_of_stride_one_is_a_convolution() -> None:
+def test_a_transposed_convolution_of_stride_1_is_a_convolution() -> None:
     """The rewriting that bfloat16 uses, checked in float32, where rounding cannot hide a fault."""
     from convae.runtime.backend import keras, tf
 

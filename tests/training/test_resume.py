@@ -1,4 +1,4 @@
-"""What may change when a run goes on; the long way round is tests/stress/stress.py."""
+"""What may change when a run is resumed; tests/stress/stress.py resumes real ones."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,28 +40,28 @@ def stopped(folder: Path, *more: str) -> Run:
     return run
 
 
-def reopen(run: Run, *overrides: str, found: Any = None) -> dict[str, Any]:
+def resumed(run: Run, *overrides: str, found: Any = None) -> dict[str, Any]:
     now = run.config_with(overrides)
-    return resume.reopen(run, now, found or data(), make_plan(now))[0]
+    return resume.resume_run(run, now, found or data(), make_plan(now))[0]
 
 
-def test_it_goes_on_where_it_was_and_that_is_recorded(tmp_path: Path) -> None:
+def test_it_resumes_where_it_stopped_and_records_that(tmp_path: Path) -> None:
     run = stopped(tmp_path)
-    assert reopen(run) == {"epoch": 2, "step": 3, "losses": []}
+    assert resumed(run) == {"epoch": 2, "step": 3, "losses": []}
     (entry,) = run.manifest["resumptions"]
     assert entry["epoch"] == 2
     assert entry["step"] == 3
     assert entry["changed"] == {}
     assert entry["bit_identical"] is True
-    reopen(run)
+    resumed(run)
     assert len(run.manifest["resumptions"]) == 2
 
 
-def test_what_may_change_is_told_recorded_and_written(
+def test_an_allowed_change_is_logged_recorded_and_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = stopped(tmp_path)
-    reopen(run, "training.epochs=30", "training.checkpoint_interval={seconds: 60}")
+    resumed(run, "training.epochs=30", "training.checkpoint_interval={seconds: 60}")
     assert "training.epochs: 25 -> 30" in capsys.readouterr().err
     assert run.config.training.epochs == 30
     changed = run.manifest["resumptions"][-1]["changed"]
@@ -79,12 +79,12 @@ def test_what_may_change_is_told_recorded_and_written(
         (["training.epochs=2"], "has already begun epoch 3. Received: 2"),
     ],
 )
-def test_what_would_be_another_training_is_refused(
+def test_a_change_to_another_training_is_refused(
     tmp_path: Path, overrides: list[str], message: str
 ) -> None:
     run = stopped(tmp_path)
     with pytest.raises(ConvaeError, match=message):
-        reopen(run, *overrides)
+        resumed(run, *overrides)
     assert run.config.seed == 0
     assert "resumptions" not in run.manifest
 
@@ -94,34 +94,36 @@ def test_one_cycle_cannot_have_other_epochs(tmp_path: Path) -> None:
     with pytest.raises(
         ConvaeError, match=r"(?s)epochs: 25 -> 30.*one_cycle's learning rate depends"
     ):
-        reopen(run, "training.epochs=30")
+        resumed(run, "training.epochs=30")
 
 
 def test_an_edited_config_is_an_override_like_any_other(tmp_path: Path) -> None:
     run = stopped(tmp_path)
     run.write_config(config(tmp_path, "training.learning_rate=0.5"))
     with pytest.raises(ConvaeError, match="training.learning_rate: 0.001 -> 0.5"):
-        reopen(run)
+        resumed(run)
 
 
 def test_other_images_or_another_epoch_are_refused(tmp_path: Path) -> None:
     run = stopped(tmp_path)
-    with pytest.raises(ConvaeError, match="began with digits, but the data found now are"):
-        reopen(run, found=data("b"))
-    with pytest.raises(ConvaeError, match="began with 40 images an epoch, and these data give 50"):
-        reopen(run, found=data(samples_per_epoch=50))
+    with pytest.raises(ConvaeError, match="was trained on digits, but the data found now are"):
+        resumed(run, found=data("b"))
+    with pytest.raises(
+        ConvaeError, match="with 40 images an epoch, but the data found now give 50"
+    ):
+        resumed(run, found=data(samples_per_epoch=50))
 
 
 def test_other_arithmetic_is_allowed_and_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = stopped(tmp_path, "runtime.precision=float32")
-    reopen(
+    resumed(
         run, "runtime.precision=mixed_bfloat16", "runtime.threads=1", "runtime.micro_batch_size=50"
     )
-    told = capsys.readouterr().err
-    assert "precision: float32 -> mixed_bfloat16" in told
-    assert "will not be bit-identical" in told
+    logged = capsys.readouterr().err
+    assert "precision: float32 -> mixed_bfloat16" in logged
+    assert "will not be bit-identical" in logged
     entry = run.manifest["resumptions"][-1]
     assert entry["bit_identical"] is False
     assert "precision: float32 -> mixed_bfloat16" in entry["why_not"]
@@ -134,7 +136,7 @@ def test_another_machine_or_version_is_recorded_though_no_key_changed(tmp_path: 
         runtime={**before["runtime"], "device_name": "another"},
         versions={**before["versions"], "keras": "3.0.0"},
     )
-    reopen(run)
+    resumed(run)
     entry = run.manifest["resumptions"][-1]
     assert entry["changed"] == {}
     assert [why.split(":")[0] for why in entry["why_not"]] == ["device_name", "keras version"]

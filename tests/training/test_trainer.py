@@ -23,7 +23,7 @@ def weights(run: Run) -> str:
     return str(run.manifest["weights_sha256"])
 
 
-def test_a_run_holds_what_it_promises(digits: Path, tmp_path: Path) -> None:
+def test_the_files_history_and_manifest_of_a_run(digits: Path, tmp_path: Path) -> None:
     from convae.training.trainer import train
 
     run = train(config(digits, tmp_path))
@@ -93,7 +93,7 @@ class Stop:
         pytest.param("reduce_on_plateau", 10, marks=pytest.mark.slow),
     ],
 )
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
+def test_a_resumed_run_ends_with_the_same_bits(
     digits: Path, tmp_path: Path, schedule: str, after: int
 ) -> None:
     from convae.training.trainer import Interrupted, train
@@ -127,7 +127,7 @@ def test_saving_in_mid_epoch_changes_no_bit(
     save = Run.save_checkpoint
 
     class Pulled(BaseException):
-        """Nothing is told to the run, as at a kill."""
+        """Ends the run without a trace, as a kill does."""
 
     def counted(run: Run, state: Any, arrays: Any) -> None:
         save(run, state, arrays)
@@ -145,7 +145,7 @@ def test_saving_in_mid_epoch_changes_no_bit(
     assert weights(run) == weights(whole)
 
 
-def test_more_epochs_than_first_meant_are_as_if_meant_at_once(digits: Path, tmp_path: Path) -> None:
+def test_more_epochs_on_resume_give_the_bits_of_one_run(digits: Path, tmp_path: Path) -> None:
     from convae.training.trainer import train
 
     run = train(config(digits, tmp_path / "a", "training.epochs=1"))
@@ -156,7 +156,7 @@ def test_more_epochs_than_first_meant_are_as_if_meant_at_once(digits: Path, tmp_
     assert run.manifest["started"] == began
 
 
-def test_a_run_killed_at_the_edges_goes_on(digits: Path, tmp_path: Path) -> None:
+def test_a_run_killed_between_its_files_resumes(digits: Path, tmp_path: Path) -> None:
     """Before its first checkpoint, and between the last one and history.csv."""
     from convae.training.trainer import train
 
@@ -171,7 +171,7 @@ def test_a_run_killed_at_the_edges_goes_on(digits: Path, tmp_path: Path) -> None
     assert weights(run) == before
 
 
-def test_a_run_does_not_go_on_with_other_data(digits: Path, tmp_path: Path) -> None:
+def test_a_run_does_not_resume_with_other_data(digits: Path, tmp_path: Path) -> None:
     from convae.training.trainer import train
 
     other = tmp_path / "other.npz"
@@ -179,7 +179,7 @@ def test_a_run_does_not_go_on_with_other_data(digits: Path, tmp_path: Path) -> N
     run = train(config(other, tmp_path, "training.epochs=1"))
     with np.load(digits) as file:
         np.savez(other, x_train=file["x_train"][::-1], x_test=file["x_test"])
-    with pytest.raises(ConvaeError, match="began with .*but the data found now are"):
+    with pytest.raises(ConvaeError, match="was trained on .*but the data found now are"):
         train(run.config, resume=run)
 
 
@@ -189,7 +189,7 @@ def test_early_stopping_also_after_a_resume(digits: Path, tmp_path: Path) -> Non
 
     more = ["training.epochs=8", "training.early_stopping={patience: 2, min_delta: 10}"]
     run = train(config(digits, tmp_path / "a", *more))
-    assert len(run.history) == 3  # one that sets the mark, two without a gain of 10
+    assert len(run.history) == 3  # the first, and two without a gain of 10
     with pytest.raises(Interrupted) as stopped:
         train(config(digits, tmp_path / "b", *more), callbacks=[Stop(12).callback])
     again = train(stopped.value.run.config, resume=stopped.value.run)
@@ -198,7 +198,7 @@ def test_early_stopping_also_after_a_resume(digits: Path, tmp_path: Path) -> Non
 
 
 def test_one_cycle_rises_and_falls(digits: Path, tmp_path: Path) -> None:
-    from convae.training.trainer import build_optimizer
+    from convae.training.optimizers import build_optimizer
 
     settings = config(digits, tmp_path, "training.schedule={type: one_cycle, warmup: 0.2}")
     schedule = build_optimizer(settings, 100)._learning_rate
@@ -219,14 +219,14 @@ def test_a_batch_larger_than_the_data_is_refused_and_nothing_written(
     assert not (tmp_path / "o").exists()
 
 
-def test_a_loss_that_is_no_number_names_likely_causes(digits: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_number_names_likely_causes(digits: Path, tmp_path: Path) -> None:
     from convae.training.trainer import train
 
     more = ["training.optimizer=sgd", "training.learning_rate=1e30",
             "training.loss=mean_squared_error", "model.decoder.3.activation=linear"]  # fmt: skip
     with pytest.raises(ConvaeError, match="the loss is not a number .*learning_rate"):
         train(config(digits, tmp_path, *more))
-    more.append("training.batch_size=200")  # one step: it shows in the validation loss alone
+    more.append("training.batch_size=200")  # one step: only the validation loss shows it
     with pytest.raises(ConvaeError, match="the loss is not a number .*learning_rate"):
         train(config(digits, tmp_path, *more, "training.epochs=1"))
 
@@ -242,7 +242,7 @@ def test_a_model_that_learns_nothing_is_stopped(digits: Path, tmp_path: Path) ->
     assert 3 <= len(run.history) < 10
 
 
-def test_every_epoch_sees_every_image_in_an_order_of_its_own() -> None:
+def test_every_epoch_takes_every_image_in_its_own_order() -> None:
     from convae.training.trainer import epoch_order
 
     orders = [epoch_order(0, epoch, 50, 50) for epoch in range(3)]

@@ -1,9 +1,9 @@
-"""Going on with a run: what may have changed since, and what that does to its bits."""
+"""Resume a run: what may have changed since it stopped, and whether that changes its bits."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -13,36 +13,39 @@ from convae.config.loader import parse_config
 from convae.config.schema import Config
 from convae.console import logger
 from convae.data.loading import TrainingData
-from convae.errors import ConfigError
+from convae.errors import CheckpointError, ConfigError
 from convae.runs.provenance import command_line, versions
 from convae.runs.run import Run
 from convae.runtime.plan import Plan
 
-# The keys that may change from one part of a training to the next; a section stands for its keys.
+# The keys that may change when a run is resumed; a section stands for its keys.
 MAY_CHANGE = (
     "training.epochs",  # but for one_cycle, whose learning rate depends on it from the first step
     "training.checkpoint_interval",
     "runtime",  # what changes the arithmetic is recorded as not bit-identical
     "output",
-    "data.path",  # wherever the images are now: they are compared by their hash
+    "data.path",  # the images may have moved: they are compared by their hash
     "data.download",
     "data.allow_sample",
 )
+# The decisions of the runtime that may change the last bits.
 ARITHMETIC = (
     "device", "device_name", "precision", "jit_compile", "threads", "micro_batch_size", "strategy",
     "replicas", "workers",
 )  # fmt: skip
 
-Changes = dict[str, tuple[Any, Any]]  # key -> what it was, what it is now
+Changes = dict[str, tuple[Any, Any]]  # key: value before, value now
 
 
-def reopen(
+def resume_run(
     run: Run, config: Config, data: TrainingData, plan: Plan
 ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-    """Where `run` stopped, and the values of its variables; both empty if it saved nothing yet.
+    """Return the state of `run` and the values of its variables; both empty without a checkpoint.
 
-    What changed is refused, or told and recorded: in config.yaml, and as one of the manifest's
-    `resumptions`. Raises ConfigError.
+    Changes are refused, or logged and recorded: in config.yaml and in the manifest's `resumptions`.
+
+    Raises:
+        ConfigError: `config` or `data` would make it another training.
     """
     manifest = run.manifest
     state: dict[str, Any] = {}
@@ -52,18 +55,18 @@ def reopen(
         state, arrays, notice = run.load_checkpoint()
         if notice:
             logger.info(notice)
-        # Not config.yaml but what the weights were made with: nobody edits a checkpoint by hand.
+        # The checkpoint's config and not config.yaml, which somebody may have edited.
         before = parse_config(state.pop("config"), str(run.path))
         changes = differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
-        check_changes(run, config, changes)
-        check_epochs(run, config, state)
-    check_data(run, manifest, data)
+        _check_changes(run, config, changes)
+        _check_epochs(run, config, state)
+    _check_data(run, manifest, data)
     for key, (old, new) in changes.items():
         logger.info(f"{key}: {old} -> {new}")
-    reasons = why_not_identical(manifest, plan) if state else []
+    reasons = _why_not_identical(manifest, plan) if state else []
     if reasons:
         logger.info(
-            f"going on with other arithmetic than before ({'; '.join(reasons)}): the weights will "
+            f"resuming with other arithmetic than before ({'; '.join(reasons)}): the weights will "
             "not be bit-identical to those of an unbroken run. manifest.json records it"
         )
     resumption = {
@@ -81,46 +84,58 @@ def reopen(
     return state, arrays
 
 
-def check_data(run: Run, manifest: Mapping[str, Any], data: TrainingData) -> None:
-    """Refuse images other than those that the run began with, or another number in an epoch."""
+def restore_variables(model: Any, optimizer: Any, arrays: Sequence[NDArray[Any]]) -> None:
+    """Assign the arrays of a checkpoint to the variables of a model and its optimizer.
+
+    Raises:
+        CheckpointError: Their shapes differ.
+    """
+    variables = [*model.variables, *optimizer.variables]
+    if [tuple(v.shape) for v in variables] != [a.shape for a in arrays]:
+        raise CheckpointError(
+            "the checkpoint belongs to another model or optimizer than the config's"
+        )
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+
+
+def _check_data(run: Run, manifest: Mapping[str, Any], data: TrainingData) -> None:
+    """Refuse other images than those of the run, or another number of them in an epoch."""
     if manifest.get("data_sha256", data.sha256) != data.sha256:
         raise ConfigError(
-            f"{run.path} began with {manifest['data']['name']}, but the data found now are "
+            f"{run.path} was trained on {manifest['data']['name']}, but the data found now are "
             f"{data.name}: other images. Make the same data available, or start a new run"
         )
     before = manifest.get("data", {}).get("samples_per_epoch", data.samples_per_epoch)
-    if before != data.samples_per_epoch:  # the sample goes 15 times into an epoch if it stands in
+    if before != data.samples_per_epoch:  # with the bundled sample an epoch repeats its images
         raise ConfigError(
-            f"{run.path} began with {before:,} images an epoch, and these data give "
-            f"{data.samples_per_epoch:,}: the same images, but found in another way. Let them be "
-            "found as they were then (data.path, CONVAE_DATA), or start a new run"
+            f"{run.path} was trained with {before:,} images an epoch, but the data found now give "
+            f"{data.samples_per_epoch:,}: the same images from another source. Use the source of "
+            "before (data.path, CONVAE_DATA), or start a new run"
         )
 
 
-def check_changes(run: Run, config: Config, changes: Changes) -> None:
-    """Refuse changes that would make another training of it. Raises ConfigError."""
-    refused = [key for key in changes if not may_change(key, config)]
+def _check_changes(run: Run, config: Config, changes: Changes) -> None:
+    refused = [key for key in changes if not _may_change(key, config)]
     if not refused:
         return
     lines = [f"  {key}: {changes[key][0]} -> {changes[key][1]}" for key in refused]
     if "training.epochs" in refused:
         lines.append("  (one_cycle's learning rate depends on training.epochs from the first step)")
     raise ConfigError(
-        f"{run.path} cannot go on with another config than it began with:\n"
+        f"{run.path} cannot be resumed with another config than it was started with:\n"
         + "\n".join(lines)
-        + f"\nThese may change: {', '.join(MAY_CHANGE)}. For the rest, start a new run"
+        + f"\nThese may change: {', '.join(MAY_CHANGE)}. For other changes, start a new run"
     )
 
 
-def may_change(key: str, config: Config) -> bool:
-    """Whether `key` may differ from what a run began with."""
+def _may_change(key: str, config: Config) -> bool:
     if key == "training.epochs":
         return config.training.schedule.type != "one_cycle"
     return any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
 
 
-def check_epochs(run: Run, config: Config, state: Mapping[str, Any]) -> None:
-    """Refuse fewer epochs than have begun. Raises ConfigError."""
+def _check_epochs(run: Run, config: Config, state: Mapping[str, Any]) -> None:
     begun = state["epoch"] + (state["step"] > 0)
     if config.training.epochs < begun:
         raise ConfigError(
@@ -129,11 +144,11 @@ def check_epochs(run: Run, config: Config, state: Mapping[str, Any]) -> None:
         )
 
 
-def why_not_identical(manifest: Mapping[str, Any], plan: Plan) -> list[str]:
-    """What is not as it was when the run was last written, and may change the last bits."""
+def _why_not_identical(manifest: Mapping[str, Any], plan: Plan) -> list[str]:
+    """Return what has changed since the run was written and may change the last bits."""
     now = plan.record()
     before = manifest.get("runtime", now)
-    # What a run of an earlier version does not name was not there to be decided.
+    # An earlier version may not have recorded every decision.
     pairs = [(key, before[key], now[key]) for key in ARITHMETIC if key in before]
     current = versions()
     pairs += [(f"{p} version", v, current[p]) for p, v in manifest["versions"].items()]

@@ -1,7 +1,7 @@
-"""Training, in the order in which one would tell it.
+"""The training loop.
 
-from convae.config import load_config
-from convae.train import train
+from convae import load_config, train
+
 run = train(load_config("configs/mnist.yaml", ["training.epochs=1"]))
 """
 
@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convae.config.schema import CheckpointInterval, Config
+from convae.config.schema import Config
 from convae.console import logger
 from convae.data.loading import TrainingData, load_training
 from convae.errors import ConfigError
-from convae.layers import summary as ledger
+from convae.layers import summary
 from convae.models.builder import arrays_sha256, build_model, save_plain, weights_sha256
 from convae.runs.provenance import describe, peak_memory_mib
 from convae.runs.run import Run
@@ -35,17 +35,18 @@ from convae.runtime.start import start
 from convae.tasks import Task, build_task
 from convae.tasks.task import batch_examples
 from convae.training import loggers
+from convae.training.diagnostics import check_finite, check_progress
 from convae.training.engine import Engine
+from convae.training.optimizers import build_optimizer, plateau_callbacks
 from convae.training.progress import Progress
-from convae.training.resume import reopen
-from convae.training.workers import facts, peers_watched, share_run
+from convae.training.resume import restore_variables, resume_run
+from convae.training.workers import fingerprint, peers_watched, share_run
 
 STOPPING = "finishing the step and saving; press Ctrl-C again to stop at once"
-STUCK_EPOCHS, STUCK_STEPS = 3, 100  # by then any healthy training is below the mean image
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
-    """Ctrl-C or SIGTERM came; `run` is saved and can go on."""
+    """Ctrl-C or SIGTERM stopped a training; `run` is saved and can be resumed."""
 
     def __init__(self, run: Run, when: str) -> None:
         super().__init__(f"stopped {when}; saved in {run.path}")
@@ -53,15 +54,15 @@ class Interrupted(Exception):  # noqa: N818 - not an error
 
 
 @dataclass
-class State:
-    """Where a training stands. A checkpoint holds this, as JSON, beside weights and optimizer."""
+class TrainingState:
+    """The position of a training. A checkpoint holds it beside the weights and the optimizer."""
 
-    epoch: int = 0  # the epoch to go on in, counted from 0,
-    step: int = 0  # its next step,
-    losses: list[float] = field(default_factory=list)  # its batches' losses so far, times images,
-    epoch_seconds: float = 0.0  # and the time that it has taken
-    seconds: float = 0.0  # of the whole training
-    history: list[dict[str, float]] = field(default_factory=list)  # a row a finished epoch
+    epoch: int = 0  # the current epoch, from 0
+    step: int = 0  # the next step of the epoch, from 0
+    losses: list[float] = field(default_factory=list)  # of the epoch's batches, times their sizes
+    epoch_seconds: float = 0.0  # spent on the epoch's steps
+    seconds: float = 0.0  # spent on the training, at the last checkpoint
+    history: list[dict[str, float]] = field(default_factory=list)  # a row for each finished epoch
 
     @property
     def best(self) -> float:
@@ -70,309 +71,289 @@ class State:
 
 
 def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = ()) -> Run:
-    """Train `config`'s model and return its run; with `resume`, go on where that run stopped.
+    """Train the model of a config.
 
-    Of a run's config some keys may change when it goes on: see `resume.MAY_CHANGE`. `callbacks` are
-    Keras callbacks, called on every worker. Progress goes to stderr.
-    Raises ConfigError for what the user can mend, Interrupted after Ctrl-C (the run is saved),
-    PeerLost if another worker has ended.
+    Args:
+        config: The checked config. With `resume` it may differ from the run's own config in the
+            keys of `resume.MAY_CHANGE`.
+        resume: A run to continue from its last checkpoint, to the same bits as without the stop.
+        callbacks: Keras callbacks, called on every worker.
+
+    Returns:
+        The run, whose folder holds the weights, the history and the manifest.
+
+    Raises:
+        ConfigError: The config asks for what is not possible here, or training diverges.
+        Interrupted: Ctrl-C or SIGTERM stopped the training; the run is saved.
+        PeerLost: Another worker has ended.
+
+    Example:
+        >>> import convae
+        >>> config = convae.load_config("configs/mnist.yaml")
+        >>> run = convae.train(config)  # doctest: +SKIP
     """
-    # Everything that can be refused is refused before a folder is made.
-    loggers.check(config)
-    task = build_task(config)
-    data = find_data(config, task)
-    plan = start(config, distributed=True)
-    if plan.worker:
-        logger.info(f"worker {plan.worker} of {plan.workers}; worker 0 tells and writes")
-        logger.setLevel(logging.ERROR)
-    tell_model(config)
-    tell_data(data)
-    tell_plan(config, plan)
-    # Before anything of TensorFlow, and before there is a folder.
-    with peers_watched(plan):
-        replicas = Replicas(plan, config.runtime.rendezvous_timeout)
-        replicas.check_agreement(facts(config, data, plan))
-        run = share_run(config, replicas, resume)
-        with run.locked():
-            try:
-                fit(run, config, task, data, plan, replicas, callbacks, resumed=resume is not None)
-            except Interrupted:
-                replicas.wait_for_all()
-                raise
-            replicas.wait_for_all()  # nobody ends before the chief has written
-    return run
+    return Trainer(config, callbacks).run(resume)
 
 
-def fit(
-    run: Run,
-    config: Config,
-    task: Task,
-    data: TrainingData,
-    plan: Plan,
-    replicas: Replicas,
-    callbacks: Sequence[Any],
-    resumed: bool,
-) -> None:
-    """The training itself; the run's lock is held."""
-    validation = task.evaluation_examples(data.validation)
-    epochs, size = config.training.epochs, config.training.batch_size
-    steps = -(-data.samples_per_epoch // size)
-    with replicas.scope():
-        model = build_model(config)
-        optimizer = build_optimizer(config, steps * epochs)
-        model.compile(optimizer=optimizer)  # so that callbacks find the optimizer
-    engine = Engine(model, config, plan, optimizer, replicas)
-    # By the chief for all: whoever makes them reads all of the data.
-    known = task.reference_losses(data.train, validation) if replicas.is_chief else (0.0, 0.0)
-    floor, baseline = replicas.all_reduce_sum(known)
+class Trainer:
+    """One training: `state` is its position, and each method a stage of it.
 
-    saved, arrays = reopen(run, config, data, plan) if resumed else ({}, [])
-    state = State(**saved)
-    replicas.check_agreement({"checkpoint": [saved, arrays_sha256(arrays)]})
-    if state.history:  # a kill may have come between the checkpoint and this file
+    Whatever can be refused is refused here, before a run folder exists.
+    """
+
+    def __init__(self, config: Config, callbacks: Sequence[Any] = ()) -> None:
+        loggers.check(config)
+        self.config = config
+        self.task = build_task(config)
+        self.data = load_data(config, self.task)
+        self.plan = start(config, distributed=True)
+        self.state = TrainingState()
+        self._steps = -(-self.data.samples_per_epoch // config.training.batch_size)
+        self._user_callbacks = callbacks
+
+    def run(self, resume: Run | None = None) -> Run:
+        """Train in a new run, or continue the run `resume`; return the run."""
+        _log_start(self.config, self.data, self.plan)
+        with peers_watched(self.plan):
+            # Before TensorFlow runs its first operation, and before there is a folder.
+            self._replicas = Replicas(self.plan, self.config.runtime.rendezvous_timeout)
+            self._replicas.check_agreement(fingerprint(self.config, self.data, self.plan))
+            self._run = share_run(self.config, self._replicas, resume)
+            with self._run.locked():
+                try:
+                    self._build()
+                    self._begin(self._load_state(resumed=resume is not None))
+                    self._fit()
+                except Interrupted:
+                    self._replicas.wait_for_all()
+                    raise
+                self._replicas.wait_for_all()  # no worker ends before worker 0 has saved
+        return self._run
+
+    def _build(self) -> None:
+        """Build model, optimizer and engine, and measure what the losses are compared with."""
+        self._validation = self.task.evaluation_examples(self.data.validation)
+        with self._replicas.scope():
+            self._model = build_model(self.config)
+            total_steps = self._steps * self.config.training.epochs
+            self._optimizer = build_optimizer(self.config, total_steps)
+            self._model.compile(optimizer=self._optimizer)  # so that callbacks find the optimizer
+        self._engine = Engine(self._model, self.config, self.plan, self._optimizer, self._replicas)
+        # Worker 0 computes them for all workers, because this reads all of the data.
+        losses = (0.0, 0.0)
+        if self._replicas.is_chief:
+            losses = self.task.reference_losses(self.data.train, self._validation)
+        self._floor, self._baseline = self._replicas.all_reduce_sum(losses)
+
+    def _load_state(self, *, resumed: bool) -> list[NDArray[Any]]:
+        """Set `state` from the run's checkpoint, and return the values of its variables."""
+        run = self._run
+        arrays: list[NDArray[Any]] = []
+        if resumed:
+            saved, arrays = resume_run(run, self.config, self.data, self.plan)
+            self.state = TrainingState(**saved)
+        checkpoint = {"state": vars(self.state), "weights_sha256": arrays_sha256(arrays)}
+        self._replicas.check_agreement({"checkpoint": checkpoint})
+        if self.state.history:  # a kill may have come between the checkpoint and this file
+            run.write_history(self.state.history)
+        parameters = self._model.count_params()
+        described = describe(self.config, self.data, self.plan, parameters, run.manifest)
+        run.update_manifest(status="running", **described)
+        logger.info(f"run: {run.path}")
+        return arrays
+
+    def _begin(self, arrays: Sequence[NDArray[Any]]) -> None:
+        """Start the callbacks, and restore the variables from `arrays`, empty for a new run."""
+        state, training = self.state, self.config.training
+        plateau = plateau_callbacks(self.config)
+        self._listeners: list[Any] = [
+            Progress(
+                training.epochs,
+                state.epoch,
+                self.data.samples_per_epoch,
+                state.step * training.batch_size,
+                self._floor,
+            )
+        ]
+        if self._replicas.is_chief:
+            predict = self._engine.predict
+            self._listeners += loggers.build(self.config, self._run, self._validation, predict)
+        progress, *logging_callbacks = self._listeners
+        self._callbacks = keras.callbacks.CallbackList(
+            [*plateau, *logging_callbacks, *self._user_callbacks, progress],
+            model=self._model,
+            epochs=training.epochs,
+            steps=self._steps,
+        )
+        self._model.stop_training = False
+        self._callbacks.on_train_begin()
+        for row in state.history:  # brings the plateau callbacks to the state that they had
+            for callback in plateau:
+                callback.on_epoch_end(int(row["epoch"]) - 1, dict(row))
+        if arrays:  # after the plateau callbacks, which also set the learning rate
+            restore_variables(self._model, self._optimizer, arrays)
+        self._began = time.perf_counter() - state.seconds
+        report_started()
+
+    def _fit(self) -> None:
+        with self._record_end(), catch_stop_signals(STOPPING) as self._signals:
+            if not self._run.has_checkpoint:  # so that a run killed in its first epoch can resume
+                self._save()
+            while self.state.epoch < self.config.training.epochs and not self._model.stop_training:
+                self._epoch()
+            self._run.save_model("model.keras", lambda path: save_plain(self._model, path))
+            self._callbacks.on_train_end()
+
+    def _epoch(self) -> None:
+        state, data = self.state, self.data
+        self._callbacks.on_epoch_begin(state.epoch)
+        self._epoch_began = time.perf_counter() - state.epoch_seconds
+        order = epoch_order(self.config.seed, state.epoch, len(data.train), data.samples_per_epoch)
+        while state.step < self._steps:
+            self._step(order)
+        self._finish_epoch(self._validate())
+
+    def _step(self, order: NDArray[np.int64]) -> None:
+        state, size, step = self.state, self.config.training.batch_size, self.state.step
+        self._callbacks.on_train_batch_begin(step)
+        chosen = order[step * size : (step + 1) * size]
+        mine = self._replicas.worker_slice(len(chosen))
+        batch = batch_examples(self.task, self.data.train, chosen, mine, state.epoch, step)
+        loss, stop = self._engine.step(
+            batch.inputs, batch.targets, len(chosen), stop=bool(self._signals)
+        )
+        if self._replicas.workers == 1:  # no other worker must know first: stop a step earlier
+            stop = bool(self._signals)
+        check_finite(loss, self.config, state.epoch + 1, step + 1)
+        state.step += 1
+        state.losses.append(loss * len(chosen))
+        self._callbacks.on_train_batch_end(step, {"loss": loss, "size": len(chosen)})
+        if stop or self._checkpoint_due():
+            state.epoch_seconds = time.perf_counter() - self._epoch_began
+            self._save()
+        if stop:
+            raise Interrupted(self._run, f"in epoch {state.epoch + 1} after step {state.step}")
+
+    def _checkpoint_due(self) -> bool:
+        interval = self.config.training.checkpoint_interval
+        if interval is None:
+            return False
+        unsaved = time.perf_counter() - self._began - self.state.seconds
+        return (interval.steps is not None and self.state.step % interval.steps == 0) or (
+            interval.seconds is not None and unsaved >= interval.seconds
+        )
+
+    def _validate(self) -> dict[str, float]:
+        """Return the epoch's row of the history."""
+        epoch, images = self.state.epoch + 1, self.data.samples_per_epoch
+        train_seconds = time.perf_counter() - self._epoch_began
+        val_loss = self._engine.evaluate(self._validation.inputs, self._validation.targets)
+        check_finite(val_loss, self.config, epoch, self._steps)  # a step's loss is from before it
+        return {
+            "epoch": epoch,
+            "loss": math.fsum(self.state.losses) / images,
+            "val_loss": val_loss,
+            "val_excess": val_loss - self._floor,
+            "learning_rate": float(keras.ops.convert_to_numpy(self._optimizer.learning_rate)),
+            "seconds": time.perf_counter() - self._epoch_began,
+            "images_per_second": images / train_seconds,
+        }
+
+    def _finish_epoch(self, row: dict[str, float]) -> None:
+        # A callback may change the learning rate for the next epoch, and the checkpoint must hold
+        # it: first the callbacks, then the files, and the checkpoint after the best model.
+        state, run = self.state, self._run
+        self._callbacks.on_epoch_end(state.epoch, dict(row))
+        if row["val_loss"] < state.best:
+            run.save_model("best.keras", lambda path: save_plain(self._model, path))
+        state.epoch, state.step, state.losses, state.epoch_seconds = state.epoch + 1, 0, [], 0.0
+        state.history.append(row)
+        self._save()
         run.write_history(state.history)
-    described = describe(config, data, plan, model.count_params(), run.manifest)
-    run.update_manifest(status="running", **described)
-    logger.info(f"run: {run.path}")
+        check_progress(self.config, state.history, self._steps, self._baseline)
+        stop = self._replicas.any_worker(bool(self._signals))
+        if stop and state.epoch < self.config.training.epochs:
+            raise Interrupted(run, f"after epoch {state.epoch}")
 
-    rules = plateau_rules(config)
-    told = loggers.build(config, run, validation, engine.predict) if replicas.is_chief else []
-    progress = Progress(epochs, state.epoch, data.samples_per_epoch, state.step * size, floor)
-    hooks = keras.callbacks.CallbackList(
-        [*rules, *told, *callbacks, progress], model=model, epochs=epochs, steps=steps
-    )
-    model.stop_training = False
-    hooks.on_train_begin()
-    for row in state.history:  # the rules' state follows from the losses that they have seen
-        for rule in rules:
-            rule.on_epoch_end(int(row["epoch"]) - 1, dict(row))
-    if arrays:  # after the rules, which also set the learning rate
-        restore(model, optimizer, arrays)
-    began = time.perf_counter() - state.seconds
+    def _save(self) -> None:
+        """Write a checkpoint."""
+        self.state.seconds = time.perf_counter() - self._began
+        variables = [v.numpy() for v in (*self._model.variables, *self._optimizer.variables)]
+        state = {**vars(self.state), "config": self.config.to_yaml()}
+        self._run.save_checkpoint(state, variables)
 
-    def save(**changes: Any) -> None:
-        vars(state).update(changes, seconds=time.perf_counter() - began)
-        variables = [v.numpy() for v in (*model.variables, *optimizer.variables)]
-        run.save_checkpoint({**vars(state), "config": config.to_yaml()}, variables)
-
-    report_started()
-    with (
-        recorded(run, model, began, [progress, *told]),
-        catch_stop_signals(STOPPING) as interrupted,
-    ):
-        if not arrays:
-            save()  # so that a run killed in its first epoch can go on, too
-        for epoch in range(state.epoch, epochs):
-            if model.stop_training:
-                break
-            hooks.on_epoch_begin(epoch)
-            epoch_began = time.perf_counter() - state.epoch_seconds
-            order = epoch_order(config.seed, epoch, len(data.train), data.samples_per_epoch)
-            losses = list(state.losses)
-            for step in range(state.step, steps):
-                hooks.on_train_batch_begin(step)
-                chosen = order[step * size : (step + 1) * size]
-                mine = replicas.worker_slice(len(chosen))
-                batch = batch_examples(task, data.train, chosen, mine, epoch, step)
-                wish = bool(interrupted)
-                loss, stop = engine.step(batch.inputs, batch.targets, len(chosen), stop=wish)
-                if replicas.workers == 1:  # nobody else needs to know: no step later
-                    stop = bool(interrupted)
-                losses.append(loss * len(chosen))
-                if not math.isfinite(loss):
-                    raise ConfigError(diverged(config, epoch, step))
-                hooks.on_train_batch_end(step, {"loss": loss, "size": len(chosen)})
-                unsaved = time.perf_counter() - began - state.seconds
-                if stop or due(config.training.checkpoint_interval, step + 1, unsaved):
-                    passed = time.perf_counter() - epoch_began
-                    save(epoch=epoch, step=step + 1, losses=losses, epoch_seconds=passed)
-                if stop:
-                    raise Interrupted(run, f"in epoch {epoch + 1} after step {step + 1}")
-            train_seconds = time.perf_counter() - epoch_began
-            val_loss = engine.evaluate(validation.inputs, validation.targets)
-            if not math.isfinite(val_loss):  # a step's loss is from before the step
-                raise ConfigError(diverged(config, epoch, steps - 1))
-            row = {
-                "epoch": epoch + 1,
-                "loss": math.fsum(losses) / data.samples_per_epoch,
-                "val_loss": val_loss,
-                "val_excess": val_loss - floor,
-                "learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
-                "seconds": time.perf_counter() - epoch_began,
-                "images_per_second": data.samples_per_epoch / train_seconds,
-            }
-            # The rules may change the learning rate for the next epoch, and the checkpoint must
-            # hold it: first the hooks, then the files, the checkpoint after the best model.
-            hooks.on_epoch_end(epoch, dict(row))
-            if val_loss < state.best:
-                run.save_model("best.keras", lambda path: save_plain(model, path))
-            history = [*state.history, row]
-            save(epoch=epoch + 1, step=0, losses=[], epoch_seconds=0.0, history=history)
-            run.write_history(history)
-            if stuck(history, steps, baseline):
-                raise ConfigError(stuck_message(config, val_loss, baseline))
-            if replicas.any_worker(bool(interrupted)) and epoch + 1 < epochs:
-                raise Interrupted(run, f"after epoch {epoch + 1}")
-        run.save_model("model.keras", lambda path: save_plain(model, path))
-        hooks.on_train_end()
+    @contextmanager
+    def _record_end(self) -> Iterator[None]:
+        """Write into the manifest how the training ended, also after an error."""
+        status = "failed"
+        try:
+            yield
+            status = "finished"
+        except (Interrupted, KeyboardInterrupt):
+            status = "interrupted"
+            raise
+        finally:
+            for listener in self._listeners:
+                listener.close(status)
+            self._run.update_manifest(
+                status=status,
+                seconds=round(time.perf_counter() - self._began, 3),
+                peak_memory_mib=peak_memory_mib(),
+                weights_sha256=weights_sha256(self._model),
+            )
 
 
-def tell_model(config: Config) -> None:
-    """Print the layer table, and what the ledger warns of."""
-    model = config.model
-    logger.info(ledger.table(model.input_shape, ledger.layer_rows(model.input_shape, model.layers)))
-    shape, compresses = model.input_shape, config.task.compresses
-    for warning in ledger.warnings(shape, model.encoder, model.decoder, compresses=compresses):
-        logger.info(f"warning: {warning}")
+def load_data(config: Config, task: Task) -> TrainingData:
+    """Return the images that the task trains on and validates with.
 
+    `training.samples_per_epoch` overrides the number of images in an epoch.
 
-def find_data(config: Config, task: Task) -> TrainingData:
-    """What the task lets training see. Raises ConfigError for less than a batch.
-
-    `training.samples_per_epoch` overrules how many images an epoch takes.
+    Raises:
+        ConfigError: There are fewer training images than a batch takes.
     """
     found = load_training(config.data, task.image_shape)
     data = task.filter(found)
-    per_epoch = config.training.samples_per_epoch or round(
+    samples_per_epoch = config.training.samples_per_epoch or round(
         found.samples_per_epoch * len(data.train) / len(found.train)
     )
-    most = min(per_epoch, len(data.train))
-    if config.training.batch_size > most:
+    largest = min(samples_per_epoch, len(data.train))
+    if config.training.batch_size > largest:
         raise ConfigError(
-            f"training.batch_size: cannot be larger than the {most:,} training images. "
+            f"training.batch_size: cannot be larger than the {largest:,} training images. "
             f"Received: {config.training.batch_size:,}"
         )
-    return replace(data, samples_per_epoch=per_epoch)
-
-
-def tell_data(data: TrainingData) -> None:
-    """Print where the images are from, which is a long story if it is the bundled sample."""
-    if data.notice:
-        logger.info(data.notice)
-    count = f"{len(data.train):,} images to train on, {len(data.validation):,} to validate"
-    logger.info(f"{data.name}: {count}")
-
-
-def tell_plan(config: Config, plan: Plan) -> None:
-    """Say what the runtime decided."""
-    if plan.device == "cpu" and config.runtime.device == "auto":
-        logger.info(f"running on the CPU: {plan.reasons['device']}")
-    for line in (*plan.warnings, f"runtime: {plan}"):
-        logger.info(line)
-    for decision, reason in plan.reasons.items():
-        logger.debug(f"  {decision}: {getattr(plan, decision)} ({reason})")
-
-
-def due(every: CheckpointInterval | None, step: int, seconds: float) -> bool:
-    """Whether to save in mid-epoch: after `step` steps of it, `seconds` after the last save."""
-    if every is None:
-        return False
-    steps_passed = every.steps is not None and step % every.steps == 0
-    return steps_passed or (every.seconds is not None and seconds >= every.seconds)
-
-
-@contextmanager
-def recorded(
-    run: Run, model: Any, began: float, listeners: Sequence[Progress | loggers.Logger]
-) -> Iterator[None]:
-    """Write into the manifest how the training ended, whatever happens."""
-    status = "failed"
-    try:
-        yield
-        status = "finished"
-    except (Interrupted, KeyboardInterrupt):
-        status = "interrupted"
-        raise
-    finally:
-        for listener in listeners:
-            listener.close(status)
-        run.update_manifest(
-            status=status,
-            seconds=round(time.perf_counter() - began, 3),
-            peak_memory_mib=peak_memory_mib(),
-            weights_sha256=weights_sha256(model),
-        )
+    return replace(data, samples_per_epoch=samples_per_epoch)
 
 
 def epoch_order(seed: int, epoch: int, count: int, total: int) -> NDArray[np.int64]:
-    """The order in which an epoch sees `total` images: shuffled passes over all `count` of them.
+    """Return the indices of the `total` images of an epoch: shuffled passes over all `count`.
 
-    It follows from (seed, epoch) alone, so that a resumed run sees what an unbroken one sees.
+    They follow from `seed` and `epoch` alone, so a resumed run trains on the same batches.
     """
     generator = np.random.default_rng([seed, epoch])
     passes = [generator.permutation(count) for _ in range(-(-total // count))]
     return np.concatenate(passes)[:total]
 
 
-def build_optimizer(config: Config, total_steps: int) -> Any:
-    """The Keras optimizer, its learning rate constant or a schedule over `total_steps`."""
-    rate: Any = config.training.learning_rate
-    schedule = config.training.schedule
-    if schedule.type == "one_cycle":
-        warmup = round(schedule.warmup * total_steps)
-        rate = keras.optimizers.schedules.CosineDecay(
-            rate / 25 if warmup else rate,
-            decay_steps=max(1, total_steps - warmup),
-            warmup_target=rate if warmup else None,
-            warmup_steps=warmup,
-        )
-    make = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}[config.training.optimizer]
-    return make(learning_rate=rate)
-
-
-def plateau_rules(config: Config) -> list[Any]:
-    """Keras' callbacks that follow val_loss: their state can be had again from the history."""
-    rules: list[Any] = []
-    schedule, stopping = config.training.schedule, config.training.early_stopping
-    if schedule.type == "reduce_on_plateau":
-        rules.append(
-            keras.callbacks.ReduceLROnPlateau(
-                factor=schedule.factor,
-                patience=schedule.patience,
-                min_lr=schedule.min_learning_rate,
-                min_delta=0.0,
-            )
-        )
-    if stopping:
-        rules.append(
-            keras.callbacks.EarlyStopping(
-                patience=stopping.patience, min_delta=stopping.min_delta, mode="min"
-            )
-        )
-    return rules
-
-
-def restore(model: Any, optimizer: Any, arrays: Sequence[NDArray[Any]]) -> None:
-    """Give model and optimizer the values of a checkpoint; they must be built alike."""
-    variables = [*model.variables, *optimizer.variables]
-    shapes = [tuple(v.shape) for v in variables]
-    if shapes != [a.shape for a in arrays]:
-        raise ConfigError("the checkpoint belongs to another model or optimizer than the config's")
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
-
-
-def diverged(config: Config, epoch: int, step: int) -> str:
-    """Why a loss is not a number, most likely first."""
-    rate = config.training.learning_rate
-    return (
-        f"the loss is not a number in epoch {epoch + 1}, step {step + 1}. Likely causes: "
-        f"training.learning_rate: {rate:g} is too high (try {rate / 10:g}); a linear or relu last "
-        "layer that grows without bound; many layers without a suitable kernel_initializer"
+def _log_start(config: Config, data: TrainingData, plan: Plan) -> None:
+    """Log the model summary, the data and the decisions of the runtime."""
+    if plan.worker:
+        logger.info(f"worker {plan.worker} of {plan.workers}; only worker 0 logs and saves")
+        logger.setLevel(logging.ERROR)
+    model, shape = config.model, config.model.input_shape
+    logger.info(summary.table(shape, summary.layer_rows(shape, model.layers)))
+    warnings = summary.warnings(
+        shape, model.encoder, model.decoder, compresses=config.task.compresses
     )
-
-
-def stuck(history: Sequence[dict[str, float]], steps: int, baseline: float) -> bool:
-    """Whether no epoch has come below what the mean image reaches, though it had the time."""
-    enough = len(history) >= STUCK_EPOCHS and len(history) * steps >= STUCK_STEPS
-    return enough and min(row["val_loss"] for row in history) > baseline
-
-
-def stuck_message(config: Config, val_loss: float, baseline: float) -> str:
-    """Why a model is no better than the mean image, most likely first."""
-    return (
-        f"val_loss {val_loss:.5f} is still above the mean image's {baseline:.5f}: the model has "
-        "learned nothing of single images. Likely causes: training.learning_rate "
-        f"{config.training.learning_rate:g} is too high (dead ReLUs) or far too low; a last layer "
-        "whose activation cannot reach [0, 1]; a code too small to tell images apart"
-    )
+    for warning in warnings:
+        logger.info(f"warning: {warning}")
+    if data.notice:
+        logger.info(data.notice)
+    counts = f"{len(data.train):,} training images, {len(data.validation):,} validation images"
+    logger.info(f"{data.name}: {counts}")
+    if plan.device == "cpu" and config.runtime.device == "auto":
+        logger.info(f"running on the CPU: {plan.reasons['device']}")
+    for line in (*plan.warnings, f"runtime: {plan}"):
+        logger.info(line)
+    for decision, reason in plan.reasons.items():
+        logger.debug(f"  {decision}: {getattr(plan, decision)} ({reason})")

@@ -1,4 +1,4 @@
-"""Several workers and one run: what must be the same for all, and who has the run's folder."""
+"""Several workers and one run: what must be equal on all of them, and who writes the run."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from convae.runtime.backend import tf
 from convae.runtime.plan import Plan
 from convae.runtime.replicas import Replicas
 
-OWN = {"path", "download", "allow_sample", "cache"}  # how a worker comes to the data
-# What TensorFlow raises when its memory or a shape is at fault, and no peer.
-NO_PEERS_FAULT = (tf.errors.ResourceExhaustedError, tf.errors.InvalidArgumentError)
+LOCAL_KEYS = {"path", "download", "allow_sample", "cache"}  # of `data`: may differ by worker
+# What TensorFlow raises for its memory or a shape, not for a lost worker.
+LOCAL_ERRORS = (tf.errors.ResourceExhaustedError, tf.errors.InvalidArgumentError)
 
 
 class PeerLost(Exception):  # noqa: N818 - not this worker's error
-    """Another worker has ended, or cannot be reached any more."""
+    """Another worker has ended, or can no longer be reached."""
 
 
 @contextmanager
 def peers_watched(plan: Plan) -> Iterator[None]:
-    """Tell in words what TensorFlow raises when another worker is gone. Raises PeerLost."""
+    """Turn the errors of TensorFlow about a lost worker into PeerLost."""
     try:
         yield
     except tf.errors.OpError as error:
-        if plan.workers == 1 or isinstance(error, NO_PEERS_FAULT):
+        if plan.workers == 1 or isinstance(error, LOCAL_ERRORS):
             raise
         text = str(error.message)
         named = re.search(r"Collective ops is aborted by: (.*)", text)
         reason = named[1] if named else text.strip().splitlines()[-1]
         raise PeerLost(
-            f"worker {plan.worker} of {plan.workers} has lost another worker, and no "
-            "worker goes on without the others. What was saved before stays whole: start all of "
-            f"them again with --resume RUN. TensorFlow says: {reason:.200}"
+            f"worker {plan.worker} of {plan.workers} has lost another worker, and no worker "
+            "continues without the others. What was saved before stays complete: start all of "
+            f"them again with --resume RUN. TensorFlow reports: {reason:.200}"
         ) from error
 
 
-def facts(config: Config, data: TrainingData, plan: Plan) -> dict[str, Any]:
-    """What must be the same on all workers, as JSON.
+def fingerprint(config: Config, data: TrainingData, plan: Plan) -> dict[str, Any]:
+    """Return what must be equal on all workers, as JSON.
 
-    Where data and outputs lie, how many threads there are and who does the logging need not be.
+    Threads, output, logging and the place of the data may differ.
     """
-    exclude: Any = {"output": True, "runtime": True, "data": OWN}
+    exclude: Any = {"output": True, "runtime": True, "data": LOCAL_KEYS}
     return {
         "config": config.model_dump(mode="json", exclude=exclude),
         "data": {
@@ -64,7 +64,7 @@ def facts(config: Config, data: TrainingData, plan: Plan) -> dict[str, Any]:
 
 
 def share_run(config: Config, replicas: Replicas, resume: Run | None) -> Run:
-    """The one run of all workers: the chief makes or has it, the others look on. A collective."""
+    """Return the run of all workers: only worker 0 creates and writes it. A collective."""
     if replicas.workers == 1:
         return resume or Run.create(config)
     if not replicas.is_chief:
