@@ -58,11 +58,11 @@ def test_it_resumes_where_it_stopped_and_records_that(tmp_path: Path) -> None:
 
 
 def test_an_allowed_change_is_logged_recorded_and_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = stopped(tmp_path)
     resumed(run, "training.epochs=30", "training.checkpoint_interval={seconds: 60}")
-    assert "training.epochs: 25 -> 30" in capsys.readouterr().err
+    assert "training.epochs: 25 -> 30" in caplog.text
     assert run.config.training.epochs == 30
     changed = run.manifest["resumptions"][-1]["changed"]
     assert changed["training.epochs"] == [25, 30]
@@ -115,13 +115,13 @@ def test_other_images_or_another_epoch_are_refused(tmp_path: Path) -> None:
 
 
 def test_other_arithmetic_is_allowed_and_recorded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = stopped(tmp_path, "runtime.precision=float32")
     resumed(
         run, "runtime.precision=mixed_bfloat16", "runtime.threads=1", "runtime.micro_batch_size=50"
     )
-    logged = capsys.readouterr().err
+    logged = caplog.text
     assert "precision: float32 -> mixed_bfloat16" in logged
     assert "will not be bit-identical" in logged
     entry = run.manifest["resumptions"][-1]
