@@ -45,10 +45,6 @@ def test_missing_workers_are_named_after_the_timeout() -> None:
     assert "worker 2 at no-such-host.invalid:2222: " in str(caught.value)
 
 
-def test_a_single_worker_waits_for_nobody() -> None:
-    wait_for_workers(Cluster(addresses(1), 0), 1)
-
-
 @pytest.mark.parametrize(("seconds", "code"), [(60, 0), (0.2, -9)])
 def test_a_block_that_takes_too_long_ends_the_process(seconds: float, code: int) -> None:
     program = (

@@ -42,10 +42,17 @@ TIME_FORMAT = "%Y%m%d-%H%M%S"
 HISTORY = (  # the columns
     "epoch", "loss", "val_loss", "val_excess", "learning_rate", "seconds", "images_per_second",
 )  # fmt: skip
-RENAMED_KEYS = {  # of manifests that earlier versions wrote
-    "strands": "threads",
-    "micro_batch": "micro_batch_size",
+RENAMED_KEYS = {  # of the JSON files that earlier versions wrote
+    "baseline_words": "baseline_descriptions",
+    "detected": "recall",
+    "false_alarms": "fpr",
+    "false_alarms_wanted": "target_fpr",
     "images_per_epoch": "samples_per_epoch",
+    "micro_batch": "micro_batch_size",
+    "neighbours_same_class": "neighbors_same_class",
+    "neighbours_same_class_pixels": "neighbors_same_class_pixels",
+    "strands": "threads",
+    "verdict": "summary",
 }
 
 
@@ -153,8 +160,7 @@ class Run:
     @property
     def manifest(self) -> dict[str, Any]:
         """The fields that `update_manifest` has set; empty before its first call."""
-        manifest: dict[str, Any] = _rename_keys(self._read_json("manifest.json", "manifest"))
-        return manifest
+        return self._read_json("manifest.json", "manifest")
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -195,9 +201,11 @@ class Run:
     def _read_json(self, name: str, what: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            return archive.mapping(path.read_bytes()) if path.exists() else {}
+            content = archive.mapping(path.read_bytes()) if path.exists() else {}
         except (OSError, ValueError) as error:
             raise RunError(f"{path}: is no {what} of a run: {error}") from None
+        renamed: dict[str, Any] = _rename_keys(content)
+        return renamed
 
     # Write
 

@@ -68,7 +68,7 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         """Return the decisions as the manifest keeps them."""
-        return {**dataclasses.asdict(self), "reasons": dict(self.reasons)}
+        return dataclasses.asdict(self)
 
     def __str__(self) -> str:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
