@@ -15,10 +15,10 @@ import numpy as np
 from convae.config.diff import format_leaves
 from convae.console import format_duration, format_number, format_shape, format_table, logger
 from convae.errors import FileError, RunError
-from convae.evaluation.html import picture, render, words
+from convae.evaluation.html import format_key, load_picture, render
 from convae.files import write_atomic
 from convae.plots import style
-from convae.plots.image_grids import NARROWEST, drawable, to_floats
+from convae.plots.image_grids import GAP, NARROWEST, draw_rows, to_floats
 from convae.plots.style import MARGIN, applied, log_axis
 from convae.runs.run import Run
 from convae.tasks.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER
@@ -34,7 +34,7 @@ COLORS = (
     style.BLUE, style.VERMILION, style.GREEN, style.PURPLE, style.ORANGE, style.SKY, style.INK,
 )  # fmt: skip
 SHOWN = 10  # test images
-TILE, GAP, LEFT = 56.0, 4.0, 190.0  # points
+TILE, LEFT = 56.0, 190.0  # points
 
 
 def distinct(runs: Sequence[Run]) -> list[Run]:
@@ -176,7 +176,7 @@ def _tables(result: Mapping[str, Any]) -> dict[str, list[tuple[str, list[str], l
     for key in ("parameters", "epochs", "seconds", "images_per_second", "precision", "device"):
         show = format_duration if key == "seconds" else format_number
         texts = ["" if run[key] is None else show(run[key]) for run in runs]
-        name = {"seconds": "time"}.get(key, words(key))
+        name = {"seconds": "time"}.get(key, format_key(key))
         if key != "device" or len(set(texts)) > 1:
             training.append((name, texts, [False] * len(runs)))
     config = [
@@ -205,12 +205,12 @@ def _page(result: Mapping[str, Any], files: Mapping[str, Path]) -> str:
         notes=result["notes"],
         identical=not result["differences"],
         pictures=[
-            picture(
+            load_picture(
                 files["curves"],
                 "Curves",
                 "The excess of the validation loss over its floor, by epoch and by time.",
             ),
-            picture(
+            load_picture(
                 files["reconstructions"],
                 "Outputs",
                 "The outputs of every run on the same test images, and their errors.",
@@ -299,8 +299,7 @@ def side_by_side(
         if images is None:
             paper.text(LEFT, top + TILE / 2, "images of another shape", color=style.GRAY)
             continue
-        for column, image in enumerate(to_floats(images)):
-            paper.image(drawable(image), LEFT + column * (TILE + GAP), top, TILE)
+        draw_rows(paper, {"": to_floats(images)}, top, TILE, LEFT)
         if (values := outputs.get(label)) is not None:
             for column, error in enumerate(task.error(examples.targets, values)):
                 x = LEFT + column * (TILE + GAP) + TILE / 2

@@ -13,9 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from convae.arrays import Floats, Images
-from convae.config.schema import Config
 from convae.console import format_number, no_bar
-from convae.data.loading import TestData, TrainingData, load_test, load_training
+from convae.data.loading import TestData, load_test, load_training
 from convae.errors import RunError
 from convae.evaluation import latent, report
 from convae.evaluation.figures import EvaluationContext, draw
@@ -31,6 +30,7 @@ from convae.training.engine import Engine
 
 SAMPLE_NOTE = "bundled sample of 5,000 digits, not the full MNIST"
 TRAINED_NOTE = "trained on a bundled sample of 5,000 digits, not on the full MNIST"
+Predict = Callable[[Images], Floats]
 BATCH = 1000  # examples whose outputs are in memory at once
 
 
@@ -63,76 +63,63 @@ def evaluate(run: Run, overrides: Sequence[str] = (), umap: bool = False) -> dic
     model = load_model(run)
     engine = Engine(model, config, plan)
 
-    def score(examples: Examples) -> metrics.Scores:
-        return measure(task, examples, engine.predict)
+    def score(examples: Examples, predict: Predict = engine.predict) -> metrics.Scores:
+        return measure(task, examples, predict)
 
     scores = score(examples)
     baselines = task.baselines(training)
-    codes = None
-    if latent.has_bottleneck(task):
-        codes = latent.analyze(model, config, examples.inputs, labels, umap)
+    has_codes = latent.has_bottleneck(task)
+    codes = latent.analyze(model, config, examples.inputs, labels, umap) if has_codes else None
+    best = min(run.history, key=lambda row: row["val_loss"], default={"epoch": None})
     result = {
-        **_describe_run(run, config, training, test_data, len(examples)),
+        "task": config.task.type,
+        "data": {"name": test_data.name, "examples": len(examples), "sample": test_data.is_sample},
+        "weights": {"file": run.best.name, "epoch": best["epoch"]},
+        "same_training_data": run.manifest.get("data_sha256") in {None, training.sha256},
         "test": task.summarize(scores, labels),
         "per_class": task.per_class(scores, labels, test_data.classes or ()),
-        **_measure_baselines(task, baselines, examples, labels),
+        "baselines": {
+            name: task.summarize(score(examples, baseline.outputs), labels)
+            for name, baseline in baselines.items()
+        },
+        "baseline_descriptions": {name: b.description for name, b in baselines.items()},
         **task.extra_metrics(scores, labels, training, score),
         "units": dict(task.units),
         **({"latent": codes.measures} if codes else {}),
     }
     result["summary"] = summarize(task, result, baselines)
     run.write_json("metrics.json", result)
-    trained_on = run.manifest.get("data", {})
-    note = TRAINED_NOTE if trained_on.get("sample") else None
-    note = SAMPLE_NOTE if test_data.is_sample else note
-    figures = draw(
+    _write_figures(
+        run,
         EvaluationContext(
-            task, test_data, examples, scores, engine, model, result, baselines, codes, note
-        )
-    )
-    if run.history:
-        data = trained_on.get("name", training.name)
-        figures["training"] = training_curves(run.history, config.training.loss, data, note)
-    with run.writing("figures"):
-        (run.path / "figures").mkdir(exist_ok=True)
-        for name, figure in figures.items():
-            style.save(figure, run.path / "figures" / f"{name}.png")
+            task, test_data, examples, scores, engine, model, result, baselines, codes,
+            _sample_note(run, test_data),
+        ),
+    )  # fmt: skip
     report.write(run)
     loggers.log_evaluation(run, result["test"])
     return result
 
 
-def _describe_run(
-    run: Run, config: Config, training: TrainingData, test_data: TestData, count: int
-) -> dict[str, Any]:
-    best = min(run.history, key=lambda row: row["val_loss"], default=None)
-    trained_on = run.manifest.get("data_sha256")
-    return {
-        "task": config.task.type,
-        "data": {"name": test_data.name, "examples": count, "sample": test_data.is_sample},
-        "weights": {"file": run.best.name, "epoch": best and best["epoch"]},
-        "same_training_data": trained_on is None or trained_on == training.sha256,
-    }
+def _sample_note(run: Run, test_data: TestData) -> str | None:
+    if test_data.is_sample:
+        return SAMPLE_NOTE
+    return TRAINED_NOTE if run.manifest.get("data", {}).get("sample") else None
 
 
-def _measure_baselines(
-    task: Task,
-    baselines: Mapping[str, Baseline],
-    examples: Examples,
-    labels: Any,
-) -> dict[str, Any]:
-    return {
-        "baselines": {
-            name: task.summarize(measure(task, examples, baseline.outputs), labels)
-            for name, baseline in baselines.items()
-        },
-        "baseline_descriptions": {
-            name: baseline.description for name, baseline in baselines.items()
-        },
-    }
+def _write_figures(run: Run, context: EvaluationContext) -> None:
+    figures = draw(context)
+    if run.history:
+        data = run.manifest.get("data", {}).get("name", context.test_data.name)
+        loss = context.task.config.training.loss
+        figures["training"] = training_curves(run.history, loss, data, context.note)
+    with run.writing("figures"):
+        (run.path / "figures").mkdir(exist_ok=True)
+        for name, figure in figures.items():
+            style.save(figure, run.path / "figures" / f"{name}.png")
 
 
-def measure(task: Task, examples: Examples, predict: Callable[[Images], Floats]) -> metrics.Scores:
+def measure(task: Task, examples: Examples, predict: Predict) -> metrics.Scores:
     """Return the scores of the outputs of `predict`; only BATCH of them are in memory at once."""
     starts = range(0, len(examples), BATCH)
     bar = tqdm(starts, "evaluating", delay=2, leave=False, disable=no_bar())

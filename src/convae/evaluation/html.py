@@ -38,7 +38,7 @@ def data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def picture(path: Path, title: str, caption: str) -> Picture:
+def load_picture(path: Path, title: str, caption: str) -> Picture:
     """Return the PNG at `path`, at the size in points that it was drawn for."""
     from PIL import Image  # here, as jinja2 below: `convae runs` needs neither
 
@@ -64,11 +64,11 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": format_number, "shape": format_shape, "words": words}
+    environment.filters |= {"number": format_number, "shape": format_shape, "words": format_key}
     environment.globals["version"] = __version__
     return environment.get_template(template).render(**values)
 
 
-def words(key: str) -> str:
+def format_key(key: str) -> str:
     """Return a key as words: `mean_image` is "mean image"."""
     return key.replace("_", " ")

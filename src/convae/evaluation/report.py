@@ -16,7 +16,7 @@ from convae.config.diff import format_leaves
 from convae.config.schema import Config
 from convae.console import format_duration, format_number
 from convae.errors import RunError
-from convae.evaluation.html import Picture, picture, render, words
+from convae.evaluation.html import Picture, format_key, load_picture, render
 from convae.files import write_atomic
 from convae.layers import summary
 from convae.runs.run import Run
@@ -136,7 +136,7 @@ def _progress(
     share = 1 - test["excess"] / scores["excess"]
     return {
         "share": min(max(share, 0.0), 1.0),
-        "begin": f"{words(name)}: excess {format_number(scores['excess'])}",
+        "begin": f"{format_key(name)}: excess {format_number(scores['excess'])}",
         "end": "floor: excess 0",
     }
 
@@ -163,7 +163,11 @@ def _tiles(
     test, units = metrics["test"], metrics.get("units", {})
     names = [name for name in HEADLINES if name in test][:3] or list(test)[:3]
     tiles = [
-        {"label": words(name), "value": format_number(test[name]), "small": units.get(name, "")}
+        {
+            "label": format_key(name),
+            "value": format_number(test[name]),
+            "small": units.get(name, ""),
+        }
         for name in names
     ]
     ratio = model["code_ratio"]
@@ -227,5 +231,6 @@ def _figures(run: Run) -> list[Picture]:
         *(n for n in paths if n not in CAPTIONS),
     ]
     return [
-        picture(paths[name], words(name).capitalize(), CAPTIONS.get(name, "")) for name in names
+        load_picture(paths[name], format_key(name).capitalize(), CAPTIONS.get(name, ""))
+        for name in names
     ]

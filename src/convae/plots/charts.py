@@ -1,6 +1,6 @@
 """Charts: training curves, metrics by class and beside baselines, anomaly scores.
 
-`data` and `note` are those of image_grids.py.
+`data` and `note` are those of image_grids.py; a `metric` is a key of METRIC_LABELS.
 """
 
 from __future__ import annotations
@@ -41,8 +41,6 @@ def training_curves(
         history: The rows of history.csv. The learning rate is drawn where it changes.
         loss: `training.loss` of the config. The floor of the binary cross-entropy is the entropy of
             the validation images; that of the others is 0.
-        data: The name of the images.
-        note: A warning.
     """
     epochs, losses, val_losses, excess, rates = (
         np.array([row.get(key, np.nan) for row in history], float)
@@ -108,11 +106,8 @@ def error_by_class(
     Args:
         values: The value of `metric` of each class.
         mean: The value over all images, a dashed line.
-        data: The name of the images.
-        metric: A key of METRIC_LABELS.
         baseline: The value of the mean image, in the subtitle only: a bar of it would dwarf the
             others.
-        note: A warning.
     """
     title = "Quality by class" if metric in HIGHER_IS_BETTER else "Error by class"
     subtitle = f"{data}; mean {format_number(mean)}"
@@ -191,9 +186,6 @@ def scores_beside_baselines(
     Args:
         value: The run's value of `metric`.
         baselines: The value and the description of each baseline, by its label.
-        data: The name of the images.
-        metric: A key of METRIC_LABELS.
-        note: A warning.
     """
     better = metric in HIGHER_IS_BETTER
     rows = sorted(
@@ -241,9 +233,6 @@ def anomaly_scores(
         scores: The anomaly scores (N,).
         anomalous: Which of them are anomalies (N,).
         threshold: `threshold` of metrics.json.
-        auroc: The area under the ROC curve.
-        data: The name of the images.
-        note: A warning.
     """
     fpr, recall = threshold["fpr"], threshold["recall"]
     subtitle = (

@@ -59,12 +59,8 @@ def reconstruction_grid(
     Args:
         rows: Up to ten images for each label of a row. Their sizes may differ between rows, as
             those of the inputs of an upscaling do.
-        data: The name of the images.
         compared: The labels of the two rows. The error of RGB images is the mean over the channels.
-        title: The figure's title.
-        labels: (N,) indices into `classes`, for the names above the columns.
-        classes: The names of the data's classes.
-        note: A warning.
+        labels: (N,) indices into `classes`, the names above the columns.
     """
     shown = {label: to_floats(images[:COLUMNS]) for label, images in rows.items()}
     first, second = (shown[label] for label in compared)
@@ -193,14 +189,20 @@ def feature_maps(
 
 
 def draw_rows(
-    paper: Sheet, rows: Mapping[str, NDArray[Any]], top: float, tile: float, **options: Any
+    paper: Sheet,
+    rows: Mapping[str, NDArray[Any]],
+    top: float,
+    tile: float,
+    left: float = LEFT,
+    **options: Any,
 ) -> None:
     """Draw rows of images in [0, 1], each in a square of side `tile`, right of their labels."""
     for row, (label, images) in enumerate(rows.items()):
         y = top + row * (tile + GAP)
-        paper.text(LEFT - 10, y + tile / 2, "\n".join(textwrap.wrap(label, 15)), ha="right")
+        wrapped = "\n".join(textwrap.wrap(label, int(left / 7.5)))
+        paper.text(left - 10, y + tile / 2, wrapped, ha="right")
         for column, image in enumerate(images):
-            paper.image(drawable(image), LEFT + column * (tile + GAP), y, tile, **options)
+            paper.image(drawable(image), left + column * (tile + GAP), y, tile, **options)
 
 
 def to_floats(images: NDArray[Any]) -> NDArray[Any]:

@@ -11,7 +11,16 @@ import numpy as np
 from matplotlib.patheffects import withStroke
 
 from convae.plots import style
-from convae.plots.image_grids import GAP, LEFT, NARROWEST, drawable, shorten, tile_side, to_floats
+from convae.plots.image_grids import (
+    GAP,
+    LEFT,
+    NARROWEST,
+    draw_rows,
+    drawable,
+    shorten,
+    tile_side,
+    to_floats,
+)
 from convae.plots.style import MARGIN, applied, sheet
 from convae.tasks.segment import class_colors
 
@@ -92,11 +101,8 @@ def interpolations(
     for number, (name, decoded, faded) in enumerate(strips):
         top = 22 + number * pair
         paper.text(MARGIN, top + tile + GAP / 2, name, weight="bold")
-        for row, (label, images) in enumerate((("code", decoded), ("pixels", faded))):
-            y = top + row * step
-            paper.text(left - 10, y + tile / 2, label, ha="right")
-            for column, image in enumerate(to_floats(images)):
-                paper.image(drawable(image), left + column * step, y, tile)
+        rows = {"code": to_floats(decoded), "pixels": to_floats(faded)}
+        draw_rows(paper, rows, top, tile, left)
     return paper.figure
 
 
