@@ -9,12 +9,16 @@ draws a chart.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from convae.errors import RunError
-from convae.plots.charts import rate_quality
-from convae.plots.style import save
+from convae.plots import style
+from convae.plots.image_grids import METRIC_LABELS
+from convae.plots.style import MARGIN, applied, log_axis, sheet
 from convae.runs.run import Run
 from convae.tasks.baselines import code_size
 from scripts.project import IMAGES, exit_with, format_markdown
@@ -36,6 +40,35 @@ def measure(run: Run) -> tuple[int, float, float, int, str]:
     return code_size(config), *errors, prod(config.model.input_shape), result["data"]["name"]
 
 
+@applied()
+def draw(
+    sizes: Sequence[int],
+    errors: Sequence[float],
+    pca_errors: Sequence[float],
+    pixels: int,
+    data: str,
+) -> Figure:
+    """Draw the test MSE by the size of the code, of autoencoders and of PCA of the same size."""
+    subtitle = f"{data}; {pixels:,} pixel values an image; below each point PCA's error over it"
+    paper = sheet(700, 380, "Rate and quality: the error by the size of the code", subtitle)
+    axes = paper.panel(MARGIN + 60, 10, 560, 310)
+    axes.plot(sizes, pca_errors, "s--", color=style.ORANGE, label="PCA")
+    axes.plot(sizes, errors, "o-", color=style.BLUE, label="autoencoder")
+    for size, error, pca_error in zip(sizes, errors, pca_errors, strict=True):
+        axes.annotate(
+            f"{pca_error / error:.1f}×", (size, error), (0, -9), textcoords="offset points",
+            ha="center", va="top", color=style.BLUE,
+        )  # fmt: skip
+    log_axis(axes, "x", sizes)
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.set_ylim(0, None)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.03)
+    axes.set_xlabel("numbers in the code of an image (log scale)")
+    axes.set_ylabel(METRIC_LABELS["mse"])
+    axes.legend(fontsize=style.TEXT)
+    return paper.figure
+
+
 def main() -> None:
     """Print the table and draw the chart."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -53,8 +86,8 @@ def main() -> None:
     print(format_markdown(("code", "times smaller", "test MSE", "PCA", "PCA's error is"), rows))
     sizes, errors, pca_errors, pixels, names = zip(*found, strict=True)
     arguments.image.parent.mkdir(parents=True, exist_ok=True)
-    chart = rate_quality(sizes, errors, pca_errors, pixels[0], names[0])
-    print(f"\nwrote {save(chart, arguments.image)}")
+    chart = draw(sizes, errors, pca_errors, pixels[0], names[0])
+    print(f"\nwrote {style.save(chart, arguments.image)}")
 
 
 if __name__ == "__main__":

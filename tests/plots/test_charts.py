@@ -39,10 +39,6 @@ def test_all_charts_are_readable(tmp_path: Path) -> None:
         "auroc": charts.error_by_class(auroc, 0.94, DATA, metric="auroc", note=NOTE),
         "psnr": charts.scores_beside_baselines(21.2, BASELINES, DATA, "psnr", NOTE),
         "anomalies": charts.anomaly_scores(scores, anomalous, THRESHOLD, 0.9, DATA, NOTE),
-        "rate": charts.rate_quality(
-            [49, 8, 32, 16, 98], [0.006, 0.02, 0.008, 0.013, 0.003],
-            [0.011, 0.037, 0.016, 0.026, 0.006], 784, DATA, NOTE,
-        ),
     }  # fmt: skip
     for name, figure in figures.items():
         title, subtitle, note = texts(figure)[:3]
@@ -98,14 +94,6 @@ def test_the_histogram_holds_all_images_and_the_curve_is_the_roc() -> None:
     area = np.trapezoid(heights(curve), np.asarray(curve.get_xdata(), float)) / 1e4
     assert area == pytest.approx(metrics.auroc(scores, anomalous))
     assert heights(right.lines[2]) == [80.0]
-
-
-def test_rates_are_sorted_and_compared_with_pca() -> None:
-    (axes,) = panels(charts.rate_quality([32, 8], [0.01, 0.02], [0.02, 0.06], 784, DATA))
-    lines = {line.get_label(): line for line in axes.lines}
-    assert heights(lines["autoencoder"]) == [0.02, 0.01]
-    assert heights(lines["PCA"]) == [0.06, 0.02]
-    assert [text.get_text() for text in axes.texts] == ["3.0×", "2.0×"]
 
 
 def history(epochs: int, **columns: Any) -> list[dict[str, float]]:

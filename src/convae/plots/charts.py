@@ -269,35 +269,3 @@ def anomaly_scores(
     right.set_ylim(-1, 101)
     right.set_xlabel("false positive rate (% of the normal images)")
     return paper.figure
-
-
-@applied()
-def rate_quality(
-    sizes: Sequence[int],
-    errors: Sequence[float],
-    pca_errors: Sequence[float],
-    pixels: int,
-    data: str,
-    note: str | None = None,
-) -> Figure:
-    """Draw the test MSE by the size of the code, of autoencoders and of PCA of the same size."""
-    order = np.argsort(sizes)
-    x, y, linear = (np.asarray(values, float)[order] for values in (sizes, errors, pca_errors))
-    subtitle = f"{data}; {pixels:,} pixel values an image; below each point PCA's error over it"
-    paper = sheet(700, 380, "Rate and quality: the error by the size of the code", subtitle, note)
-    axes = paper.panel(MARGIN + 60, 10, 560, 310)
-    axes.plot(x, linear, "s--", color=style.ORANGE, label="PCA")
-    axes.plot(x, y, "o-", color=style.BLUE, label="autoencoder")
-    for size, error, pca_error in zip(x, y, linear, strict=True):
-        axes.annotate(
-            f"{pca_error / error:.1f}×", (size, error), (0, -9), textcoords="offset points",
-            ha="center", va="top", color=style.BLUE,
-        )  # fmt: skip
-    log_axis(axes, "x", x)
-    axes.set_xticks(x, [f"{size:,.0f}" for size in x])
-    axes.set_ylim(0, None)
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.03)
-    axes.set_xlabel("numbers in the code of an image (log scale)")
-    axes.set_ylabel(METRIC_LABELS["mse"])
-    axes.legend(fontsize=style.TEXT)
-    return paper.figure
