@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from convae.errors import ConvaeError
 from convae.inference import export as exporting
-from convae.inference import export_formats as runners
+from convae.inference.export_formats import FORMATS
 from convae.runs.run import Run
 from tests.conftest import Command
 from tests.inference.test_autoencoder import TASKS, unet, untrained
@@ -84,8 +85,8 @@ def test_litert_in_float32_and_in_8_bits(run: Run, tmp_path: Path) -> None:
     (exact, *_, int8) = result["files"][:3]
     assert int8["difference"] > exact["difference"]
     assert int8["bytes"] < exact["bytes"]
-    text = exporting.summary(result)
-    assert "int8 costs quality: mse 0." in text
+    text = exporting.format_export(result)
+    assert "quality in int8: mse 0." in text
     assert f"wrote {tmp_path / 'there'}" in text
 
 
@@ -133,7 +134,7 @@ def test_weights_are_read_by_numpy_alone(run: Run) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["onnx", "litert", "saved_model", "weights"])
 def test_a_model_with_skip_connections(run: Run, form: str) -> None:
-    for package in runners.PACKAGES.get(form, ()):
+    for package in FORMATS[form].packages:
         pytest.importorskip(package)
     run.save_model("best.keras", lambda path: unet().save(path))
     result = exporting.export(run, [form])
@@ -165,7 +166,9 @@ def test_models_of_other_tasks(
 def test_a_format_that_cannot_hold_the_model_leaves_nothing(tmp_path: Path, digits: Path) -> None:
     pytest.importorskip("ai_edge_litert")
     run = untrained(tmp_path / "outputs", f"data.path={digits}", *STACKS["dilated"])
-    with pytest.raises(ConvaeError, match="litert cannot hold the model: it has no Conv2DBackprop"):
+    with pytest.raises(
+        ConvaeError, match="litert cannot represent the model: it has no Conv2DBackprop"
+    ):
         exporting.export(run, ["weights", "litert"])
     assert not (run.path / "export").exists()
     assert files_of(exporting.export(run, ["weights"])) == ["weights.npz"]
@@ -174,14 +177,14 @@ def test_a_format_that_cannot_hold_the_model_leaves_nothing(tmp_path: Path, digi
 def test_a_difference_above_the_limit_is_refused(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    read = runners.READERS["saved_model"]
+    saved_model = FORMATS["saved_model"]
 
     def read_wrong(path: Path) -> Any:
-        right = read(path)
+        right = saved_model.read(path)
         return lambda inputs: [right(inputs)[0] + np.float32(1e-3)]
 
     before = exporting.export(run, ["saved_model"])
-    monkeypatch.setitem(runners.READERS, "saved_model", read_wrong)
+    monkeypatch.setitem(FORMATS, "saved_model", replace(saved_model, read=read_wrong))
     with pytest.raises(
         ConvaeError, match="the model differs from Keras by 0.001, and at most 0.0001"
     ):
@@ -194,11 +197,11 @@ def test_a_difference_above_the_limit_is_refused(
 
 def test_without_its_data_the_sample_stands_in(tmp_path: Path) -> None:
     rgb = untrained(tmp_path, "data.path=gone", *STACKS["RGB and not square"])
-    found = exporting.comparison_of(rgb.config)
+    found = exporting.comparison_data(rgb.config)
     assert found.inputs.shape == (1000, 20, 14, 3)
     assert found.calibration.shape == (20, 20, 14, 3)
     assert found.name == "MNIST sample"
-    assert 0 < found.judge((found.inputs[:, ::-1] / 255).astype(np.float32)) < 1
+    assert 0 < found.metric((found.inputs[:, ::-1] / 255).astype(np.float32)) < 1
 
 
 def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
@@ -214,10 +217,13 @@ def test_a_missing_package_is_told_with_its_install_line(monkeypatch: pytest.Mon
     monkeypatch.setattr(exporting, "find_spec", lambda name: None)
     line = r"pip install 'convae\[export\]'"
     with pytest.raises(ConvaeError, match=f"onnx needs onnx, tf2onnx, onnxruntime: {line}"):
-        exporting.check(["onnx"])
+        exporting.check_formats(["onnx"])
     with pytest.raises(ConvaeError, match=f"litert needs ai-edge-litert: {line}"):
-        exporting.check(["saved_model", "litert"])
-    assert exporting.check(["weights", "saved_model", "weights"]) == ["weights", "saved_model"]
+        exporting.check_formats(["saved_model", "litert"])
+    assert exporting.check_formats(["weights", "saved_model", "weights"]) == [
+        "weights",
+        "saved_model",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -210,9 +210,9 @@ def export(
     from convae.inference import export as exporting
     from convae.runs.run import Run
 
-    exporting.check(formats or [])
+    exporting.check_formats(formats or [])
     result = exporting.export(Run.find(run, runs_dir), formats or [], output_dir)
-    print(json.dumps(result, indent=2) if as_json else exporting.summary(result))
+    print(json.dumps(result, indent=2) if as_json else exporting.format_export(result))
     suggest(f"look at the files in {result['folder']}", silent=as_json)
 
 

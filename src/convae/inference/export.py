@@ -1,13 +1,12 @@
-"""A trained model for other runtimes: ONNX, LiteRT, SavedModel, or plain arrays.
+"""Export a trained model for other runtimes: ONNX, LiteRT, SavedModel, or plain arrays.
 
-Whatever is written is loaded again in that runtime and compared with Keras before it gets its name.
-A format holds the whole model, its encoder and its decoder; the decoder of a model with skip
-connections takes the code and then all that the encoder gives besides.
+Every file is read back in its runtime and compared with Keras before it gets its name. Most formats
+hold the whole model, its encoder and its decoder; the decoder of a model with skip connections
+takes the code and then the encoder's other outputs.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 import time
@@ -19,83 +18,71 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from convae import files as atomic
+from convae import files
+from convae.arrays import Floats, Images
 from convae.config.schema import Config
 from convae.console import no_bar
 from convae.data.loading import SAMPLE_PATH, Split, load_test, load_training
 from convae.data.readers import SplitName, read_npz
-from convae.errors import ConvaeError, RunError
+from convae.errors import ConvaeError, FileError, RunError, UnsupportedError
 from convae.inference.export_formats import (
-    ENDINGS,
-    INT8,
-    PACKAGES,
-    READERS,
-    Floats,
+    FORMATS,
+    NotConvertibleError,
+    Part,
     Runner,
-    Unsupported,
-    explained,
+    conversion_errors,
     keras_runner,
-    write,
 )
 from convae.runs.run import Run
 from convae.tasks import build_task
 
-FORMATS = ("onnx", "litert", "saved_model", "weights")
 LIMIT = 1e-4  # the largest difference from Keras that an export in float32 may have
 IMAGES, BATCH, CALIBRATION = 1000, 100, 100
 SECONDS = 0.2  # that each latency is measured for
 
 
-@dataclass(frozen=True)
-class Part:
-    """The model, its encoder or its decoder, with what it takes and what Keras makes of that."""
-
-    name: str
-    model: Any  # a Keras model whose inputs have names to be known by
-    inputs: list[Floats]
-    outputs: list[Floats]
-    latency: dict[str, float]
-    calibration: list[Floats]  # inputs, too, but of other images
-
-
 def export(run: Run, formats: Sequence[str], output: str | None = None) -> dict[str, Any]:
-    """Write the best weights of `run` in `formats` to `output`, or to its own folder export/.
+    """Write the best weights of a run in other formats: all of them, or none.
 
-    Returns what was written and how it compares, as `summary` tells it. All formats are written or
-    none. Raises RunError for a format that is unknown, lacks its packages or cannot hold the
-    model, for a difference from Keras above LIMIT, and for a folder that cannot be written.
+    Args:
+        run: The run.
+        formats: Keys of FORMATS, or "all".
+        output: The folder to write to; by default `export` in the run's folder.
+
+    Returns:
+        The files, and how they compare with Keras, as `format_export` takes it.
+
+    Raises:
+        UnsupportedError: A format is unknown, lacks its packages, or cannot represent the model.
+        RunError: An output differs from Keras by more than LIMIT.
+        FileError: The folder cannot be written.
     """
-    chosen = check(formats)
+    names = check_formats(formats)
     folder = Path(output) if output else run.path / "export"
-    weights = run.best
     from convae.models.builder import read_model
 
-    model = read_model(weights)
-    with built_aside(folder) as work:
-        comparison = comparison_of(run.config)
-        parts = parts_of(model, comparison)
-        files: list[dict[str, Any]] = []
+    model = read_model(run.best)
+    with _staged(folder) as work:
+        comparison = comparison_data(run.config)
+        parts = {part.name: part for part in _parts(model, comparison)}
+        written: list[dict[str, Any]] = []
         notes: list[str] = []
-        todo: list[tuple[str, Part, str]] = [
-            (form, part, precision)
-            for form in chosen
-            for part in (parts[:1] if form == "weights" else parts)
-            for precision in ("float32", *(INT8 if form == "litert" else ()))
+        todo = [
+            (name, parts[part], precision)
+            for name in names
+            for part in FORMATS[name].parts
+            for precision in FORMATS[name].precisions
         ]
         bar = tqdm(todo, desc="export", unit=" files", leave=False, disable=no_bar())
-        for form, part, precision in bar:
+        for name, part, precision in bar:
             try:
-                if form == "weights":
-                    files.append(export_weights(model, part, work))
-                else:
-                    files.append(compared(part, form, work, precision, comparison))
-            except Unsupported as error:
+                written.append(_write_and_compare(part, name, work, precision, comparison))
+            except NotConvertibleError as error:
                 if precision == "float32":
-                    raise RunError(
-                        f"{form} cannot hold the {part.name}: {error}. Nothing was written"
+                    raise UnsupportedError(
+                        f"{name} cannot represent the {part.name}: {error}. Nothing was written"
                     ) from None
                 notes.append(f"no {precision} for the {part.name}: {error}")
     return {
@@ -104,30 +91,35 @@ def export(run: Run, formats: Sequence[str], output: str | None = None) -> dict[
         "images": {"name": comparison.name, "count": len(comparison.inputs)},
         "limit": LIMIT,
         "batch": BATCH,
-        "files": files,
+        "files": written,
         "notes": notes,
     }
 
 
-def check(formats: Sequence[str]) -> list[str]:
-    """`formats` without repetitions, "all" spelled out. Raises RunError if one cannot be had."""
+def check_formats(formats: Sequence[str]) -> list[str]:
+    """Return `formats` without duplicates, "all" expanded.
+
+    Raises:
+        UnsupportedError: There is none, one is unknown, or its packages are not installed.
+    """
+    known = ", ".join(FORMATS)
     chosen = list(dict.fromkeys(FORMATS if "all" in formats else formats))
     if wrong := [name for name in chosen if name not in FORMATS]:
-        raise RunError(f"--format must be {', '.join(FORMATS)} or all. Received: {wrong[0]}")
+        raise UnsupportedError(f"--format must be {known} or all. Received: {wrong[0]}")
     if not chosen:
-        raise RunError(f"which format? --format {', '.join(FORMATS)} or all")
+        raise UnsupportedError(f"which format? --format {known} or all")
     for name in chosen:
-        if missing := [p for p in PACKAGES.get(name, ()) if find_spec(p) is None]:
+        if missing := [p for p in FORMATS[name].packages if find_spec(p) is None]:
             packages = ", ".join(p.replace("_", "-") for p in missing)
-            raise RunError(f"{name} needs {packages}: pip install 'convae[export]'")
+            raise UnsupportedError(f"{name} needs {packages}: pip install 'convae[export]'")
     return chosen
 
 
 @contextmanager
-def built_aside(folder: Path) -> Iterator[Path]:
-    """A folder inside `folder` whose content moves there at the end; after an error it is gone."""
-    there = folder.exists()
-    work = atomic.aside(folder / "export")
+def _staged(folder: Path) -> Iterator[Path]:
+    """Yield a folder whose content moves to `folder` at the end, and is removed after an error."""
+    existed = folder.exists()
+    work = files.aside(folder / "export")
     try:
         work.mkdir(parents=True)
         yield work
@@ -138,33 +130,33 @@ def built_aside(folder: Path) -> Iterator[Path]:
             if new.is_dir():
                 new.replace(place)
             else:
-                atomic.replace(new, place)
+                files.replace(new, place)
     except OSError as error:
-        raise RunError(
+        raise FileError(
             f"{folder}: cannot be written: {error}. --output-dir names another folder"
         ) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
-        if not there:
+        if not existed:
             with suppress(OSError):  # it holds an export
                 folder.rmdir()
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What an export is compared on."""
+    """The images that an export is compared on."""
 
     name: str  # of the data
-    inputs: NDArray[np.uint8]
-    calibration: NDArray[np.uint8]  # inputs of other images
-    judge: Callable[[Floats], float]  # outputs to the metric `headline`
-    headline: str
+    inputs: Images
+    calibration: Images  # inputs from other images
+    headline: str  # the task's main metric
+    metric: Callable[[Floats], float]  # its value for the outputs
 
 
-def comparison_of(config: Config) -> Comparison:
-    """Up to IMAGES test examples of the run, and some validation ones to calibrate.
+def comparison_data(config: Config) -> Comparison:
+    """Return up to IMAGES test examples of the run, and CALIBRATION validation examples.
 
-    If its data are not to be had any more, digits of the bundled sample stand in.
+    If its data can no longer be loaded, they are digits of the bundled sample.
     """
     task = build_task(config)
     try:
@@ -173,162 +165,128 @@ def comparison_of(config: Config) -> Comparison:
         validation = load_training(config.data, task.image_shape).validation
     except ConvaeError:
         name = "MNIST sample"
-        test, validation = (_sample("test", task.image_shape), _sample("train", task.image_shape))
+        test, validation = _sample("test", task.image_shape), _sample("train", task.image_shape)
     examples = task.evaluation_examples(test)[slice(IMAGES)]
     labels = None if test.labels is None else test.labels[:IMAGES]
 
-    def judge(outputs: Floats) -> float:
+    def metric(outputs: Floats) -> float:
         return task.summarize(task.scores(examples.targets, outputs), labels)[task.headline]
 
-    few = task.evaluation_examples(validation)[slice(CALIBRATION)].inputs
-    return Comparison(name, examples.inputs, few, judge, task.headline)
+    calibration = task.evaluation_examples(validation)[slice(CALIBRATION)].inputs
+    return Comparison(name, examples.inputs, calibration, task.headline, metric)
 
 
-def _sample(side: SplitName, shape: tuple[int, int, int]) -> Split:
+def _sample(name: SplitName, shape: tuple[int, int, int]) -> Split:
     from convae.data.image_folder import resized
 
-    arrays = read_npz(SAMPLE_PATH, side)
+    arrays = read_npz(SAMPLE_PATH, name)
     images = np.repeat(resized(arrays.images[:IMAGES], shape[:2]), shape[2], axis=-1)
     return Split(images, arrays.labels if arrays.labels is None else arrays.labels[:IMAGES])
 
 
-def parts_of(model: Any, comparison: Comparison) -> list[Part]:
-    """Model, encoder and decoder, each with its inputs and what Keras makes of them."""
+def _parts(model: Any, comparison: Comparison) -> list[Part]:
+    """Return model, encoder and decoder, each with its inputs and Keras' outputs."""
 
-    def part(name: str, layers: Any, first: str, x: list[Floats], few: list[Floats]) -> Part:
-        named = _named(layers, name, first)
+    def part(name: str, source: Any, first: str, x: list[Floats], few: list[Floats]) -> Part:
+        named = _name_inputs(source, name, first)
         run = keras_runner(named)
-        return Part(name, named, x, in_batches(run, x), latency(run, x), few)
+        return Part(name, source, named, x, _run_batches(run, x), _latency(run, x), few)
 
     images = (comparison.inputs, comparison.calibration)
     scaled, few = ([np.asarray(a / np.float32(255), np.float32)] for a in images)
     encoder = part("encoder", model.get_layer("encoder"), "image", scaled, few)
-    codes = in_batches(keras_runner(encoder.model), few)
+    codes = _run_batches(keras_runner(encoder.model), few)
     decoder = part("decoder", model.get_layer("decoder"), "code", encoder.outputs, codes)
     return [part("model", model, "image", scaled, few), encoder, decoder]
 
 
-def _named(part: Any, name: str, first: str) -> Any:
-    """A model of the same layers, with `first` and skip_1, skip_2 ... as names of its inputs."""
+def _name_inputs(source: Any, name: str, first: str) -> Any:
+    """Return a model of the same layers whose inputs are called `first`, skip_1, skip_2 ..."""
     from convae.runtime.backend import keras
 
-    names = [first, *(f"skip_{i}" for i in range(1, len(part.inputs)))]
+    names = [first, *(f"skip_{i}" for i in range(1, len(source.inputs)))]
     inputs: Any = [
-        keras.Input(i.shape[1:], name=n) for i, n in zip(part.inputs, names, strict=True)
+        keras.Input(i.shape[1:], name=n) for i, n in zip(source.inputs, names, strict=True)
     ]
-    if len(inputs) == 1:  # who calls the exported model should not need a list of one
+    if len(inputs) == 1:  # callers of the exported model should not need a list of one
         (inputs,) = inputs
-    return keras.Model(inputs, part(inputs), name=name)
+    return keras.Model(inputs, source(inputs), name=name)
 
 
-def compared(
-    part: Part, form: str, work: Path, precision: str, comparison: Comparison
+def _write_and_compare(
+    part: Part, name: str, work: Path, precision: str, comparison: Comparison
 ) -> dict[str, Any]:
-    """Write `part`, load it again, and measure it against Keras.
-
-    Raises Unsupported if the format cannot hold it, RunError if, in float32, it differs by more
-    than LIMIT.
-    """
-    ending = "" if precision == "float32" else f".{precision}"
-    path = work / f"{part.name}{ending}{ENDINGS[form]}"
+    """Write a part in a format, read it back, and compare its outputs with Keras'."""
+    form = FORMATS[name]
+    suffix = "" if precision == "float32" else f".{precision}"
+    path = work / form.file.format(part=part.name, precision=suffix)
     try:
-        with explained():
-            write(part.model, form, path, precision, part.calibration)
-            run = READERS[form](path)
-            made = in_batches(run, part.inputs)
-    except Unsupported:
-        path.unlink(missing_ok=True)  # written, but it cannot run
+        with conversion_errors():
+            form.write(part, path, precision)
+            run = form.read(path)
+            outputs = _run_batches(run, part.inputs)
+    except NotConvertibleError:
+        path.unlink(missing_ok=True)  # it was written, but does not run
         raise
-    differences = [
-        np.abs(a - b).max() / max(1.0, np.abs(b).max())
-        for a, b in zip(made, part.outputs, strict=True)
-    ]
-    difference = float(max(differences))
-    if precision == "float32" and not difference <= LIMIT:  # nor may it be NaN
+    difference = max(
+        float(np.abs(a - b).max() / max(1.0, np.abs(b).max()))
+        for a, b in zip(outputs, part.outputs, strict=True)
+    )
+    if precision == "float32" and not difference <= LIMIT:  # NaN fails, too
         raise RunError(
-            f"{form}: the {part.name} differs from Keras by {difference:.2g}, and at most "
+            f"{name}: the {part.name} differs from Keras by {difference:.2g}, and at most "
             f"{LIMIT:g} is allowed. Nothing was written"
         )
     file: dict[str, Any] = {
-        "format": form,
+        "format": name,
         "part": part.name,
         "precision": precision,
         "path": path.name,
-        "bytes": size_of(path),
+        "bytes": sum(_size(work / other) for other in (path.name, *form.other_files)),
         "difference": difference,
-        "latency_ms": latency(run, part.inputs),
-        "keras_latency_ms": part.latency,
     }
+    if form.measures_latency:
+        latency = _latency(run, part.inputs)
+        file |= {"latency_ms": latency, "keras_latency_ms": part.latency}
     if precision != "float32" and part.name == "model":
         file["quality"] = {
             "metric": comparison.headline,
-            "value": comparison.judge(made[0]),
-            "keras": comparison.judge(part.outputs[0]),
+            "value": comparison.metric(outputs[0]),
+            "keras": comparison.metric(part.outputs[0]),
         }
     return file
 
 
-def export_weights(model: Any, part: Part, work: Path) -> dict[str, Any]:
-    """weights.npz and architecture.json, for NumPy alone, and read back to check them."""
-    from convae.runtime.backend import keras
-
-    np.savez(work / "weights.npz", **{n: v.numpy() for n, v in _variables(model)})
-    text = json.dumps(json.loads(model.to_json()), indent=2)
-    (work / "architecture.json").write_text(text + "\n", encoding="utf-8")
-
-    again = keras.models.model_from_json((work / "architecture.json").read_text(encoding="utf-8"))
-    with np.load(work / "weights.npz", allow_pickle=False) as arrays:
-        for name, variable in _variables(again):
-            variable.assign(arrays[name])
-    (made,) = in_batches(keras_runner(again), part.inputs)
-    return {
-        "format": "weights",
-        "part": "model",
-        "precision": "float32",
-        "path": "weights.npz",
-        "bytes": sum(size_of(work / name) for name in ("weights.npz", "architecture.json")),
-        "difference": float(np.abs(made - part.outputs[0]).max()),
-    }
-
-
-def _variables(model: Any) -> Iterator[tuple[str, Any]]:
-    """The weights by the name of their part, layer and role: encoder/conv2d_1/kernel."""
-    for name in ("encoder", "decoder"):
-        for layer in model.get_layer(name).layers:
-            for variable in layer.weights:
-                yield f"{name}/{layer.name}/{variable.name}", variable
-
-
-def in_batches(run: Runner, inputs: Sequence[Floats]) -> list[Floats]:
-    """What `run` makes of all inputs, BATCH images at a time."""
+def _run_batches(run: Runner, inputs: Sequence[Floats]) -> list[Floats]:
+    """Return the outputs for all inputs, BATCH images at a time."""
     starts = range(0, len(inputs[0]), BATCH)
-    made = [run([array[start : start + BATCH] for array in inputs]) for start in starts]
-    return [np.concatenate(parts) for parts in zip(*made, strict=True)]
+    batches = [run([array[start : start + BATCH] for array in inputs]) for start in starts]
+    return [np.concatenate(outputs) for outputs in zip(*batches, strict=True)]
 
 
-def latency(run: Runner, inputs: Sequence[Floats]) -> dict[str, float]:
-    """The median time in milliseconds for one image and for a batch of up to BATCH."""
-    times = {}
+def _latency(run: Runner, inputs: Sequence[Floats]) -> dict[str, float]:
+    """Return the median milliseconds for one image and for a batch of up to BATCH."""
+    medians = {}
     for name, count in (("one", 1), ("batch", BATCH)):
         few = [array[:count] for array in inputs]
-        run(few)  # the first call may still compile
-        passed: list[float] = []
-        while not passed or sum(passed) < SECONDS:
-            began = time.perf_counter()
+        run(few)  # the first call may compile
+        times: list[float] = []
+        while not times or sum(times) < SECONDS:
+            start = time.perf_counter()
             run(few)
-            passed.append(time.perf_counter() - began)
-        times[name] = round(1000 * statistics.median(passed), 3)
-    return times
+            times.append(time.perf_counter() - start)
+        medians[name] = round(1000 * statistics.median(times), 3)
+    return medians
 
 
-def size_of(path: Path) -> int:
-    """The bytes of a file, or of all files in a folder."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    paths = path.rglob("*") if path.is_dir() else [path]
+    return sum(p.stat().st_size for p in paths if p.is_file())
 
 
-def summary(result: dict[str, Any]) -> str:
-    """The files as a table: size, difference from Keras, and latencies beside those of Keras."""
+def format_export(result: dict[str, Any]) -> str:
+    """Return a table of the files that `export` wrote: size, difference and latency."""
     images, batch = result["images"], f"of {result['batch']}"
     lines = [
         f"compared with Keras on {images['count']:,} images of {images['name']}; milliseconds for "
@@ -345,7 +303,7 @@ def summary(result: dict[str, Any]) -> str:
         )
         if quality := file.get("quality"):
             lines.append(
-                f"    {file['precision']} costs quality: {quality['metric']} "
+                f"    quality in {file['precision']}: {quality['metric']} "
                 f"{quality['value']:.6g}, Keras {quality['keras']:.6g}"
             )
     return "\n".join([*lines, *result["notes"], f"wrote {result['folder']}"])
