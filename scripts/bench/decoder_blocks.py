@@ -21,7 +21,6 @@ from convae.data.loading import load_test
 from convae.errors import ConfigError
 from convae.evaluation.evaluate import load_model
 from convae.explain.effects import stride_peak
-from convae.layers.summary import layer_rows
 from convae.runtime.start import start
 from convae.tasks import build_task, metrics
 from convae.training.engine import Engine
@@ -63,7 +62,7 @@ def main() -> None:
         model = load_model(run)
         outputs = Engine(model, variant, start(variant)).predict(test.inputs)
         scores = metrics.image_scores(test.targets, outputs)
-        layers = layer_rows(variant.model.input_shape, variant.model.layers)
+        layers = variant.model_summary.rows
         rows.append((
             block,
             f"{model.count_params():,}",

@@ -32,7 +32,6 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from convae.config.loader import load_config
-from convae.layers.summary import layer_rows
 from convae.plots import style
 from convae.runtime.hardware import cpu_info
 from convae.runtime.launch import launch
@@ -92,7 +91,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
     )
     latency, rate = max(float(latency), 0.0), 1 / max(float(inverse), 1e-15)
     config = load_config(CONFIGS / "mnist.yaml")
-    rows = layer_rows(config.model.input_shape, config.model.layers)
+    rows = config.model_summary.rows
     parameters = sum(row.parameters for row in rows)
     checks = []
     for row in two["steps"]:
@@ -119,17 +118,16 @@ def workloads(result: dict[str, Any]) -> list[Workload]:
     """Return the models to predict, at the speed that was measured for configs/mnist.yaml."""
     rate = result["mnist"]["macs"] / max(result["fit"]["seconds_per_image"], 1e-9)
     found = []
-    images = load_config(CONFIGS / "images.yaml").model
-    mnist = load_config(CONFIGS / "mnist.yaml").model
-    for name, model, side, wider in (
+    images = load_config(CONFIGS / "images.yaml").model_summary
+    mnist = load_config(CONFIGS / "mnist.yaml").model_summary
+    for name, summary, side, wider in (
         ("configs/mnist.yaml, 28x28", mnist, 28, 1),
         ("configs/images.yaml, 64x64", images, 64, 1),
         ("the same at 256x256, 8 times as wide", images, 256, 8),
     ):
-        rows = layer_rows(model.input_shape, model.layers)
-        larger = side * side / prod(model.input_shape[:2])
-        macs = sum(row.macs for row in rows) * larger * wider * wider
-        parameters = sum(row.parameters for row in rows) * wider * wider
+        larger = side * side / prod(summary.model.input_shape[:2])
+        macs = sum(row.macs for row in summary.rows) * larger * wider * wider
+        parameters = summary.parameters * wider * wider
         found.append(Workload(f"{name}: {parameters:,} parameters", parameters, macs / rate))
     return found
 

@@ -142,7 +142,7 @@ def test_size_through_an_autoencoder(run: Run) -> None:
     same = [f"model.{part}.{i}.padding=same" for part in ("encoder", "decoder") for i in range(3)]
     code, out, _ = run("size", "--through", MNIST, "--sizes", "27-28", *same, *STRIDED)
     assert code == 0
-    assert "1 of 2 sizes come back" in out
+    assert "the decoder restores 1 of 2 sizes" in out
     assert "conv2d_transpose_3: output_padding: 0; or resize to 26 or 28" in out
     found = json.loads(
         run("size", "--through", MNIST, "--sizes", "27", "--json", *same, *STRIDED)[1]

@@ -64,7 +64,7 @@ def test_inspect_prints_the_table_of_the_article(convae: Command) -> None:
         (["train", "--resume", "latest"], "there is no run"),
         (["eval"], "there is no run"),
         (["eval", "nothing"], "no run called 'nothing'"),
-        (["inspect", MNIST, "model.decoder.0.padding=same"], "smallest mend"),
+        (["inspect", MNIST, "model.decoder.0.padding=same"], "suggested fix"),
         (["doctor", MNIST, "training.epochs=0"], "training.epochs"),
         (["config"], "Missing argument"),
         (["report"], "there is no run"),
@@ -80,7 +80,7 @@ def test_a_users_mistake_is_one_message_and_exit_2(
     assert done.returncode == 2
     assert part in done.stderr
     assert "Traceback" not in done.stderr
-    assert "Layer (type)" not in done.stderr or "smallest mend" in done.stderr
+    assert "Layer (type)" not in done.stderr or "suggested fix" in done.stderr
     assert done.stdout == ""
     assert not (tmp_path / "outputs").exists()
 

@@ -35,7 +35,6 @@ from convae.config.loader import load_config
 from convae.config.schema import Data
 from convae.data.loading import load_test, load_training
 from convae.errors import ConvaeError
-from convae.layers import summary
 from convae.models import keras_file
 from convae.runs.run import Run
 from convae.runtime.plan import make_plan
@@ -52,7 +51,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> None:
     """Read a config, and compute what inspect and train derive from it without data."""
     config = load_config(path, overrides)
     config.to_yaml().encode()
-    summary.describe(config.model)
+    str(config.model_summary)
     make_plan(config)
 
 

@@ -89,13 +89,12 @@ def test_in_a_pipeline_and_a_grid_search() -> None:
 )
 def test_the_layers_fit_any_size(shape: Any, features: int) -> None:
     from convae.inference.sklearn import build, image_shape
-    from convae.layers import summary as ledger
+    from convae.layers.summary import ModelSummary
 
     model = build(image_shape(features, shape), 5)
-    assert ledger.check(model.input_shape, model.encoder, model.decoder) is None
-    rows = ledger.layer_rows(model.input_shape, model.layers)
-    assert rows[len(model.encoder) - 1].output_shape == (1, 1, 5)
-    assert rows[-1].output_shape == model.input_shape
+    summary = ModelSummary(model)
+    assert summary.find_problem() is None
+    assert summary.code_shape == (1, 1, 5)
     assert np.prod(model.input_shape) == features
 
 

@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convae.explain import operation
-from convae.explain.operation import ConvOptions
+from convae.explain.operation import (
+    ConvOptions,
+    conv_by_taps,
+    conv_transpose,
+    transpose_by_copies,
+)
 from convae.layers import arithmetic as sizes
 from convae.layers import search
+from convae.layers.arithmetic import ConvAxis, ConvTransposeAxis
 
 PADDINGS: tuple[sizes.Padding | int, ...] = ("valid", "same", 0, 1)
 LEGAL: list[Any] = [
@@ -45,7 +50,7 @@ def test_sizes_and_crops_from_seven(
     assert sizes.crop(7, *options) == crop
 
 
-def test_the_reading_s_examples() -> None:
+def test_the_article_s_examples() -> None:
     assert sizes.conv_size(6, 2, 2, 1) == 4
     assert sizes.conv_transpose_size(3, 2, 2, 0) == 6
     assert sizes.conv_transpose_size(5, 2, 1, 0) == 6
@@ -94,59 +99,41 @@ def test_overlap_counts_are_a_transposed_convolution_of_ones() -> None:
     for i, k, s, p, op, d in LEGAL:
         both = None if op is None else (op, 0)
         setting = ConvOptions((s, 1), p, both, (d, 1))
-        counts = operation.conv_transpose(np.ones((i, 3), int), np.ones((k, 1), int), setting)
+        counts = conv_transpose(np.ones((i, 3), int), np.ones((k, 1), int), setting)
         assert counts[:, 0].tolist() == sizes.overlap_counts(i, k, s, p, op, d)
-
-
-def layer(kind: str, k: int, s: int, p: str, d: int = 1) -> tuple[str, dict[str, Any]]:
-    options: dict[str, Any] = {"kernel_size": k, "strides": s, "padding": p, "dilation_rate": d}
-    return kind, options | ({"output_padding": None} if kind == "conv_transpose" else {})
 
 
 @pytest.mark.parametrize(
     "stack",
     [
-        [layer("conv", 3, 1, "valid"), layer("conv", 3, 1, "valid")],
-        [
-            layer("conv", 3, 2, "same"),
-            layer("conv", 3, 2, "same"),
-            layer("conv_transpose", 3, 2, "same"),
-        ],
-        [
-            layer("conv", 4, 2, "same"),
-            layer("conv_transpose", 5, 3, "same"),
-            layer("conv", 3, 1, "same"),
-        ],
-        [layer("conv", 3, 1, "same", 3), layer("conv_transpose", 2, 2, "valid")],
+        [ConvAxis(3), ConvAxis(3)],
+        [ConvAxis(3, 2, "same"), ConvAxis(3, 2, "same"), ConvTransposeAxis(3, 2, "same")],
+        [ConvAxis(4, 2, "same"), ConvTransposeAxis(5, 3, "same"), ConvAxis(3, 1, "same")],
+        [ConvAxis(3, 1, "same", 3), ConvTransposeAxis(2, 2)],
     ],
 )
-def test_receptive_field_is_what_a_change_reaches(
-    stack: list[tuple[str, dict[str, Any]]],
-) -> None:
-    size, layers, matrix = 48, [], np.eye(48)
-    for kind, options in stack:
-        layers.append((kind, size, options))
-        kernel = np.ones((options["kernel_size"], 1, 1, 1))
-        setting = ConvOptions(
-            (options["strides"], 1), options["padding"], None, (options["dilation_rate"], 1)
-        )
-        plain = ConvOptions((options["strides"], 1), "valid", None, (options["dilation_rate"], 1))
+def test_receptive_field_is_what_a_change_reaches(stack: list[sizes.Operation]) -> None:
+    size, steps, matrix = 48, [], np.eye(48)
+    for operation in stack:
+        steps.append((size, operation))
+        kernel = np.ones((operation.kernel_size, 1, 1, 1))
+        strides, dilation = (operation.strides, 1), (operation.dilation_rate, 1)
         columns = matrix.T[:, :, None, None]  # one image for each input pixel
-        if kind == "conv":
-            pad = sizes.conv_padding(size, **options)
-            out = operation.conv_by_taps(
-                np.pad(columns, [(0, 0), pad, (0, 0), (0, 0)]), kernel, plain
-            )
-            size = sizes.conv_size(size, **options)
+        if isinstance(operation, ConvAxis):
+            pad = sizes.conv_padding(size, *operation)
+            padded = np.pad(columns, [(0, 0), pad, (0, 0), (0, 0)])
+            options = ConvOptions(strides, "valid", None, dilation)
+            out = conv_by_taps(padded, kernel, options)
         else:
-            out = operation.transpose_by_copies(columns, kernel, setting)
-            size = sizes.conv_transpose_size(size, **options)
+            options = ConvOptions(strides, operation.padding, None, dilation)
+            out = transpose_by_copies(columns, kernel, options)
+        size = operation.output_size(size)
         matrix = out[:, :, 0, 0].T
     spans = [np.ptp(np.flatnonzero(row)) + 1 for row in matrix if row.any()]
-    assert sizes.receptive_field(layers) == max(spans)
+    assert sizes.receptive_field(steps) == max(spans)
 
 
-def test_ways_are_all_and_only_those_that_lead_there() -> None:
+def test_settings_are_all_and_only_those_that_lead_there() -> None:
     for start, end in ((13, 25), (7, 28), (1, 4), (5, 5), (4, 13)):
         found = search.find_settings(start, end, 6, 4, 2)
         asked = {
@@ -165,7 +152,7 @@ def test_ways_are_all_and_only_those_that_lead_there() -> None:
         assert [w.cost for w in found] == sorted(w.cost for w in found)
 
 
-def test_ways_begin_with_the_simplest() -> None:
+def test_settings_begin_with_the_simplest() -> None:
     first = search.find_settings(14, 28)[0]
     assert (first.kernel_size, first.strides, first.padding, first.output_padding) == (
         2,

@@ -1,4 +1,4 @@
-"""The ledger: the reading's table, costs, verdicts and mends."""
+"""The model summary: the article's table, costs, warnings and suggested fixes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 from convae.config.loader import load_config
 from convae.config.schema import Config
 from convae.errors import ConvaeError
-from convae.layers import fixes as mends
-from convae.layers import summary as ledger
-from convae.layers.spec import Model
+from convae.layers.arithmetic import ConvAxis, Operation
+from convae.layers.fixes import nearest_restored_sizes, restores, sizes_through, smallest_fix
+from convae.layers.spec import LayerSpec, Model, Shape
+from convae.layers.summary import ModelSummary, layer_names
 
 MNIST = Path(__file__).parents[2] / "configs" / "mnist.yaml"
 
@@ -37,9 +38,9 @@ def strided(size: int, **options: Any) -> Model:
     )
 
 
-def test_the_reading_s_table() -> None:
+def test_the_article_s_table() -> None:
     config = load_config(MNIST)
-    facts = ledger.summary(config.model)
+    facts = config.model_summary.to_dict()
     assert [(r["name"], r["output_shape"], r["parameters"]) for r in facts["layers"]] == [
         ("conv2d_1", (26, 26, 32), 320),
         ("conv2d_2", (24, 24, 16), 4624),
@@ -65,19 +66,19 @@ def test_the_reading_s_table() -> None:
     assert facts["layers"][0]["activation_bytes"] == 26 * 26 * 32 * 4
     assert len(facts["warnings"]) == 1
     assert "4.94 times as large" in facts["warnings"][0]
-    text = ledger.describe(config.model)
+    text = str(config.model_summary)
     assert "4.94 times as many" in text
     assert "12,785 parameters" in text
 
 
-def test_checkerboards_are_named_with_their_mend() -> None:
-    facts = ledger.summary(strided(24))
+def test_checkerboards_are_warned_of_with_a_fix() -> None:
+    facts = ModelSummary(strided(24)).to_dict()
     assert [row["crop"] for row in facts["layers"][3:]] == [((0, 1), (0, 1))] * 3
     assert [row["overlap"] for row in facts["layers"][3:]] == [(1, 4)] * 3
     assert [row["even"] for row in facts["layers"]] == [True] * 3 + [False] * 3
     assert sum("kernel_size: 4 or 2" in text for text in facts["warnings"]) == 3
-    assert "UNEVEN" in ledger.describe(strided(24))
-    assert ledger.summary(strided(24, kernel_size=4))["warnings"] == []
+    assert "UNEVEN" in str(ModelSummary(strided(24)))
+    assert ModelSummary(strided(24, kernel_size=4)).warnings == []
 
 
 @pytest.mark.parametrize(
@@ -88,62 +89,96 @@ def test_checkerboards_are_named_with_their_mend() -> None:
         ([conv(type="conv_transpose", dilation_rate=2, filters=1)], "oneDNN"),
         (
             [conv(strides=2, padding="valid", filters=1)],
-            "its last 1 rows and 1 columns of input are never seen",
+            "the last 1 rows and 1 columns of its input are never used",
         ),
     ],
 )
 def test_other_warnings(decoder: list[dict[str, Any]], text: str) -> None:
-    found = model(12, [conv()], decoder)
-    assert text in "\n".join(ledger.warnings(found.input_shape, found.encoder, found.decoder))
+    assert text in "\n".join(ModelSummary(model(12, [conv()], decoder)).warnings)
 
 
-def test_sizes_that_do_not_come_back() -> None:
-    even, odd, larger = strided(24), strided(25), strided(23)
-    assert ledger.check(even.input_shape, even.encoder, even.decoder) is None
-    problem = ledger.check(odd.input_shape, odd.encoder, odd.decoder)
+def test_sizes_that_the_decoder_does_not_restore() -> None:
+    odd, larger = strided(25), strided(23)
+    assert ModelSummary(strided(24)).find_problem() is None
+    problem = ModelSummary(odd).find_problem()
     assert problem is not None
-    mend = [f"conv2d_transpose_{i}: output_padding: 0" for i in (1, 2, 3)]
-    assert " and ".join(mend) in problem[1]
-    assert mends.chain(25, odd.layers) == [25, 13, 7, 4, 8, 16, 32]
-    assert mends.chain(23, larger.layers) == [23, 12, 6, 3, 6, 12, 24]
-    assert mends.nearest_sizes(23, larger.layers) == [16, 24]
+    fix = [f"conv2d_transpose_{i}: output_padding: 0" for i in (1, 2, 3)]
+    assert " and ".join(fix) in problem[1]
+    assert sizes_through(25, odd.layers) == [25, 13, 7, 4, 8, 16, 32]
+    assert sizes_through(23, larger.layers) == [23, 12, 6, 3, 6, 12, 24]
+    assert nearest_restored_sizes(23, larger.layers) == [16, 24]
 
 
-def test_every_mend_mends() -> None:
+def test_every_suggested_fix_fixes_the_size() -> None:
     for size in range(8, 40):
         found = strided(size)
-        if mends.comes_back(size, found.layers):
+        if restores(size, found.layers):
             continue
-        mend = mends.smallest_mend(
-            found.input_shape, found.layers, 3, ledger.layer_names(found.layers)
-        )
-        assert mend is not None
+        names = layer_names(found.layers)
+        fix = smallest_fix(found, names, found.input_shape)
+        assert fix is not None
         stack = list(found.layers)
-        for part in mend.split(" and "):
+        for part in fix.split(" and "):
             name, key, value = part.split(": ")
-            at = ledger.layer_names(found.layers).index(name)
+            at = names.index(name)
             parsed: Any = (
                 value if key == "padding" else None if value == "null" else (int(value), int(value))
             )
             stack[at] = stack[at].model_copy(update={key: parsed})
-        assert mends.comes_back(size, stack), (size, mend)
+        assert restores(size, stack), (size, fix)
 
 
-def test_the_trap_of_even_kernels_is_told_before_keras_dies() -> None:
+def test_an_even_kernel_with_output_padding_0_is_refused() -> None:
     found = model(8, [conv(strides=2)], [deconv(kernel_size=4, output_padding=0, filters=1)])
-    problem = ledger.check(found.input_shape, found.encoder, found.decoder)
+    problem = ModelSummary(found).find_problem()
     assert problem is not None
     assert problem[0] == 1
-    assert "leave output_padding away" in problem[1]
+    assert "leave output_padding out" in problem[1]
 
 
 def test_wrong_configs_carry_the_table() -> None:
     with pytest.raises(
-        ConvaeError, match=r"smallest mend: conv2d_transpose_1: strides: 1(?s:.*)<--"
+        ConvaeError, match=r"suggested fix: conv2d_transpose_1: strides: 1(?s:.*)<--"
     ):
         load_config(MNIST, ["model.decoder.0.strides=2"])
-    with pytest.raises(ConvaeError, match="larger than its input of 2x2"):
+    with pytest.raises(ConvaeError, match="larger than its input of 2 pixels"):
         load_config(MNIST, ["model.input_shape=[4,4,1]"])
     with pytest.raises(ConvaeError, match="two layers are called a"):
         load_config(MNIST, ["model.encoder.0.name=a", "model.encoder.1.name=a"])
     assert isinstance(load_config(MNIST), Config)
+
+
+def test_a_new_layer_type_is_refused_until_it_is_complete() -> None:
+    class Pool(LayerSpec):
+        type: str = "pool"
+
+    with pytest.raises(TypeError, match=r"abstract class Pool .*macs.*operations"):
+        Pool()  # type: ignore[abstract]
+
+    class MaxPool(Pool):
+        keras_name = "max_pooling2d"
+        label = "MaxPooling2D"
+
+        @property
+        def kernel_strides(self) -> tuple[int, int]:
+            return 2, 2
+
+        def operations(self, axis: int) -> list[Operation]:
+            return [ConvAxis(2, 2)]
+
+        def output_channels(self, channels: int) -> int:
+            return channels
+
+        def parameters(self, channels: int) -> int:
+            return 0
+
+        def macs(self, input_shape: Shape, output_shape: Shape) -> int:
+            return 0
+
+    found = strided(24)
+    stack = (found.encoder[0], MaxPool(), found.encoder[1])
+    summary = ModelSummary(found.model_copy(update={"encoder": stack}))
+    assert [row.output_shape for row in summary.encoder] == [(12, 12, 4), (6, 6, 4), (3, 3, 4)]
+    assert [row.receptive_field[0] for row in summary.encoder] == [3, 5, 13]
+    assert summary.find_problem() is None
+    assert summary.names[:3] == ["conv2d_1", "max_pooling2d_1", "conv2d_2"]

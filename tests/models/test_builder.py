@@ -8,7 +8,6 @@ import pytest
 
 from convae.config.loader import load_config
 from convae.config.schema import Config
-from convae.layers.summary import layer_rows, table
 from tests.conftest import ROOT
 
 MNIST = ROOT / "configs/mnist.yaml"
@@ -85,8 +84,8 @@ def test_the_table_and_the_model_are_those_of_the_article() -> None:
     from convae.models.builder import build_model, layer_stack
 
     config = load_config(MNIST)
-    rows = layer_rows(config.model.input_shape, config.model.layers)
-    assert table(config.model.input_shape, rows).endswith(ARTICLE)
+    rows = config.model_summary.rows
+    assert config.model_summary.table().endswith(ARTICLE)
     model = build_model(config)
     layers = layer_stack(model, config.model)
     assert model.count_params() == 12_785
@@ -100,7 +99,7 @@ def test_keras_has_the_shapes_and_parameters_of_the_model_summary(config: Config
 
     model = build_model(config)
     layers = layer_stack(model, config.model)
-    rows = layer_rows(config.model.input_shape, config.model.layers)
+    rows = config.model_summary.rows
     for layer, row, spec in zip(layers, rows, config.model.layers, strict=True):
         height, width, channels = row.output_shape
         if spec.type == "depth_to_space":  # its Conv2D, before the channels become pixels

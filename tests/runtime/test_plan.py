@@ -52,9 +52,9 @@ def test_micro_batches_fit_the_cache_and_are_even() -> None:
     decided = plan(cores=2)
     assert (decided.threads, decided.micro_batch_size) == (2, 50)
     assert plan("runtime.precision=mixed_bfloat16", cores=2).micro_batch_size == 100  # half
-    model = load_config(ROOT / "configs/mnist.yaml").model
+    summary = load_config(ROOT / "configs/mnist.yaml").model_summary
     for batch, threads in ((1, 1), (7, 2), (1000, 3), (999, 2)):
-        size = fitting_micro_batch_size(model, batch, threads, "float32")
+        size = fitting_micro_batch_size(summary, batch, threads, "float32")
         share = -(-batch // threads)
         assert 1 <= size <= min(share, 51)
         assert -(-share // size) * size - share < -(-share // size)  # no almost empty slice

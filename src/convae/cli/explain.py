@@ -245,7 +245,7 @@ def overlap(
     """
     from convae.config.loader import load_config
     from convae.explain import effects
-    from convae.layers.summary import layer_rows
+    from convae.layers.summary import ModelSummary
 
     if config is None and run is None:
         raise ConfigError("which config? For example: convae explain overlap configs/mnist.yaml")
@@ -263,7 +263,7 @@ def overlap(
     if config is not None:
         loaded = load_config(config, overrides or [])
         name, model = loaded.name, loaded.model
-    rows = [row for row in layer_rows(model.input_shape, model.layers) if row.overlap]
+    rows = [row for row in ModelSummary(model).rows if row.overlap]
     facts["layers"] = [{"name": r.name, "overlap": r.overlap, "even": r.even} for r in rows]
     print(json.dumps(facts) if as_json else _format_overlap(facts))
     if out:

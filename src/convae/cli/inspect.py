@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -33,34 +34,34 @@ def size(
     ] = 4,
     through: Annotated[
         str | None,
-        typer.Option(metavar="CONFIG", help="Which sizes come back through this autoencoder?"),
+        typer.Option(metavar="CONFIG", help="Which input sizes does this decoder restore?"),
     ] = None,
     sizes: Annotated[str, typer.Option(metavar="A-B", help="The sizes for --through.")] = "20-40",
     show_all: Annotated[bool, typer.Option("--all", help="Print every setting.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find the settings that lead from one size to another, or the sizes that come back."""
+    """Find the settings that lead from one size to another, or those that a decoder restores."""
     from convae.config.loader import load_config
-    from convae.layers import search as answers
+    from convae.layers import search
 
     if through is not None:
         loaded = load_config(through, overrides or [])
-        found = answers.through(loaded.model, loaded.output_shape, sizes)
-        print(json.dumps(found) if as_json else answers.through_told(through, found))
+        found = search.restored_sizes(loaded.model, loaded.output_shape, sizes)
+        print(json.dumps(found) if as_json else search.format_restored_sizes(through, found))
         suggest(shlex.join(["convae", "inspect", through]), silent=as_json)
         return
     if overrides:
         raise ConfigError(f"overrides belong to --through CONFIG. Received: {' '.join(overrides)}")
     if start is None or end is None:
         raise ConfigError("which sizes? For example: convae size --from 13 --to 25")
-    ways = answers.find_settings(start, end, max_kernel, max_stride, max_dilation)
+    settings = search.find_settings(start, end, max_kernel, max_stride, max_dilation)
     limits = (
         f"kernels up to {max_kernel}, strides up to {max_stride}, dilation up to {max_dilation}"
     )
     if as_json:
-        print(json.dumps([answers.setting_facts(way) for way in ways]))
+        print(json.dumps([asdict(setting) for setting in settings]))
     else:
-        print(answers.settings_table(start, end, ways, limits, None if show_all else 12))
+        print(search.settings_table(start, end, settings, limits, None if show_all else 12))
     suggest("write a setting into a layer of your YAML, then: convae inspect", silent=as_json)
 
 
@@ -69,14 +70,9 @@ def inspect(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Print a config's layers: shapes, parameters, cost, crops, overlap, warnings with mends."""
+    """Print the model summary: shapes, parameters, costs, crops, overlap, warnings with fixes."""
     from convae.config.loader import load_config
-    from convae.layers import summary as ledger
 
-    loaded = load_config(config, overrides or [])
-    if as_json:
-        print(json.dumps(ledger.summary(loaded.model, compresses=loaded.task.compresses)))
-    else:
-        text = ledger.describe(loaded.model, compresses=loaded.task.compresses)
-        print(f"{Path(config).name}\n\n{text}")
+    summary = load_config(config, overrides or []).model_summary
+    print(json.dumps(summary.to_dict()) if as_json else f"{Path(config).name}\n\n{summary}")
     suggest(shlex.join(["convae", "train", config, *(overrides or [])]), silent=as_json)

@@ -12,7 +12,6 @@ from convae.config.renamed import translate
 from convae.config.schema import Config
 from convae.config.validation import validated
 from convae.errors import ConfigError
-from convae.layers import summary as ledger
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -42,12 +41,9 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Confi
 
 def _check(tree: dict[str, Any], places: Mapping[yamltree.KeyPath, str], source: str) -> Config:
     config = validated(Config, tree, places, source)
-    model = config.model
-    if problem := ledger.check(
-        model.input_shape, model.encoder, model.decoder, config.output_shape
-    ):
+    if problem := config.model_summary.find_problem():
         index, text = problem
-        encoder = len(model.encoder)
+        encoder = len(config.model.encoder)
         where = ("encoder", index) if index < encoder else ("decoder", index - encoder)
         place = yamltree.place_of(places, ("model", *where))
         raise ConfigError(f"{source}: the layers do not fit together\n  {place}{text}")

@@ -6,12 +6,14 @@ a wrong config is reported at once.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
 import yaml
 from pydantic import Field, model_validator
 
 from convae.layers.spec import Model, Pair, Shape, Size
+from convae.layers.summary import ModelSummary
 from convae.section import Section
 
 Place = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]  # of a file; no control characters
@@ -247,6 +249,11 @@ class Config(Section):
     def output_shape(self) -> Shape:
         """Height, width and channels that the task requires of the model's output."""
         return self.task.output_shape(self.model.input_shape)
+
+    @cached_property
+    def model_summary(self) -> ModelSummary:
+        """Shapes, costs and warnings of the model's layers, computed once."""
+        return ModelSummary(self.model, self.output_shape, compresses=self.task.compresses)
 
     @model_validator(mode="after")
     def _loss_fits_task_and_activation(self) -> Config:

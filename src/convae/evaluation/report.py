@@ -18,7 +18,6 @@ from convae.console import format_duration, format_number
 from convae.errors import RunError
 from convae.evaluation.html import Picture, format_key, load_picture, render
 from convae.files import write_atomic
-from convae.layers import summary
 from convae.runs.run import Run
 
 # The captions of figures, in the order on the page; other figures follow by name.
@@ -70,7 +69,7 @@ def build(run: Run) -> str:
             f"convae eval {shlex.quote(str(run.path))} measures it and writes the report"
         )
     config, manifest, history = run.config, run.manifest, run.history
-    model = summary.summary(config.model, compresses=config.task.compresses)
+    model = config.model_summary.to_dict()
     pictures = _figures(run)
     return render(
         "report.html",

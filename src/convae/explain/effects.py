@@ -20,8 +20,8 @@ from convae.explain.operation import (
     conv_transpose,
     transpose_by_copies,
 )
-from convae.layers.arithmetic import operations
-from convae.layers.summary import layer_rows
+from convae.layers.arithmetic import Operation
+from convae.layers.summary import ModelSummary
 
 if TYPE_CHECKING:
     from convae.layers.spec import Model
@@ -93,16 +93,13 @@ class Overlap:
 
 def overlaps(model: Model) -> list[Overlap]:
     """Return the overlap maps of a decoder, layer by layer, for a channel of equal weights."""
-    rows = layer_rows(model.input_shape, model.layers)
-    code, rows = rows[len(model.encoder) - 1], rows[len(model.encoder) :]
-    paths = np.ones((1, *code.output_shape[:2], 1))
+    summary = ModelSummary(model)
+    paths = np.ones((1, *summary.code_shape[:2], 1))
     maps = []
-    for layer, row in zip(model.decoder, rows, strict=True):
+    for layer, row in zip(model.decoder, summary.decoder, strict=True):
         own = np.ones_like(paths)
-        for (kind, down), (_, across) in zip(
-            operations(layer, 0), operations(layer, 1), strict=True
-        ):
-            run = {"conv": conv_by_taps, "conv_transpose": transpose_by_copies}[kind]
+        for down, across in zip(layer.operations(0), layer.operations(1), strict=True):
+            run = transpose_by_copies if down.transposed else conv_by_taps
             options, kernel = _both_axes(down, across)
             own, paths = run(own, kernel, options), run(paths, kernel, options)
         paths = paths / max(paths.max(), 1)
@@ -111,13 +108,16 @@ def overlaps(model: Model) -> list[Overlap]:
     return maps
 
 
-def _both_axes(down: dict[str, Any], across: dict[str, Any]) -> tuple[ConvOptions, Array]:
+def _both_axes(down: Operation, across: Operation) -> tuple[ConvOptions, Array]:
     """Return the options of an operation along both axes, and a kernel of ones for it."""
-    pairs = {name: (value, across[name]) for name, value in down.items()}
-    kernel = np.ones((*pairs.pop("kernel_size"), 1, 1))
-    if pairs.get("output_padding", (0, 0))[0] is None:
-        del pairs["output_padding"]
-    return ConvOptions(**(pairs | {"padding": down["padding"]})), kernel
+    extra: Any = tuple(getattr(axis, "output_padding", None) for axis in (down, across))
+    options = ConvOptions(
+        (down.strides, across.strides),
+        down.padding,
+        None if None in extra else extra,
+        (down.dilation_rate, across.dilation_rate),
+    )
+    return options, np.ones((down.kernel_size, across.kernel_size, 1, 1))
 
 
 def period(model: Model) -> int:
@@ -127,8 +127,8 @@ def period(model: Model) -> int:
     """
     longest = 1
     for layer in reversed(model.decoder):
-        steps = [operations(layer, axis) for axis in (0, 1)]
-        strides = [o["strides"] for axis in steps for kind, o in axis if kind == "conv_transpose"]
+        operations = [*layer.operations(0), *layer.operations(1)]
+        strides = [o.strides for o in operations if o.transposed]
         step = longest * max(strides, default=1)
         longest = step if min(model.input_shape[:2]) >= 4 * step else longest
     return max(longest, 2)

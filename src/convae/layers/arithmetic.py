@@ -1,24 +1,22 @@
-"""Output sizes of convolutions and transposed convolutions, one axis at a time, as Keras has them.
+"""Output sizes of convolutions and transposed convolutions along one axis, as Keras defines them.
 
-The kernel's extent k' = (k - 1) d + 1 is what a kernel of size k covers at dilation d. A number as
-padding is PyTorch's: so many zeros on each side of a convolution's input, or so many pixels taken
-off each side of a transposed convolution's canvas. Keras knows "valid" and "same" only.
+A kernel of size k at dilation d covers the extent k' = (k - 1) d + 1. A transposed convolution of i
+elements writes onto a canvas of (i - 1) s + k' pixels, from which it then crops. Keras has the
+paddings "valid" and "same"; a number is PyTorch's padding: zeros added on each side of the input of
+a convolution, or pixels removed on each side of the canvas of a transposed convolution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import gcd
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from convae.layers.spec import Layer
+from typing import Literal, NamedTuple
 
 Padding = Literal["valid", "same"]
 
 
 def extent(kernel_size: int, dilation_rate: int = 1) -> int:
-    """Pixels from a kernel's first to its last tap: k' = (k - 1) d + 1."""
+    """Return the pixels from a kernel's first to its last tap, k' = (k - 1) d + 1."""
     return (kernel_size - 1) * dilation_rate + 1
 
 
@@ -29,7 +27,7 @@ def conv_size(
     padding: Padding | int = "valid",
     dilation_rate: int = 1,
 ) -> int:
-    """Pixels that come out of Conv2D along one axis; zero or less where the kernel does not fit.
+    """Return the output size of Conv2D; zero or less if the kernel is larger than the input.
 
     same: ceil(i / s); valid: floor((i - k') / s) + 1; a number p: floor((i + 2p - k') / s) + 1.
     """
@@ -46,7 +44,7 @@ def conv_padding(
     padding: Padding | int = "valid",
     dilation_rate: int = 1,
 ) -> tuple[int, int]:
-    """Zeros that Conv2D puts before and after its input; `same` puts the odd one behind."""
+    """Return the zeros that Conv2D adds before and after its input; an odd one comes after."""
     if padding != "same":
         p = padding if isinstance(padding, int) else 0
         return p, p
@@ -63,10 +61,10 @@ def conv_transpose_size(
     output_padding: int | None = None,
     dilation_rate: int = 1,
 ) -> int:
-    """Pixels that come out of Conv2DTranspose along one axis.
+    """Return the output size of Conv2DTranspose.
 
     valid: (i - 1) s + max(k', s), or (i - 1) s + k' + op;
-    same: i s, or (i - 1) s + k' mod 2 + op, since each side then loses floor(k' / 2);
+    same: i s, or (i - 1) s + k' mod 2 + op, because floor(k' / 2) is cropped on each side;
     a number p: (i - 1) s - 2p + k' + op, the rule of PyTorch's ConvTranspose2d.
     """
     k = extent(kernel_size, dilation_rate)
@@ -86,10 +84,10 @@ def crop(
     output_padding: int | None = None,
     dilation_rate: int = 1,
 ) -> tuple[int, int]:
-    """Pixels taken off the start and the end of the canvas of (i - 1) s + k'.
+    """Return the pixels cropped from the start and the end of the canvas of Conv2DTranspose.
 
-    A negative number means zeros put on instead. `same` takes the odd pixel off the end, which is
-    why k=3, s=2 loses (0, 1) without output_padding and (1, 1) with output_padding 0.
+    A negative number stands for added zeros. `same` crops an odd pixel at the end: k=3, s=2 crops
+    (0, 1) without output_padding and (1, 1) with output_padding 0.
     """
     setting = (kernel_size, strides, padding, output_padding, dilation_rate)
     canvas = (size - 1) * strides + extent(kernel_size, dilation_rate)
@@ -101,10 +99,10 @@ def crop(
 
 
 def pytorch(crop: tuple[int, int], strides: int, dilation_rate: int = 1) -> tuple[int, int] | None:
-    """(padding, output_padding) of PyTorch's ConvTranspose2d with this crop; None: it has none.
+    """Return (padding, output_padding) of PyTorch's ConvTranspose2d with this crop, None if not.
 
-    PyTorch takes `padding` off both sides and puts `output_padding` back on the end, so it can
-    never take more off the end than off the start, as Keras' `same` often does.
+    PyTorch crops `padding` on both sides and adds `output_padding` at the end, so it never crops
+    more at the end than at the start, as Keras' `same` often does.
     """
     first, last = crop
     extra = first - last
@@ -112,17 +110,16 @@ def pytorch(crop: tuple[int, int], strides: int, dilation_rate: int = 1) -> tupl
     return (first, extra) if fits else None
 
 
-def problem(
-    size: int,
+def setting_problem(
     kernel_size: int,
     strides: int = 1,
     padding: Padding | int = "valid",
     output_padding: int | None = None,
     dilation_rate: int = 1,
 ) -> str | None:
-    """Why Conv2DTranspose refuses this setting, with what would be right; None if it runs."""
+    """Return why Keras refuses this setting at every input size; None if it does not."""
     named = {"kernel_size": kernel_size, "strides": strides, "dilation_rate": dilation_rate}
-    for name, value in {"input size": size, **named}.items():
+    for name, value in named.items():
         if value < 1:
             return f"{name} must be 1 or more. Received: {value}"
     if output_padding is not None and not 0 <= output_padding < strides:
@@ -135,61 +132,41 @@ def problem(
             "strides and dilation_rate cannot both be above 1. "
             f"Received: strides {strides}, dilation_rate {dilation_rate}"
         )
+    if isinstance(padding, int) and padding < 0:
+        return f"padding must be valid, same, or a number from 0 up. Received: {padding}"
+    return None
+
+
+def problem(
+    size: int,
+    kernel_size: int,
+    strides: int = 1,
+    padding: Padding | int = "valid",
+    output_padding: int | None = None,
+    dilation_rate: int = 1,
+) -> str | None:
+    """Return why Conv2DTranspose cannot run at this input size, and what can; None if it can."""
+    setting = (kernel_size, strides, padding, output_padding, dilation_rate)
+    if size < 1:
+        return f"input size must be 1 or more. Received: {size}"
+    if text := setting_problem(*setting):
+        return text
     k = extent(kernel_size, dilation_rate)
     if padding == "same" and output_padding == 0 and k % 2 == 0:
         return (
             f"an even kernel (here {k} pixels) with padding same and output_padding 0 has a shape "
-            "in Keras but dies when it runs; leave output_padding away or use an odd kernel"
+            "in Keras but fails when it runs; leave output_padding out or use an odd kernel"
         )
-    if isinstance(padding, int) and padding < 0:
-        return f"padding must be valid, same, or a number from 0 up. Received: {padding}"
-    setting = (kernel_size, strides, padding, output_padding, dilation_rate)
     if conv_transpose_size(size, *setting) < 1:
         canvas = (size - 1) * strides + k
         return f"padding {padding} on each side leaves nothing of a canvas of {canvas}"
     return None
 
 
-def layer_options(layer: Layer, axis: int) -> dict[str, Any]:
-    """A config's layer along one axis, as the functions here take it."""
-    options: dict[str, Any] = {
-        "kernel_size": layer.kernel_size[axis],
-        "strides": layer.strides[axis],
-        "padding": layer.padding,
-        "dilation_rate": layer.dilation_rate[axis],
-    }
-    if layer.type == "conv_transpose":
-        options["output_padding"] = layer.output_padding and layer.output_padding[axis]
-    return options
-
-
-def operations(layer: Layer, axis: int) -> list[tuple[str, dict[str, Any]]]:
-    """A config's layer along one axis as convolutions and transposed ones: (type, options).
-
-    Growing s-fold, by repeating pixels or by dealing channels out to them, reaches as far as a
-    transposed convolution of kernel s and stride s: each pixel gives s, and each has one origin.
-    """
-    options = layer_options(layer, axis)
-    if layer.type in {"conv", "conv_transpose"}:
-        return [(layer.type, options)]
-    convolution = ("conv", {**options, "strides": 1})
-    strides = options["strides"]
-    grown = {"kernel_size": strides, "strides": strides, "padding": "valid", "dilation_rate": 1}
-    growth = ("conv_transpose", grown)
-    return [growth, convolution] if layer.type == "resize_conv" else [convolution, growth]
-
-
-def layer_size(layer: Layer, size: int, axis: int) -> int:
-    """Pixels that come out of a config's layer along one axis."""
-    for kind, options in operations(layer, axis):
-        size = (conv_size if kind == "conv" else conv_transpose_size)(size, **options)
-    return size
-
-
 def overlap(kernel_size: int, strides: int = 1, dilation_rate: int = 1) -> tuple[int, int]:
-    """The fewest and the most kernel copies that meet in one pixel, away from the border.
+    """Return the fewest and the most kernel copies that meet in one pixel, away from the border.
 
-    They are equal, so the overlap is even, exactly when s divides k (at dilation 1).
+    At dilation 1 they are equal, so the overlap is even, exactly if s divides k.
     """
     # Taps fall on every gcd(s, d)-th phase of a stride, on each of those in turn.
     common = gcd(strides, dilation_rate)
@@ -205,16 +182,15 @@ def overlap_counts(
     output_padding: int | None = None,
     dilation_rate: int = 1,
 ) -> list[int]:
-    """Kernel copies that meet in each output pixel along one axis; 0 is a pixel of bias alone.
+    """Return the number of kernel copies that meet in each output pixel; 0: the bias alone.
 
-    In two dimensions the counts of the axes multiply. Takes what `problem` passes: strides or
-    dilation_rate must be 1.
+    The counts of two axes multiply. Strides or dilation_rate must be 1, as `problem` requires.
     """
     setting = (kernel_size, strides, padding, output_padding, dilation_rate)
     first, _ = crop(size, *setting)
     pixels = range(first, first + conv_transpose_size(size, *setting))
-    # Elements step by strides and taps by dilation_rate, one of which is 1. At each pixel, those
-    # of the steps whose contiguous others reach it: a range, so its length is all that is needed.
+    # Elements are `strides` apart and taps `dilation_rate`, one of which is 1. The steps whose
+    # contiguous others reach a pixel form a range, so its length is enough.
     step, steps, others = (
         (strides, size, kernel_size) if dilation_rate == 1 else (dilation_rate, kernel_size, size)
     )
@@ -223,27 +199,105 @@ def overlap_counts(
     ]
 
 
-def receptive_field(layers: Sequence[tuple[str, int, dict[str, Any]]]) -> int:
-    """Input pixels along one axis that the output pixel with the widest view hangs on.
+class ConvAxis(NamedTuple):
+    """A convolution along one axis."""
 
-    `layers` are (type, input size, options) in the order of the data; type is conv or
-    conv_transpose. Borders do not clip the view. A strided transposed layer gives neighbors
-    different views, so every position of one period is asked.
+    kernel_size: int
+    strides: int = 1
+    padding: Padding | int = "valid"
+    dilation_rate: int = 1
+
+    @property
+    def transposed(self) -> bool:
+        """False."""
+        return False
+
+    def output_size(self, size: int) -> int:
+        """Return the output size; zero or less if the kernel is larger than the input."""
+        return conv_size(size, *self)
+
+    def problem(self, size: int) -> str | None:
+        """Return why the convolution cannot run at this input size, None if it can."""
+        if self.output_size(size) > 0:
+            return None
+        return (
+            f"kernel_size {self.kernel_size} at dilation_rate {self.dilation_rate} is larger than "
+            f"its input of {size} pixels; use padding: same, a smaller kernel or an earlier stride "
+            "of 1"
+        )
+
+    def input_range(self, size: int, low: int, high: int) -> tuple[int, int]:
+        """Return the first and last input pixel on which the outputs `low` to `high` depend."""
+        first, _ = conv_padding(size, *self)
+        reach = extent(self.kernel_size, self.dilation_rate) - 1
+        return low * self.strides - first, high * self.strides - first + reach
+
+    def unused(self, size: int) -> int:
+        """Return the number of pixels at the end of the input that no output depends on."""
+        return max(size - 1 - self.input_range(size, 0, self.output_size(size) - 1)[1], 0)
+
+    def empty(self, size: int) -> int:
+        """Return 0: every output depends on an input."""
+        return 0
+
+
+class ConvTransposeAxis(NamedTuple):
+    """A transposed convolution along one axis."""
+
+    kernel_size: int
+    strides: int = 1
+    padding: Padding | int = "valid"
+    output_padding: int | None = None
+    dilation_rate: int = 1
+
+    @property
+    def transposed(self) -> bool:
+        """True."""
+        return True
+
+    def output_size(self, size: int) -> int:
+        """Return the output size."""
+        return conv_transpose_size(size, *self)
+
+    def problem(self, size: int) -> str | None:
+        """Return why the operation cannot run at this input size, None if it can."""
+        return problem(size, *self)
+
+    def input_range(self, size: int, low: int, high: int) -> tuple[int, int]:
+        """Return the first and last input pixel on which the outputs `low` to `high` depend."""
+        first, _ = crop(size, *self)
+        reach = extent(self.kernel_size, self.dilation_rate) - 1
+        return -((reach - low - first) // self.strides), (high + first) // self.strides
+
+    def unused(self, size: int) -> int:
+        """Return 0: every input pixel is used."""
+        return 0
+
+    def empty(self, size: int) -> int:
+        """Return the number of pixels at the end of the output that hold the bias alone."""
+        counts = overlap_counts(size, *self)
+        return next((i for i, count in enumerate(reversed(counts)) if count), 0)
+
+
+Operation = ConvAxis | ConvTransposeAxis
+
+
+def receptive_field(operations: Sequence[tuple[int, Operation]]) -> int:
+    """Return the input pixels on which the output pixel with the widest view depends.
+
+    Borders do not clip the view. The outputs of a strided transposed convolution have different
+    views, so every position of one period is looked at.
+
+    Args:
+        operations: (input size, operation) along one axis, from input to output.
     """
     period = 1
-    for kind, _, options in layers:
-        period *= 1 if kind == "conv" else options["strides"]
+    for _, operation in operations:
+        period *= operation.strides if operation.transposed else 1
     widest = 0
-    for place in range(min(period, 256)):
-        low = high = place
-        for kind, size, options in reversed(layers):
-            reach = extent(options["kernel_size"], options["dilation_rate"]) - 1
-            step = options["strides"]
-            if kind == "conv":
-                first, _ = conv_padding(size, **options)
-                low, high = low * step - first, high * step - first + reach
-            else:
-                first, _ = crop(size, **options)
-                low, high = -((reach - low - first) // step), (high + first) // step
+    for position in range(min(period, 256)):
+        low = high = position
+        for size, operation in reversed(operations):
+            low, high = operation.input_range(size, low, high)
         widest = max(widest, high - low + 1)
     return widest

@@ -1,146 +1,123 @@
-"""Sizes that do not come back through an autoencoder, and the smallest change that mends them."""
+"""Input sizes that a decoder does not restore, and the smallest change that fixes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import combinations, islice, product
 from math import comb, prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from convae.layers.arithmetic import layer_options, layer_size, problem
+from convae.layers.spec import Convolution, Layer, Model, Shape
 
-if TYPE_CHECKING:
-    from convae.layers.spec import Layer
-
-Shape = tuple[int, int, int]  # height, width, channels
-Change = tuple[int, dict[str, Any]]  # how far it is from what stands there, and the new setting
 MOST = 100_000  # layers looked at, and combinations put in order: a few seconds
 
+Fix = Sequence[tuple[int, dict[str, Any]]]  # (index of a layer, its new setting)
 
-def chain(size: int, layers: Sequence[Layer], axis: int = 0) -> list[int]:
-    """The sizes along one axis through every layer; ends early where a layer cannot run."""
+
+def sizes_through(size: int, layers: Sequence[Layer], axis: int = 0) -> list[int]:
+    """Return the sizes along an axis from the input through every layer that can run."""
     sizes = [size]
     for layer in layers:
-        transposed = layer.type == "conv_transpose"
-        if transposed and problem(sizes[-1], **layer_options(layer, axis)):
+        if layer.problem(sizes[-1], axis):
             break
-        after = layer_size(layer, sizes[-1], axis)
-        if after < 1:
-            break
-        sizes.append(after)
+        sizes.append(layer.output_size(sizes[-1], axis))
     return sizes
 
 
-def comes_back(size: int, layers: Sequence[Layer], axis: int = 0, factor: int = 1) -> bool:
-    """Whether an image of this size leaves the last layer `factor` times as large."""
-    sizes = chain(size, layers, axis)
-    return len(sizes) == len(layers) + 1 and sizes[-1] == factor * size
+def restores(size: int, layers: Sequence[Layer], axis: int = 0, factor: int = 1) -> bool:
+    """Return whether the output is `factor` times as large as an input of this size."""
+    return _output_size(size, layers, axis) == factor * size
 
 
-def nearest_sizes(size: int, layers: Sequence[Layer], axis: int = 0, factor: int = 1) -> list[int]:
-    """The nearest smaller and the nearest larger size that come back, where there are such."""
-    downwards, upwards = range(size - 1, 0, -1), range(size + 1, 2 * size + 65)
-    fits = (next((s for s in way if comes_back(s, layers, axis, factor)), None)
-            for way in (downwards, upwards))  # fmt: skip
-    return [s for s in fits if s is not None]
+def nearest_restored_sizes(size: int, layers: Sequence[Layer], factor: int = 1) -> list[int]:
+    """Return the nearest smaller and the nearest larger input size that the decoder restores."""
+    nearest = (
+        next((s for s in sizes if restores(s, layers, factor=factor)), None)
+        for sizes in (range(size - 1, 0, -1), range(size + 1, 2 * size + 65))
+    )
+    return [s for s in nearest if s is not None]
 
 
-def smallest_mend(
-    input_shape: Shape,
-    layers: Sequence[Layer],
-    decoder_at: int,
-    names: Sequence[str],
-    output_shape: Shape | None = None,
-) -> str | None:
-    """The fewest and simplest settings of the decoder that give `output_shape`, or the input's."""
-    wanted = output_shape or input_shape
-    stack = list(layers)
-    words = []
-    if stack[-1].filters != wanted[2]:  # independent of the sizes: always part of the mend
-        stack[-1] = stack[-1].model_copy(update={"filters": wanted[2]})
-        words = [f"{names[-1]}: filters: {wanted[2]}"]
-        if _fits(input_shape, wanted, stack):
-            return words[0]
-    shapes = (input_shape, wanted)
-    found = _few(shapes, stack, decoder_at) or _paddings(shapes, stack, decoder_at)
-    if not found:
-        return None
-    words += [
-        f"{names[i]}: {key}: {_plain(value)}"
-        for i, update in found
-        for key, value in update.items()
-    ]
-    return " and ".join(words)
+def smallest_fix(model: Model, names: Sequence[str], output_shape: Shape) -> str | None:
+    """Return the fewest and simplest settings of the decoder that give `output_shape`.
+
+    Args:
+        model: a model whose layers run, but give another shape.
+        names: the names of its layers.
+        output_shape: height, width and channels that it should give.
+
+    Returns:
+        The settings as text, or None if there is no small change.
+    """
+    layers: list[Layer] = list(model.layers)
+    text = []
+    last = layers[-1]
+    if isinstance(last, Convolution) and last.filters != output_shape[2]:
+        layers[-1] = last.model_copy(update={"filters": output_shape[2]})
+        text = [f"{names[-1]}: filters: {output_shape[2]}"]
+    shapes, first = (model.input_shape, output_shape), len(model.encoder)
+    if not _fits(*shapes, layers):
+        fix = _one_or_two_settings(shapes, layers, first) or _paddings(shapes, layers, first)
+        if not fix:
+            return None
+        text += [
+            f"{names[index]}: {key}: {_format_value(value)}"
+            for index, setting in fix
+            for key, value in setting.items()
+        ]
+    return " and ".join(text)
 
 
-def _fits(input_shape: Shape, wanted: Shape, layers: Sequence[Layer]) -> bool:
-    ends = (chain(input_shape[axis], layers, axis) for axis in (0, 1))
-    sizes = [end[-1] if len(end) == len(layers) + 1 else None for end in ends]
-    return (*sizes, layers[-1].filters) == wanted
+def _output_size(size: int, layers: Sequence[Layer], axis: int) -> int | None:
+    sizes = sizes_through(size, layers, axis)
+    return sizes[-1] if len(sizes) == len(layers) + 1 else None
 
 
-def _few(
-    shapes: tuple[Shape, Shape], stack: Sequence[Layer], decoder_at: int
-) -> list[tuple[int, dict[str, Any]]] | None:
-    """One changed setting, or two in different layers."""
-    every = ((i, c) for i in range(decoder_at, len(stack)) for c in _changes(stack[i]))
+def _fits(input_shape: Shape, output_shape: Shape, layers: Sequence[Layer]) -> bool:
+    return all(
+        _output_size(input_shape[axis], layers, axis) == output_shape[axis] for axis in (0, 1)
+    )
+
+
+def _one_or_two_settings(
+    shapes: tuple[Shape, Shape], layers: Sequence[Layer], first: int
+) -> Fix | None:
+    """Return one changed setting, or two in different layers from `first` on."""
+    every = ((i, c) for i in range(first, len(layers)) for c in layers[i].changes())
     changes = list(islice(every, MOST))
     for count in (1, 2):
         if comb(len(changes), count) > MOST:
             break
         groups = sorted(combinations(changes, count), key=lambda g: sum(c[0] for _, c in g))
-        for group in groups[: MOST // len(stack)]:
+        for group in groups[: MOST // len(layers)]:
             if len({i for i, _ in group}) == count:
-                found = [(i, update) for i, (_, update) in group]
-                if _fits(*shapes, _changed(stack, found)):
-                    return found
+                fix = [(i, setting) for i, (_, setting) in group]
+                if _fits(*shapes, _changed(layers, fix)):
+                    return fix
     return None
 
 
-def _paddings(
-    shapes: tuple[Shape, Shape], stack: Sequence[Layer], decoder_at: int
-) -> list[tuple[int, dict[str, Any]]] | None:
-    """An output_padding in as many layers as it takes: what odd sizes through strides need."""
+def _paddings(shapes: tuple[Shape, Shape], layers: Sequence[Layer], first: int) -> Fix | None:
+    """Return an output_padding in as few layers as possible: odd sizes with strides need it."""
     choices: list[list[tuple[int, dict[str, Any]] | None]] = []
-    for i in range(decoder_at, len(stack)):
-        every = (update for _, update in _changes(stack[i]) if "output_padding" in update)
-        updates = list(islice(every, MOST))
-        if len(updates) * prod(len(c) for c in choices) > MOST // len(stack):
+    for i in range(first, len(layers)):
+        every = (setting for _, setting in layers[i].changes() if "output_padding" in setting)
+        settings = list(islice(every, MOST))
+        if len(settings) * prod(len(c) for c in choices) > MOST // len(layers):
             return None
-        choices.append([None, *((i, update) for update in updates)])
+        choices.append([None, *((i, setting) for setting in settings)])
     groups = ([c for c in group if c] for group in product(*choices))
-    return next((g for g in sorted(groups, key=len) if _fits(*shapes, _changed(stack, g))), None)
+    return next((g for g in sorted(groups, key=len) if _fits(*shapes, _changed(layers, g))), None)
 
 
-def _changed(stack: Sequence[Layer], found: Sequence[tuple[int, dict[str, Any]]]) -> list[Layer]:
-    changed = list(stack)
-    for i, update in found:
-        changed[i] = changed[i].model_copy(update=update)
+def _changed(layers: Sequence[Layer], fix: Fix) -> list[Layer]:
+    changed = list(layers)
+    for i, setting in fix:
+        changed[i] = changed[i].model_copy(update=setting)
     return changed
 
 
-def _changes(layer: Layer) -> Iterator[Change]:
-    """Changes of one setting, each with how far it is from what stands there."""
-    if layer.type == "conv_transpose":
-        if layer.output_padding is not None:
-            yield 0, {"output_padding": None}
-        for rows, columns in product(*(range(s) for s in layer.strides)):
-            if (rows, columns) != layer.output_padding and max(layer.strides) > 1:
-                yield int(rows != columns), {"output_padding": (rows, columns)}
-    if layer.type in {"conv", "conv_transpose"}:
-        yield 1, {"padding": "same" if layer.padding == "valid" else "valid"}
-    for step in (1, -1, 2, -2):
-        kernel = (layer.kernel_size[0] + step, layer.kernel_size[1] + step)
-        if min(kernel) > 0:
-            yield 1 + abs(step), {"kernel_size": kernel}
-    for strides in ((1, 1), (2, 2), (3, 3)):
-        padding = getattr(layer, "output_padding", None) or (0, 0)
-        allowed = max(layer.dilation_rate) == 1 and max(padding) < strides[0]
-        if strides != layer.strides and allowed:
-            yield 5, {"strides": strides}
-
-
-def _plain(value: Any) -> Any:
+def _format_value(value: Any) -> Any:
     if isinstance(value, tuple):
         return value[0] if value[0] == value[1] else list(value)
     return "null" if value is None else value

@@ -1,56 +1,105 @@
-"""The layers of a config and the model that they make: types, ranges, defaults; no TensorFlow."""
+"""The layer types of a config, and the model that layers make; no TensorFlow.
+
+A layer type is one class here: its keys, ranges and defaults, and the methods of `LayerSpec`, which
+are all that sizes, costs, fixes and plans need to know of a type. Its Keras layers and its forward
+pass are in models/layers.py.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from itertools import product
+from math import prod
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from convae.layers.arithmetic import ConvAxis, ConvTransposeAxis, Operation, setting_problem
 from convae.section import Section
 
 
 def _both(value: object) -> object:
-    """`3` means the same along both axes: (3, 3)."""
+    """Return `3` as (3, 3): the same along both axes."""
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 Shape = tuple[int, int, int]  # height, width, channels
 Size = Annotated[int, Field(ge=1)]
-
-
 Side = Annotated[int, Field(ge=1, le=16_384)]  # pixels
-
-
 Pair = Annotated[tuple[Side, Side], BeforeValidator(_both)]
-
-
-Steps = Annotated[int, Field(ge=1, le=255)]  # more is a slip, and could keep the ledger busy
-
-
+Steps = Annotated[int, Field(ge=1, le=255)]  # more is a slip, and would make the summary slow
 Window = Annotated[tuple[Steps, Steps], BeforeValidator(_both)]
-
-
 Extra = Annotated[
     tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], BeforeValidator(_both)
 ]
-
-
 Activation = Literal[
     "linear", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "tanh", "sigmoid",
     "softmax",
 ]  # fmt: skip
-
-
 Initializer = Literal[
     "he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal", "lecun_uniform"
 ]
+Change = tuple[int, dict[str, Any]]  # a distance from the present setting, and the new setting
 
 
-class Kernel(Section):
-    """What all layers share; the options are Keras' own."""
+class LayerSpec(Section, ABC):
+    """A layer of any type."""
+
+    keras_name: ClassVar[str]  # the name of a layer without one, before its number
+    label: ClassVar[str]  # the Keras layers, as tables show them
+    transposed: ClassVar[bool] = False  # whether each input meets the kernel, not each output
 
     type: str
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")] | None = None
+    skip: str | None = None  # in a decoder: an encoder layer whose output joins the input
+
+    @abstractmethod
+    def operations(self, axis: int) -> list[Operation]:
+        """Return the operations along axis 0 (height) or 1 (width), in their order."""
+
+    @abstractmethod
+    def output_channels(self, channels: int) -> int:
+        """Return the channels of the output for an input with `channels`."""
+
+    @abstractmethod
+    def parameters(self, channels: int) -> int:
+        """Return the number of weights and biases for an input with `channels`."""
+
+    @abstractmethod
+    def macs(self, input_shape: Shape, output_shape: Shape) -> int:
+        """Return the multiplications, with an addition each, for one image, borders included."""
+
+    @property
+    @abstractmethod
+    def kernel_strides(self) -> tuple[int, int]:
+        """The strides of the operation with the kernel, without those that only enlarge."""
+
+    def steps(self, size: int, axis: int) -> Iterator[tuple[int, Operation]]:
+        """Yield each operation along an axis with the size of its input."""
+        for operation in self.operations(axis):
+            yield size, operation
+            size = operation.output_size(size)
+
+    def output_size(self, size: int, axis: int) -> int:
+        """Return the output size along an axis; zero or less if the layer cannot run."""
+        for operation in self.operations(axis):
+            size = operation.output_size(size)
+        return size
+
+    def problem(self, size: int, axis: int) -> str | None:
+        """Return why Keras cannot run the layer at an input size, and what can; None if it can."""
+        texts = (operation.problem(step) for step, operation in self.steps(size, axis))
+        return next((text for text in texts if text), None)
+
+    def changes(self) -> Iterator[Change]:
+        """Yield other settings that may fix the sizes of a decoder, each with its distance."""
+        yield from ()
+
+
+class Convolution(LayerSpec):
+    """A layer with a kernel; the options are those of Keras."""
+
     filters: Annotated[int, Field(ge=1, le=2**20)]
     kernel_size: Window
     strides: Window = (1, 1)
@@ -59,84 +108,170 @@ class Kernel(Section):
     activation: Activation = "linear"
     use_bias: bool = True
     kernel_initializer: Initializer = "glorot_uniform"
-    skip: str | None = None  # in a decoder: an encoder layer whose output joins the input
-
-    @property
-    def convolution_strides(self) -> tuple[int, int]:
-        """The strides of the convolution itself, without any resize before or after it."""
-        return self.strides
 
     @model_validator(mode="after")
-    def _stride_or_dilation(self) -> Kernel:
-        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
-            raise ValueError("strides and dilation_rate cannot both be above 1 (Keras refuses it)")
+    def _is_a_setting_of_keras(self) -> Convolution:
+        for axis in (0, 1):
+            for operation in self.operations(axis):
+                if text := setting_problem(**operation._asdict()):
+                    raise ValueError(text)
         return self
 
+    @property
+    def channel_multiplier(self) -> int:
+        """Channels that the kernel gives for each filter."""
+        return 1
 
-class Conv(Kernel):
+    @property
+    def kernel_strides(self) -> tuple[int, int]:
+        """The strides."""
+        return self.strides
+
+    def output_channels(self, channels: int) -> int:
+        """Return `filters`."""
+        return self.filters
+
+    def parameters(self, channels: int) -> int:
+        """Return the number of weights of the kernel, and of its biases."""
+        biases = self.use_bias * self.filters * self.channel_multiplier
+        return self._kernel_weights(channels) + biases
+
+    def _kernel_weights(self, channels: int) -> int:
+        return prod(self.kernel_size) * channels * self.filters * self.channel_multiplier
+
+    def macs(self, input_shape: Shape, output_shape: Shape) -> int:
+        """Return the number of positions of the kernel, times its weights."""
+        height, width, _ = input_shape if self.transposed else output_shape
+        return max(height * width, 0) * self._kernel_weights(input_shape[2])
+
+    def changes(self) -> Iterator[Change]:
+        """Yield the other padding, near kernel sizes and other strides."""
+        yield 1, {"padding": "same" if self.padding == "valid" else "valid"}
+        for step in (1, -1, 2, -2):
+            kernel = (self.kernel_size[0] + step, self.kernel_size[1] + step)
+            if min(kernel) > 0:
+                yield 1 + abs(step), {"kernel_size": kernel}
+        for strides in ((1, 1), (2, 2), (3, 3)):
+            if strides != self.strides and max(self.dilation_rate) == 1:
+                yield 5, {"strides": strides}
+
+
+class Conv(Convolution):
     """A `keras.layers.Conv2D`."""
+
+    keras_name = "conv2d"
+    label = "Conv2D"
 
     type: Literal["conv"]
 
+    def operations(self, axis: int) -> list[Operation]:
+        """Return the convolution."""
+        k, s, d = self.kernel_size[axis], self.strides[axis], self.dilation_rate[axis]
+        return [ConvAxis(k, s, self.padding, d)]
 
-class ConvTranspose(Kernel):
+
+class ConvTranspose(Convolution):
     """A `keras.layers.Conv2DTranspose`."""
+
+    keras_name = "conv2d_transpose"
+    label = "Conv2DTranspose"
+    transposed = True
 
     type: Literal["conv_transpose"]
     output_padding: Extra | None = None
 
-    @model_validator(mode="after")
-    def _output_padding_below_strides(self) -> ConvTranspose:
-        if self.output_padding and any(
-            o >= s for o, s in zip(self.output_padding, self.strides, strict=True)
-        ):
-            raise ValueError(
-                f"output_padding {self.output_padding} must be smaller than strides {self.strides}"
-            )
-        return self
+    def operations(self, axis: int) -> list[Operation]:
+        """Return the transposed convolution."""
+        k, s, d = self.kernel_size[axis], self.strides[axis], self.dilation_rate[axis]
+        extra = None if self.output_padding is None else self.output_padding[axis]
+        return [ConvTransposeAxis(k, s, self.padding, extra, d)]
+
+    def changes(self) -> Iterator[Change]:
+        """Yield every other output_padding, and the changes of any convolution."""
+        if self.output_padding is not None:
+            yield 0, {"output_padding": None}
+        for rows, columns in product(*(range(s) for s in self.strides)):
+            if (rows, columns) != self.output_padding and max(self.strides) > 1:
+                yield int(rows != columns), {"output_padding": (rows, columns)}
+        for distance, change in super().changes():
+            if max(self.output_padding or (0, 0)) < min(change.get("strides", (256,))):
+                yield distance, change
 
 
-class _Growing(Kernel):
-    """What ResizeConv and DepthToSpace share: `strides` times the size, and nothing else."""
+class _Enlarging(Convolution):
+    """A convolution of stride 1, before or after which the image is enlarged by `strides`."""
 
     padding: Literal["same"] = "same"
 
-    @property
-    def convolution_strides(self) -> tuple[int, int]:
-        return (1, 1)
-
     @model_validator(mode="after")
-    def _no_dilation(self) -> _Growing:
+    def _no_dilation(self) -> _Enlarging:
         if max(self.dilation_rate) > 1:
             raise ValueError("dilation_rate must be 1 in a layer that resizes")
         return self
 
+    @property
+    def kernel_strides(self) -> tuple[int, int]:
+        """The strides of the convolution."""
+        return 1, 1
 
-class ResizeConv(_Growing):
+    def changes(self) -> Iterator[Change]:
+        """Yield the changes of any convolution but the padding."""
+        return (change for change in super().changes() if "padding" not in change[1])
+
+    def _enlargement(self, axis: int) -> Operation:
+        """Return the transposed convolution that gives each pixel `strides` copies."""
+        return ConvTransposeAxis(self.strides[axis], self.strides[axis])
+
+    def _convolution(self, axis: int) -> Operation:
+        return ConvAxis(self.kernel_size[axis], 1, self.padding, self.dilation_rate[axis])
+
+
+class ResizeConv(_Enlarging):
     """A `keras.layers.UpSampling2D` by `strides`, then a `keras.layers.Conv2D` of stride 1."""
+
+    keras_name = "resize_conv2d"
+    label = "UpSampling2D, Conv2D"
 
     type: Literal["resize_conv"]
     interpolation: Literal["nearest", "bilinear"] = "nearest"
 
+    def operations(self, axis: int) -> list[Operation]:
+        """Return the enlargement and the convolution."""
+        return [self._enlargement(axis), self._convolution(axis)]
 
-class DepthToSpace(_Growing):
-    """A `keras.layers.Conv2D` to filters * strides^2 channels, dealt out to as many pixels.
+
+class DepthToSpace(_Enlarging):
+    """A `keras.layers.Conv2D` to filters * strides^2 channels, rearranged into as many pixels.
 
     Shi et al., "Real-time single image and video super-resolution using an efficient sub-pixel
     convolutional neural network", CVPR 2016.
     """
 
+    keras_name = "depth_to_space"
+    label = "Conv2D, depth to space"
+
     type: Literal["depth_to_space"]
+
+    @property
+    def channel_multiplier(self) -> int:
+        """Pixels that the channels of one pixel become."""
+        return prod(self.strides)
+
+    def operations(self, axis: int) -> list[Operation]:
+        """Return the convolution and the enlargement."""
+        return [self._convolution(axis), self._enlargement(axis)]
+
+    def macs(self, input_shape: Shape, output_shape: Shape) -> int:
+        """Return the multiplications of the convolution, which has the size of the input."""
+        return super().macs(input_shape, input_shape)
 
 
 Layer = Annotated[Conv | ConvTranspose | ResizeConv | DepthToSpace, Field(discriminator="type")]
-
-
 Stack = Annotated[tuple[Layer, ...], Field(min_length=1, max_length=100)]
 
 
 class Model(Section):
-    """Layer by layer: what the encoder makes of an image, and the decoder of the code."""
+    """The layers of the encoder (image to code) and the decoder (code to output)."""
 
     input_shape: tuple[Side, Side, Literal[1, 3]] = (28, 28, 1)  # height, width, channels
     zero_center: bool = False  # the first layer gets 2x - 1 of images in [0, 1]: means near 0
@@ -145,10 +280,10 @@ class Model(Section):
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """All layers in the order in which an image passes them."""
+        """The layers of the encoder and the decoder."""
         return self.encoder + self.decoder
 
     @property
     def has_skips(self) -> bool:
-        """Whether the decoder sees more of an image than the code."""
+        """Whether the decoder gets more of an image than the code."""
         return any(layer.skip for layer in self.decoder)

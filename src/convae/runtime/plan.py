@@ -14,8 +14,7 @@ from typing import Any, Literal
 
 from convae.config.schema import Config
 from convae.errors import ConfigError, UnsupportedError
-from convae.layers.spec import Model
-from convae.layers.summary import layer_rows
+from convae.layers.summary import ModelSummary
 from convae.runtime.cluster import EXAMPLE, Cluster
 from convae.runtime.hardware import Gpu, core_count, has_bfloat16
 
@@ -215,7 +214,7 @@ class _Planner:
     def auto_precision(self) -> tuple[Precision, str]:
         if not has_bfloat16(self.gpu, self.hardware.cpu_flags):
             return "float32", "the device has no native bfloat16"
-        if not gains_from_bfloat16(self.config.model):
+        if not gains_from_bfloat16(self.config.model_summary):
             return "float32", "the strided layers gain nothing from bfloat16"
         return "mixed_bfloat16", "the device has native bfloat16, and the layers gain from it"
 
@@ -228,8 +227,8 @@ class _Planner:
         if self.gpu:
             return self.share, "all at once: a GPU has no small cache"
         cache = f"the largest layer's activations fit {MICRO_BATCH_BYTES // 2**20} MiB of cache"
-        model = self.config.model
-        return fitting_micro_batch_size(model, self.share, self.threads, self.precision), cache
+        summary = self.config.model_summary
+        return fitting_micro_batch_size(summary, self.share, self.threads, self.precision), cache
 
     def auto_jit_compile(self) -> tuple[bool, str]:
         gpu = "cuDNN's convolutions are fast without XLA"
@@ -248,23 +247,25 @@ class _Planner:
             yield f"{self.threads} threads are more than the {self.hardware.cores} cores: slower"
 
 
-def gains_from_bfloat16(model: Model) -> bool:
+def gains_from_bfloat16(summary: ModelSummary) -> bool:
     """Return whether most of the multiplications are in convolutions of stride 1.
 
     Those run with fused bias and activation in bfloat16; oneDNN's strided transposed convolution is
     not faster in bfloat16 than in float32.
     """
     macs = {True: 0, False: 0}
-    for layer, row in zip(model.layers, layer_rows(model.input_shape, model.layers), strict=True):
-        macs[max(layer.convolution_strides) == 1] += row.macs
+    for layer, row in zip(summary.model.layers, summary.rows, strict=True):
+        macs[max(layer.kernel_strides) == 1] += row.macs
     return macs[True] > macs[False]
 
 
-def fitting_micro_batch_size(model: Model, batch: int, threads: int, precision: Precision) -> int:
+def fitting_micro_batch_size(
+    summary: ModelSummary, batch: int, threads: int, precision: Precision
+) -> int:
     """Return the number of images whose activations in the largest layer fit the cache.
 
     Args:
-        model: The layers of encoder and decoder.
+        summary: The shapes of the layers of encoder and decoder.
         batch: The images of one replica's step, which the threads share.
         threads: The parallel shards of the batch.
         precision: 4 bytes per activation, or 2.
@@ -272,8 +273,7 @@ def fitting_micro_batch_size(model: Model, batch: int, threads: int, precision: 
     Returns:
         The size of the largest of the micro-batches, which are as even as possible.
     """
-    rows = layer_rows(model.input_shape, model.layers)
-    largest = max(math.prod(r.input_shape) + math.prod(r.output_shape) for r in rows)
+    largest = max(math.prod(r.input_shape) + math.prod(r.output_shape) for r in summary.rows)
     largest *= {"float32": 4, "mixed_bfloat16": 2}[precision]
     share = -(-batch // threads)
     micro_batches = -(-share // max(1, MICRO_BATCH_BYTES // largest))

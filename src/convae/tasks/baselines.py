@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from convae.arrays import Floats, Images
-from convae.layers.summary import layer_rows
 from convae.tasks import metrics
 
 if TYPE_CHECKING:
@@ -53,12 +52,10 @@ def constant_class(index: int, count: int, name: str) -> Baseline:
 
 def code_size(config: Config) -> int:
     """Return how many numbers of an image reach the decoder: the code and skip connections."""
-    model = config.model
-    rows = layer_rows(model.input_shape, model.encoder)
-    skips = {layer.skip for layer in model.decoder if layer.skip}
-    return sum(prod(row.output_shape) for row in rows if row.name in skips) + prod(
-        rows[-1].output_shape
-    )
+    summary = config.model_summary
+    skips = {layer.skip for layer in config.model.decoder if layer.skip}
+    skipped = sum(prod(row.output_shape) for row in summary.encoder if row.name in skips)
+    return skipped + summary.code_size
 
 
 def principal_components(images: Images, components: int) -> Baseline:

@@ -22,7 +22,6 @@ from convae.config.schema import Config
 from convae.console import logger
 from convae.data.loading import TrainingData, load_training
 from convae.errors import ConfigError
-from convae.layers import summary
 from convae.models.builder import arrays_sha256, build_model, save_plain, weights_sha256
 from convae.runs.provenance import describe, peak_memory_mib
 from convae.runs.run import Run
@@ -340,12 +339,8 @@ def _log_start(config: Config, data: TrainingData, plan: Plan) -> None:
     if plan.worker:
         logger.info(f"worker {plan.worker} of {plan.workers}; only worker 0 logs and saves")
         logger.setLevel(logging.ERROR)
-    model, shape = config.model, config.model.input_shape
-    logger.info(summary.table(shape, summary.layer_rows(shape, model.layers)))
-    warnings = summary.warnings(
-        shape, model.encoder, model.decoder, compresses=config.task.compresses
-    )
-    for warning in warnings:
+    logger.info(config.model_summary.table())
+    for warning in config.model_summary.warnings:
         logger.info(f"warning: {warning}")
     if data.notice:
         logger.info(data.notice)
