@@ -86,20 +86,11 @@ class Results:
 
 
 def collect(
-    study: optuna.Study,
-    settings: Sweep,
-    words: Sequence[str],
-    folder: Path,
-    stopped: str,
+    study: optuna.Study, settings: Sweep, words: Sequence[str], folder: Path, stopped: str
 ) -> Results:
     """Return the results of `study`; write best.yaml and sweep.png if a trial is complete.
 
-    Args:
-        study: The study.
-        settings: The sweep.yaml.
-        words: The path of the config, and overrides.
-        folder: The study's folder.
-        stopped: Why the sweep ended early, or "".
+    `words` are the config's path and overrides; `stopped` is why the sweep ended early, or "".
 
     Raises:
         FileError: If the files cannot be written.
@@ -123,7 +114,7 @@ def collect(
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_atomic(folder / "best.yaml", _best_config(results, results.best, words).encode())
-            _draw(results, settings.parameters)
+            _draw(study, results, settings.parameters)
         except OSError as error:
             raise FileError(f"{folder}: the results cannot be written: {error}") from None
     return results
@@ -216,8 +207,8 @@ def _format(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _draw(results: Results, parameters: Mapping[str, Parameter]) -> None:
-    """Write sweep.png: the metric by trial, and by the value of each parameter."""
+def _draw(study: optuna.Study, results: Results, parameters: Mapping[str, Parameter]) -> None:
+    """Write sweep.png: the metric of complete trials by trial, and by each parameter's value."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
     from optuna.visualization import matplotlib as charts
@@ -225,75 +216,38 @@ def _draw(results: Results, parameters: Mapping[str, Parameter]) -> None:
     from convae.data.image_folder import png
     from convae.plots import style
 
-    study = _readable_study(results, parameters)
-    names = list(study.best_params)
-    width, height = max(10.0, 3.2 * len(names)), 3.6  # inches
+    values = [trial.value for trial in results.complete if trial.value is not None]
+    names, count = shorten_keys(list(parameters)), len(parameters)
+    width, height = max(10.0, 3.2 * count), 3.6  # inches
     plt.switch_backend("agg")
     plt.style.library["ggplot"] = mpl.RcParams()  # Optuna would apply it over ours
     with style.applied(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that Optuna's charts are experimental
-        plt.rcParams.update(
-            {"figure.figsize": (width, height), "figure.constrained_layout.use": True}
-        )
+        plt.rcParams["figure.constrained_layout.use"] = True
+        plt.rcParams["figure.figsize"] = (width, height)
         history = charts.plot_optimization_history(study, target_name=results.metric)
-        history.set_title(f"Sweep {results.study}: {len(results.complete)} complete trials")
+        history.set_title(f"Sweep {results.study}, complete trials: {len(values)}")
         history.legend()
         history.locator_params(axis="x", integer=True)
-        if len(names) > 1:
-            plt.rcParams["figure.figsize"] = (2 * width / len(names), height)
-        slices: Any = charts.plot_slice(study, names, target_name=results.metric)
+        plt.rcParams["figure.figsize"] = (width if count == 1 else 2 * width / count, height)
+        slices: Any = charts.plot_slice(study, list(parameters), target_name=results.metric)
         slices = np.atleast_1d(slices)
         slices[0].figure.suptitle("")
-        slices[0].set_title("")
         for axes in slices:
-            if axes.get_xscale() == "log":
-                style.log_axis(axes, "x", [t.params[axes.get_xlabel()] for t in study.trials])
-            elif isinstance(study.best_params[axes.get_xlabel()], str):
-                labels = (label.get_text().strip("'") for label in axes.get_xticklabels())
+            key = axes.get_xlabel()
+            axes.set(title="", xlabel=names[key])
+            if parameters[key].log:
+                style.log_axis(axes, "x", [parameters[key].low or 0, parameters[key].high or 0])
+            elif parameters[key].choices:
+                labels = (re.sub("[]['\"{}]", "", t.get_text()) for t in axes.get_xticklabels())
                 axes.set_xticks(axes.get_xticks(), [textwrap.fill(label, 16) for label in labels])
-        values = [trial.value for trial in results.complete if trial.value is not None]
         if 0 < 4 * min(values) < max(values):
             style.log_axis(history, "y", values)
             style.log_axis(slices[0], "y", values)
-        pixels = []
         figures: Any = (history.get_figure(), slices[0].get_figure())
         for figure in figures:
             figure.canvas.draw()
-            pixels.append(np.asarray(figure.canvas.buffer_rgba())[..., :3])
-            plt.close(figure)
+        pixels = [np.asarray(figure.canvas.buffer_rgba())[..., :3] for figure in figures]
+        plt.close("all")
     plt.style.reload_library()
     write_atomic(results.folder / "sweep.png", png(np.concatenate(pixels)))
-
-
-def _readable_study(results: Results, parameters: Mapping[str, Parameter]) -> optuna.Study:
-    """Return a study of the same trials with short names and readable choices."""
-    import optuna
-    from optuna.distributions import BaseDistribution, CategoricalDistribution
-    from optuna.trial import TrialState, create_trial
-
-    names = shorten_keys(list(parameters))
-    distributions: dict[str, BaseDistribution] = {
-        names[key]: CategoricalDistribution([_readable(choice) for choice in parameter.choices])
-        if parameter.choices
-        else parameter.distribution()
-        for key, parameter in parameters.items()
-    }
-    study = optuna.create_study()
-    for trial in results.trials:
-        complete = trial.outcome == "complete"
-        study.add_trial(
-            create_trial(
-                state=TrialState.COMPLETE if complete else TrialState.FAIL,
-                value=trial.value if complete else None,
-                params={names[key]: _readable(value) for key, value in trial.parameters.items()},
-                distributions=distributions,
-            )
-        )
-    return study
-
-
-def _readable(choice: Any) -> Any:
-    """Return a choice as Optuna can store it; of a mapping or list, JSON without punctuation."""
-    if isinstance(choice, Mapping | list):
-        return re.sub('[]["{}]', "", json.dumps(choice))
-    return choice

@@ -58,15 +58,7 @@ class Job:
 
 
 class Sweeper:
-    """Starts the trials of a study, follows their histories, and records their outcomes.
-
-    Args:
-        study: The study.
-        settings: The sweep.yaml.
-        words: The path of the config, and overrides.
-        config: That config.
-        folder: The study's folder.
-    """
+    """Starts the trials of a study, follows their histories, and records their outcomes."""
 
     def __init__(
         self,
@@ -88,14 +80,9 @@ class Sweeper:
             self._words.append(f"runtime.threads={min(threads, 256)}")
 
     def run(self, deadline: float, stop_requests: Sequence[int]) -> str:
-        """Run trials until the study has its number.
+        """Run trials until the study has its number, `deadline` (monotonic seconds) or a signal.
 
-        Args:
-            deadline: When to stop, on time.monotonic's clock.
-            stop_requests: The signals received so far; stops when there is one.
-
-        Returns:
-            Why the sweep stopped early, or "".
+        Returns why the sweep stopped early, or "".
         """
         try:
             while True:

@@ -50,13 +50,10 @@ def sweep(
     """Run a study to its number of trials, a timeout or a Ctrl-C, and return its results.
 
     Args:
-        config_path: The config that all trials share.
-        sweep_path: The sweep.yaml.
-        overrides: `KEY=VALUE` for all trials.
-        trials: In place of the sweep.yaml's.
-        workers: In place of the sweep.yaml's.
-        storage: URL of an Optuna storage; a SQLite file in the study's folder if None.
-        name: The study's name; made of the names of both files if None.
+        config_path: The config that all trials share, with `overrides`.
+        sweep_path: The sweep.yaml; `trials` and `workers` replace its own.
+        storage: URL of an Optuna storage; None for a SQLite file in the study's folder.
+        name: The study's name; None for one made of the names of both files.
         timeout: Seconds, above 0.
 
     Raises:
@@ -91,18 +88,7 @@ def sweep(
 def check_parameter(
     config_path: str, overrides: Sequence[str], key: str, parameter: Parameter, place: str
 ) -> None:
-    """Check that the config loads with each extreme of `parameter` at `key`.
-
-    Args:
-        config_path: The config that all trials share.
-        overrides: `KEY=VALUE` for all trials.
-        key: The dotted key.
-        parameter: Its values.
-        place: File and line of the parameter, for the message.
-
-    Raises:
-        ConfigError: If it does not load.
-    """
+    """Raise ConfigError unless the config loads with each extreme of `parameter` at `key`."""
     if key in RESERVED_KEYS:
         raise ConfigError(f"{place}parameters.{key}: is set by the sweep itself")
     for value in parameter.extremes:

@@ -67,11 +67,8 @@ def build(
 ) -> list[Logger]:
     """Return the loggers of `config.output`.
 
-    Args:
-        config: The run's config.
-        run: The run's folder.
-        validation: The validation examples; TensorBoard shows the first eight.
-        predict: Maps images (N, H, W, C) to outputs (N, H, W, C) in [0, 1].
+    TensorBoard shows the first validation examples, with the outputs (N, H, W, C) in
+    [0, 1] that `predict` returns.
     """
     loggers: list[Logger] = []
     if config.output.tensorboard:
