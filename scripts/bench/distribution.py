@@ -21,6 +21,8 @@ import json
 import os
 import sys
 import tempfile
+import timeit
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -44,6 +46,8 @@ NETWORKS = {  # name: (seconds of latency, bytes a second); typical values, not 
     "InfiniBand, 200 Gbit": (5e-6, 24e9),
 }
 FLOAT = 4  # bytes
+BATCHES = (100, 1000)  # images over all workers
+FLOATS = (1_000, 12_785, 100_000, 1_000_000, 10_000_000)
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,62 @@ def exchange(
     return np.asarray(2 * (workers - 1) * latency + 2 * (workers - 1) / workers * size / rate)
 
 
+def quickest(function: Callable[[], object], times: int) -> float:
+    """Return the seconds of the quickest call after three: other work only ever adds time."""
+    return min(timeit.repeat(function, number=1, repeat=3 + times)[3:])
+
+
+def work(path: Path, *, quick: bool) -> None:
+    """Measure steps and all-reduces as one of several workers; worker 0 writes them to `path`."""
+    from convae.runtime.cluster import find_cluster, report_started
+
+    cluster = find_cluster()
+    if cluster is None:
+        raise SystemExit("scripts.bench.distribution starts this")
+    if hasattr(os, "sched_setaffinity"):  # one core each, also if there is one worker
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[cluster.rank % len(cores)]})
+
+    from convae.models.builder import build_model
+    from convae.runtime.backend import tf
+    from convae.runtime.replicas import Replicas
+    from convae.runtime.start import start
+    from convae.training.engine import Engine
+    from convae.training.optimizers import build_optimizer
+
+    words = ["runtime.strategy=multi_worker", "runtime.threads=1", "runtime.precision=float32"]
+    config = load_config(CONFIGS / "mnist.yaml", words)
+    plan = start(config, distributed=True)
+    replicas = Replicas(plan, config.runtime.rendezvous_timeout)
+    with replicas.scope():
+        model = build_model(config)
+        optimizer = build_optimizer(config, 1)
+    engine = Engine(model, config, plan, optimizer, replicas)
+    report_started()
+    times = 8 if quick else 40
+    images = np.random.default_rng(0).integers(0, 256, (max(BATCHES), 28, 28, 1), np.uint8)
+    steps = []
+    for batch in BATCHES:
+        mine = images[replicas.worker_slice(batch)]
+        seconds = quickest(lambda batch=batch, mine=mine: engine.step(mine, mine, batch), times)  # type: ignore[misc]
+        steps.append({"workers": replicas.workers, "batch": batch, "seconds": seconds})
+    reduces = []
+    for count in FLOATS if replicas.workers > 1 else ():
+        vector = np.ones(count, np.float32)
+        added = tf.function(lambda v: replicas.run_and_sum(lambda: v + 0.0)[0], autograph=False)
+        held = tf.constant(vector)
+        seconds = quickest(lambda added=added, held=held: float(added(held)), times)  # type: ignore[misc]
+        reduces.append({"workers": replicas.workers, "floats": count, "seconds": seconds})
+    if replicas.is_chief:
+        path.write_text(json.dumps({"steps": steps, "reduces": reduces}))
+    replicas.wait_for_all()
+
+
 def run_workers(count: int, *, quick: bool) -> dict[str, Any]:
     """Return the measurements of `count` workers, each on a core of its own."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "measured.json"
-        words = [sys.executable, "-m", "scripts.bench.distribution_worker", str(path)]
+        words = [sys.executable, "-m", "scripts.bench.distribution", "--worker", str(path)]
         if code := launch([words + ["--quick"] * quick] * count, rendezvous_timeout=600):
             raise SystemExit(code)
         return dict(json.loads(path.read_text()))
@@ -181,7 +236,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--draw", action="store_true", help="only the chart")
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.worker:
+        work(arguments.worker, quick=arguments.quick)
+        return
     if not arguments.draw:
         write_json(RESULT, measure(quick=arguments.quick))
     result = json.loads(RESULT.read_text())

@@ -11,9 +11,9 @@ replaced when they hang or crash. Exits 1 if anything failed.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -23,9 +23,10 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import partial
-from multiprocessing.connection import Connection
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,6 @@ def commands(rng: inputs.Rng) -> bytes:
 class Target:
     """A reader of input from outside, and the maker of its inputs."""
 
-    name: str
     share: float  # of all inputs
     make: Callable[[int, int], Sequence[bytes]]  # from (seed, count)
     attempt: Callable[[bytes, Path], None]
@@ -191,20 +191,20 @@ class Target:
 
 _each = partial(partial, inputs.each)
 _hypothesis = partial(partial, inputs.from_hypothesis)
-TARGETS = (
-    Target("YAML", 0.16, _each(inputs.configs), try_yaml),
-    Target("YAML, hypothesis", 0.09, _hypothesis(inputs.YAML), try_yaml),
-    Target("overrides", 0.1, _each(inputs.overrides), try_override),
-    Target("overrides, hypothesis", 0.09, _hypothesis(inputs.OVERRIDES), try_override),
-    Target("npz", 0.1, _each(inputs.npz), try_npz),
-    Target("npy", 0.05, _each(inputs.npy_files), try_npy),
-    Target("IDX", 0.12, _each(inputs.idx), try_idx),
-    Target("images", 0.13, _each(inputs.images), try_image),
-    Target("run folders", 0.08, _each(models.run_files), try_run),
-    Target(".keras, checked", 0.063, _each(models.keras_files), try_keras_check),
-    Target(".keras, loaded", 0.015, _each(models.keras_files), try_keras_load, heavy=True),
-    Target("command line", 0.002, _each(commands), try_command, heavy=True),
-)
+TARGETS = {
+    "YAML": Target(0.16, _each(inputs.configs), try_yaml),
+    "YAML, hypothesis": Target(0.09, _hypothesis(inputs.YAML), try_yaml),
+    "overrides": Target(0.1, _each(inputs.overrides), try_override),
+    "overrides, hypothesis": Target(0.09, _hypothesis(inputs.OVERRIDES), try_override),
+    "npz": Target(0.1, _each(inputs.npz), try_npz),
+    "npy": Target(0.05, _each(inputs.npy_files), try_npy),
+    "IDX": Target(0.12, _each(inputs.idx), try_idx),
+    "images": Target(0.13, _each(inputs.images), try_image),
+    "run folders": Target(0.08, _each(models.run_files), try_run),
+    ".keras, checked": Target(0.063, _each(models.keras_files), try_keras_check),
+    ".keras, loaded": Target(0.015, _each(models.keras_files), try_keras_load, heavy=True),
+    "command line": Target(0.002, _each(commands), try_command, heavy=True),
+}
 
 
 @dataclass
@@ -218,95 +218,77 @@ class Result:
     peak: float = 0.0  # MiB
 
 
-def make_chunk(target: Target, seed: int, chunk: int) -> Sequence[bytes]:
+@lru_cache(1)
+def make_chunk(name: str, seed: int, chunk: int) -> Sequence[bytes]:
     """Return the inputs of a chunk, from the run's seed alone."""
-    return target.make(seed * 100_003 + chunk, CHUNK)
+    return TARGETS[name].make(seed * 100_003 + chunk, CHUNK)
 
 
-def attempt(target: Target, data: bytes) -> tuple[str, str, float, float]:
-    """Return (outcome, message, seconds, peak MiB of this process so far)."""
+def make_input(name: str, seed: int, index: int) -> bytes:
+    """Return one input of a target."""
+    chunk, place = divmod(index, CHUNK)
+    return make_chunk(name, seed, chunk)[place]
+
+
+def prepare(name: str) -> None:
+    """Limit a new worker process, and import what would count as the time of its first input."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if TARGETS[name].attempt is try_keras_load:
+        import convae.models.builder  # noqa: F401
+    if not TARGETS[name].heavy:  # TensorFlow reserves more addresses than it uses
+        resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # messages of libraries about damaged bytes
+
+
+def attempt(name: str, seed: int, index: int, limit: float) -> tuple[str, str, float, float]:
+    """Return (outcome, message, seconds, peak MiB of this process so far): a worker's task."""
+    data = make_input(name, seed, index)
     outcome, message = "accepted", ""
     with tempfile.TemporaryDirectory(prefix="convae-fuzz-") as folder:
+        signal.setitimer(signal.ITIMER_PROF, limit)  # ends the process, wherever it hangs
         began = time.process_time()
         try:
-            target.attempt(data, Path(folder))
+            TARGETS[name].attempt(data, Path(folder))
         except ConvaeError as error:
             outcome = "refused" if str(error) else "failed"
         except BaseException:  # any other exception is a failure
             outcome, message = "failed", traceback.format_exc(limit=-4)
         seconds = time.process_time() - began
+        signal.setitimer(signal.ITIMER_PROF, 0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     return outcome, message, seconds, peak
 
 
-def work(pipe: Connection, name: str, seed: int, first: int, last: int, seconds: float) -> None:
-    """Send each index before it is tried, and the result after: the work of a worker process."""
-    target = next(target for target in TARGETS if target.name == name)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if not target.heavy:  # TensorFlow reserves more addresses than it uses
-        resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # messages of libraries about damaged bytes
-    if target.attempt is try_keras_load:
-        import convae.models.builder  # noqa: F401 - before the clock runs
-    made: tuple[int, Sequence[bytes]] = (-1, [])
-    for index in range(first, last):
-        chunk, place = divmod(index, CHUNK)
-        if made[0] != chunk:
-            made = (chunk, make_chunk(target, seed, chunk))
-        pipe.send((index, None))
-        signal.setitimer(signal.ITIMER_PROF, seconds)  # ends the process, wherever it hangs
-        ended = attempt(target, made[1][place])
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        pipe.send((index, ended))
-    pipe.send((last, None))
-
-
-def run(target: Target, seed: int, count: int, seconds: float) -> Result:
-    """Try `count` inputs; a worker that hangs or dies costs its input and is replaced."""
-    result = Result()
+def start_worker(name: str) -> ProcessPoolExecutor:
+    """Start a process for the inputs of a target, and end the one before."""
+    for process in multiprocessing.active_children():
+        process.kill()
     context = multiprocessing.get_context("spawn")
-    first = 0
-    while first < count:
-        here, there = context.Pipe(duplex=False)
-        arguments = (there, target.name, seed, first, count, seconds)
-        worker = context.Process(target=work, args=arguments)
-        worker.start()
-        there.close()
-        first = follow(here, result, first, count, worker)
-        worker.join(5 if first == count else 0)
-        worker.kill()
-        worker.join()
+    return ProcessPoolExecutor(1, context, initializer=prepare, initargs=(name,))
+
+
+def run(name: str, seed: int, count: int, limit: float) -> Result:
+    """Try `count` inputs; a worker that hangs or dies costs its input and is replaced."""
+    result, worker = Result(), start_worker(name)
+    for index in range(count):
+        try:
+            ended = worker.submit(attempt, name, seed, index, limit).result(WAIT)
+        except (BrokenProcessPool, TimeoutError):
+            message = f"crashed, or took more than {limit:.0f} s of processor time or {WAIT} s"
+            ended = ("failed", message, 0.0, 0.0)
+            worker = start_worker(name)
+        outcome, message, seconds, peak = ended
+        if peak > MAX_MEMORY:  # a fresh process measures the next input's memory
+            outcome, message = "failed", message or f"took {peak:,.0f} MiB of memory"
+            worker = start_worker(name)
+        if outcome == "failed":
+            result.failures.append((index, message))
+        result.accepted += outcome == "accepted"
+        result.refused += outcome == "refused"
+        result.slowest = max(result.slowest, seconds)
+        result.peak = max(result.peak, peak)
+    worker.shutdown()
     return result
-
-
-def follow(pipe: Connection, result: Result, first: int, count: int, worker: Any) -> int:
-    """Collect a worker's results until it is done or lost; return the next index to try."""
-    index: int = first
-    with contextlib.suppress(EOFError):
-        while True:
-            if not pipe.poll(WAIT):
-                result.failures.append((index, f"did nothing for {WAIT} seconds"))
-                return index + 1
-            index, ended = pipe.recv()
-            if index == count:
-                return count
-            if ended is None:
-                continue
-            outcome, message, took, peak = ended
-            result.slowest = max(result.slowest, took)
-            if outcome == "failed" or (peak > MAX_MEMORY >= result.peak):
-                result.failures.append((index, message or f"took {peak:,.0f} MiB of memory"))
-            elif outcome == "accepted":
-                result.accepted += 1
-            else:
-                result.refused += 1
-            result.peak = max(result.peak, peak)
-            if peak > MAX_MEMORY:  # a fresh process measures the next input's memory
-                return index + 1
-    worker.join()
-    slow = worker.exitcode == -signal.SIGPROF
-    result.failures.append((index, "took too long" if slow else f"died: {worker.exitcode}"))
-    return index + 1
 
 
 def main() -> int:
@@ -319,24 +301,23 @@ def main() -> int:
     parser.add_argument("--only", default="", help="targets whose name contains this")
     options = parser.parse_args()
     rows, failed, began = [], 0, time.perf_counter()
-    for target in TARGETS:
-        if options.only not in target.name:
+    for name, target in TARGETS.items():
+        if options.only not in name:
             continue
         count = max(round(target.share * options.inputs), 1)
         limit = 60 if target.attempt is try_command else options.seconds
-        result = run(target, options.seed, count, limit)
+        result = run(name, options.seed, count, limit)
         for index, message in result.failures:
             options.keep.mkdir(parents=True, exist_ok=True)
-            name = f"{target.name.replace(' ', '-').replace(',', '')}-{options.seed}-{index}"
-            chunk, place = divmod(index, CHUNK)
-            data = make_chunk(target, options.seed, chunk)[place]
-            (options.keep / name).write_bytes(data)
-            (options.keep / f"{name}.txt").write_text(message)
-            print(f"{options.keep / name}: {message}", file=sys.stderr)
+            file = re.sub(r"\W+", "-", f"{name}-{options.seed}-{index}")
+            path = options.keep / file
+            path.write_bytes(make_input(name, options.seed, index))
+            path.with_name(f"{path.name}.txt").write_text(message)
+            print(f"{path}: {message}", file=sys.stderr)
         failed += len(result.failures)
         counts = (count, result.accepted, result.refused, len(result.failures))
         sizes = (1000 * result.slowest, result.peak)
-        rows.append((target.name, *(f"{number:,.0f}" for number in (*counts, *sizes))))
+        rows.append((name, *(f"{number:,.0f}" for number in (*counts, *sizes))))
         print(*rows[-1], file=sys.stderr, flush=True)
     head = ("target", "inputs", "accepted", "refused", "failures", "slowest ms", "peak MiB")
     print(format_markdown(head, rows))

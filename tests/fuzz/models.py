@@ -12,99 +12,38 @@ from typing import Any
 import h5py
 import numpy as np
 
+from convae.runs import pretrained
 from tests.fuzz.inputs import CONFIG_FILES, Rng, changed, damaged, npy, odd_value, pick, zipped
 
-SIDE = 8  # pixels
+_FILE = (pretrained.FOLDER / "mnist.keras").read_bytes()  # three and four plain layers
+_OUTPUT = "conv2d_4"  # the name of its last layer
 
 
-def _object(module: str, name: str, config: dict[str, Any], /, **more: Any) -> dict[str, Any]:
-    return {"module": module, "class_name": name, "config": config, "registered_name": None} | more
+def _object(module: str, name: str, config: dict[str, Any]) -> dict[str, Any]:
+    return {"module": module, "class_name": name, "config": config, "registered_name": None}
 
 
 POLICY = _object("keras", "DTypePolicy", {"name": "float32"})
 
 
-def _tensor(shape: list[int | None], origin: str) -> dict[str, Any]:
-    config = {"shape": shape, "dtype": "float32", "keras_history": [origin, 0, 0]}
-    return {"class_name": "__keras_tensor__", "config": config}
-
-
-def _input(name: str, shape: list[int | None]) -> dict[str, Any]:
-    config = {"batch_shape": shape, "dtype": "float32", "sparse": False, "name": name}
-    return _object("keras.layers", "InputLayer", config, name=name, inbound_nodes=[])
-
-
-def _part(name: str, kind: str, channels: int, filters: int, origin: str) -> dict[str, Any]:
-    """A sub-model of one convolution of kernel 3, padding same."""
-    shape: list[int | None] = [None, SIDE, SIDE, channels]
-    layer = _object(
-        "keras.layers",
-        kind,
-        {
-            "name": f"{name}_conv",
-            "trainable": True,
-            "dtype": POLICY,
-            "filters": filters,
-            "kernel_size": [3, 3],
-            "strides": [1, 1],
-            "padding": "same",
-            "data_format": "channels_last",
-            "dilation_rate": [1, 1],
-            "activation": "sigmoid",
-            "use_bias": True,
-            "kernel_initializer": _object("keras.initializers", "HeNormal", {"seed": 1}),
-            "bias_initializer": _object("keras.initializers", "Zeros", {}),
-            "kernel_regularizer": None,
-        },
-        name=f"{name}_conv",
-        build_config={"input_shape": shape},
-        inbound_nodes=[{"args": [_tensor(shape, f"{name}_in")], "kwargs": {}}],
-    )
-    config = {
-        "name": name,
-        "trainable": True,
-        "layers": [_input(f"{name}_in", shape), layer],
-        "input_layers": [f"{name}_in", 0, 0],
-        "output_layers": [f"{name}_conv", 0, 0],
-    }
-    node = {"args": [_tensor(shape, origin)], "kwargs": {"mask": None}}
-    return _object(
-        "keras.src.models.functional", "Functional", config, name=name, inbound_nodes=[node]
-    )
+def _member(name: str) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(_FILE)) as archive:
+        return archive.read(name)
 
 
 def architecture() -> dict[str, Any]:
-    """The config.json of an autoencoder of two layers, as Keras 3 writes it."""
-    shape: list[int | None] = [None, SIDE, SIDE, 1]
-    config = {
-        "name": "autoencoder",
-        "trainable": True,
-        "layers": [
-            _input("image", shape),
-            _part("encoder", "Conv2D", 1, 4, "image"),
-            _part("decoder", "Conv2DTranspose", 4, 1, "encoder"),
-        ],
-        "input_layers": ["image", 0, 0],
-        "output_layers": ["decoder", 0, 0],
-    }
-    return _object("keras.src.models.functional", "Functional", config)
+    """Return the config.json of an autoencoder."""
+    return dict(json.loads(_member("config.json")))
 
 
 def weights(trap: str = "") -> bytes:
-    """The model.weights.h5 of that autoencoder, or one with a trap in place of a bias."""
-    data = io.BytesIO()
-    with h5py.File(data, "w") as file:
-        for part, kind, kernel in (
-            ("functional", "conv2d", (3, 3, 1, 4)),
-            ("functional_1", "conv2d_transpose", (3, 3, 1, 4)),
-        ):
-            group = file.create_group(f"layers/{part}/layers/{kind}/vars")
-            group["0"] = np.full(kernel, 0.1, np.float32)
-            bias = 4 if part == "functional" else 1
-            if trap == "" or part == "functional":
-                group["1"] = np.zeros(bias, np.float32)
-            else:
-                TRAPS[trap](group)
+    """Return the model.weights.h5 of that autoencoder, or one with a trap in place of a bias."""
+    data = io.BytesIO(_member("model.weights.h5"))
+    with h5py.File(data, "r+") as file:
+        if trap:
+            group = file["layers/functional_1/layers/conv2d_transpose/vars"]
+            del group["1"]
+            TRAPS[trap](group)
     return data.getvalue()
 
 
@@ -140,8 +79,8 @@ EVIL: tuple[dict[str, Any], ...] = (
     _object("keras.utils", "get_file", {"origin": "http://127.0.0.1/evil"}),
     _object("subprocess", "Popen", {"args": "id"}),
     _object("keras.layers", "Conv2D", {"filters": 10**9, "kernel_size": [999, 999]}),
-    _object("keras.layers", "UpSampling2D", {"size": [10**9, 10**9], "name": "decoder_conv"}),
-    _object("keras.layers", "Reshape", {"target_shape": [-1, 10**18], "name": "decoder_conv"}),
+    _object("keras.layers", "UpSampling2D", {"size": [10**9, 10**9], "name": _OUTPUT}),
+    _object("keras.layers", "Reshape", {"target_shape": [-1, 10**18], "name": _OUTPUT}),
     _object("keras.layers", "InputLayer", {"batch_shape": [1, 10**9, 10**9, 1], "name": "x"}),
     {"class_name": "__numpy__", "config": {"value": [1] * 9, "dtype": "float64"}},
     {"class_name": "__typespec__", "spec_name": "x", "module": "os", "config": []},
@@ -150,11 +89,11 @@ EVIL: tuple[dict[str, Any], ...] = (
 
 
 def keras_file(tree: Any = None, h5: bytes | None = None) -> bytes:
-    """A `.keras` file, whole and plain if nothing is given."""
-    config = json.dumps(architecture() if tree is None else tree)
-    meta = b'{"keras_version": "3.15.1", "date_saved": "2026-01-01@00:00:00"}'
-    held = weights() if h5 is None else h5
-    return zipped({"metadata.json": meta, "config.json": config.encode(), "model.weights.h5": held})
+    """Return a `.keras` file, complete and plain if nothing is given."""
+    config = _member("config.json") if tree is None else json.dumps(tree).encode()
+    held = _member("model.weights.h5") if h5 is None else h5
+    parts = {"metadata.json": _member("metadata.json"), "config.json": config}
+    return zipped(parts | {"model.weights.h5": held})
 
 
 def keras_files(rng: Rng) -> bytes:
@@ -206,12 +145,8 @@ def run_files(rng: Rng) -> bytes:
         data = damaged(rng, _HISTORY + pick(rng, (b"", b"inf,1,1,1,1,1,1\n", wide)))
     else:
         state = np.frombuffer(json.dumps({"epoch": 1}).encode(), np.uint8)
-        arrays: tuple[np.ndarray[Any, Any], ...] = (
-            state,
-            np.ones((3, 3, 1, 4), np.float32),
-            np.zeros(4, np.int64),
-        )
-        parts = {f"arr_{i}.npy": npy(rng, a, 0.7) for i, a in enumerate(arrays)}
+        arrays: list[Any] = [state, np.ones((3, 3, 1, 4), np.float32), np.zeros(4, np.int64)]
+        parts = {f"arr_{i}.npy": npy(rng, array, 0.7) for i, array in enumerate(arrays)}
         data = zipped(parts, pick(rng, (zipfile.ZIP_STORED,) * 4 + (zipfile.ZIP_DEFLATED,)))
         data = with_hash(damaged(rng, data) if rng.random() < 0.5 else data)
         data = damaged(rng, data) if rng.random() < 0.1 else data

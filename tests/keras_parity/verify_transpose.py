@@ -31,7 +31,7 @@ NO_DILATION = "do not yet support dilation rates larger than 1"  # TensorFlow wi
 
 
 class Operation(NamedTuple):
-    """One of the two operations: our function, our methods, and Keras' layer."""
+    """One of the two operations: our function, its methods, and Keras' layer."""
 
     name: str
     run: Callable[..., Array]
@@ -51,9 +51,9 @@ CONV = Operation(
 
 
 def settings() -> Iterator[tuple[int, ConvOptions]]:
-    """Every kernel size and setting, legal or not."""
+    """Yield every kernel size with every setting, legal or not."""
     for kernel, step, dilation in itertools.product(range(1, 10), range(1, 6), range(1, 4)):
-        refused = step > 1 and dilation > 1  # once is enough
+        refused = step > 1 and dilation > 1  # by us and by Keras: one output_padding is enough
         for padding in PADDINGS:
             for extra in (None, *(() if refused else range(step + 1))):
                 both = None if extra is None else (extra, extra)
@@ -86,7 +86,7 @@ def main() -> int:
 
 
 def outcome(x: Array, kernel: Array, setting: ConvOptions, operation: Operation) -> str:
-    """The operation's name if all agree, refused (by both) or cannot; SystemExit otherwise."""
+    """Return the operation's name if all agree, "refused" (by both) or "cannot"."""
     what = f"{operation.name}: input {x.shape}, kernel {kernel.shape}, {setting}"
     ours, refusal = [], ""
     try:
@@ -101,7 +101,7 @@ def outcome(x: Array, kernel: Array, setting: ConvOptions, operation: Operation)
         if ours:
             sys.exit(f"Keras refuses what we compute: {what}: {error}")
         return "refused"
-    if not ours and keras.size:  # an image of no pixels is no answer
+    if not ours and keras.size:  # Keras returns images of no pixels
         sys.exit(f"Keras computes what we refuse: {what}: {refusal}")
     for result in ours:
         if result.shape != keras.shape or not np.allclose(result, keras, rtol=0, atol=1e-5):

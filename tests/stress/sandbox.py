@@ -157,7 +157,8 @@ class Sandbox:
         return ["train", str(self.data.with_name("config.yaml")), *own, *overrides]
 
     def finish(self, run: Path) -> Child:
-        """Resume `run` to its end, whose result must be the undisturbed one's."""
+        """Check `run`, and resume it to its end, whose result must be the undisturbed one's."""
+        self.check_complete(run)
         child = self.resume(run)
         child.expect(0)
         self.check_same(run)

@@ -19,6 +19,7 @@ from tests.stress.sandbox import EPOCHS, Child, Lost, Sandbox, weights
 
 ROOT = Path(__file__).parents[2]
 Steps = Iterator[int]
+Function = Callable[[Sandbox], Steps]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Scenario:
     """A function, its title in the table, and how often it runs: (repetitions, rounds)."""
 
     title: str
-    run: Callable[[Sandbox], Steps]
+    run: Function
     full: tuple[int, int]
     quick: tuple[int, int]  # with --quick; no rounds: left out
 
@@ -36,10 +37,10 @@ SCENARIOS: dict[str, Scenario] = {}
 
 def scenario(
     title: str, full: tuple[int, int], quick: tuple[int, int] = (0, 0)
-) -> Callable[[Callable[[Sandbox], Steps]], Callable[[Sandbox], Steps]]:
+) -> Callable[[Function], Function]:
     """Register a function under its name."""
 
-    def register(function: Callable[[Sandbox], Steps]) -> Callable[[Sandbox], Steps]:
+    def register(function: Function) -> Function:
         SCENARIOS[function.__name__] = Scenario(title, function, full, quick)
         return function
 
@@ -48,15 +49,13 @@ def scenario(
 
 @scenario("SIGKILL at a random moment, after a step, or inside a write", (10, 9), (4, 1))
 def kills(sandbox: Sandbox) -> Steps:
-    """Kill a run again and again, and finish it."""
     run, times = None, 0
     while times < sandbox.count:
         kind = ("moment", "step", "write")[(sandbox.seed + times) % 3]
         fault = None
         if kind != "moment":
-            fault = partial(
-                faults.kill_at, kind, sandbox.random.randint(1, 80 if kind == "step" else 60)
-            )
+            count = sandbox.random.randint(1, 80 if kind == "step" else 60)
+            fault = partial(faults.kill_at, kind, count)
         child = sandbox.resume(run, fault=fault) if run else sandbox.train(fault=fault)
         if kind == "moment":
             child.wait_for_text("run: ")
@@ -81,7 +80,6 @@ def kills(sandbox: Sandbox) -> Steps:
 
 @scenario("SIGKILL of a complete process, from its first second on", (5, 2))
 def kills_from_start(sandbox: Sandbox) -> Steps:
-    """Kill while Python imports and reads, or while it trains."""
     run = None
     for i in range(sandbox.count):
         child = sandbox.spawn(run=run)
@@ -102,28 +100,24 @@ def kills_from_start(sandbox: Sandbox) -> Steps:
 
 @scenario("SIGINT, SIGTERM in training, validating or saving", (5, 2), (1, 1))
 def signals(sandbox: Sandbox) -> Steps:
-    """The run is saved, a hint is printed, and the resume gives the same bits."""
     for i in range(sandbox.count):
         child = sandbox.train()
         child.wait_for_text("run: ")
         time.sleep(sandbox.random.uniform(0.1, 0.8) * sandbox.seconds)
         child.signal((SIGINT, SIGTERM)[i % 2])
         code = child.wait()
-        run = sandbox.run()
         # Before the first step there is nothing to save, and after the last nothing to resume.
         if code == 1 and "convae train --resume" not in child.log:
             if "Aborted" not in child.log:
                 raise Lost(f"no hint after a signal: {child.tail}")
         elif code not in {0, 1, -SIGTERM}:
             raise Lost(f"ended with {code}: {child.tail}")
-        sandbox.check_complete(run)
-        sandbox.finish(run)
+        sandbox.finish(sandbox.run())
         yield 1
 
 
 @scenario("a second signal, of the same or the other kind", (3, 1), (1, 1))
 def second_signal(sandbox: Sandbox) -> Steps:
-    """A second signal ends the process before the step is done."""
     pairs = ((SIGINT, SIGTERM), (SIGTERM, SIGTERM), (SIGINT, SIGINT))
     for i in range(sandbox.count):
         first, second = pairs[i % len(pairs)]
@@ -142,7 +136,6 @@ def second_signal(sandbox: Sandbox) -> Steps:
 
 @scenario("SIGINT, SIGTERM while importing and reading data", (6, 1))
 def early_signals(sandbox: Sandbox) -> Steps:
-    """Signals before the training end the process within 20 seconds."""
     for i in range(sandbox.count):
         child = sandbox.spawn()
         child.pause(1 + 1.5 * (i // 2))
@@ -156,7 +149,6 @@ def early_signals(sandbox: Sandbox) -> Steps:
 
 @scenario("disk full at a write of each file (ENOSPC)", (6, 2), (1, 1))
 def full_disk(sandbox: Sandbox) -> Steps:
-    """No space at the n-th write of each kind of file, then space again."""
     names = ("config.yaml", "manifest.json", "new.npz", "best.keras", "history.csv", "model.keras")
     for i in range(sandbox.count):
         name, nth = names[i % len(names)], 1 + i // len(names) % 2
@@ -165,14 +157,12 @@ def full_disk(sandbox: Sandbox) -> Steps:
         child.expect(0 if name in {"config.yaml", "model.keras"} and nth > 1 else 2)
         run = sandbox.newest()
         if run and run != before:
-            sandbox.check_complete(run)
             sandbox.finish(run)
         yield 1
 
 
 @scenario("file-size limit from a random moment on (RLIMIT_FSIZE)", (3, 2))
 def file_size_limit(sandbox: Sandbox) -> Steps:
-    """From some moment on, no file can exceed 2,000 bytes: HDF5 fails inside a write."""
     for _ in range(sandbox.count):
         child = sandbox.train()
         child.wait_for_text("run: ")
@@ -180,14 +170,12 @@ def file_size_limit(sandbox: Sandbox) -> Steps:
         child.limit_file_size(2_000)
         if child.wait() not in {0, 2} or "Traceback" in child.log:
             raise Lost(f"no clear message: {child.tail}")
-        sandbox.check_complete(sandbox.run())
         sandbox.finish(sandbox.run())
         yield 1
 
 
 @scenario("a tmpfs that fills up, or turns read-only, in mid-run", (4, 1), (1, 1))
 def mounted(sandbox: Sandbox) -> Steps:
-    """A small disk that is really full, then one that turns read-only."""
     for i in range(sandbox.count):
         with faults.tmpfs(sandbox.folder / f"disk-{i}") as disk:
             if disk is None:
@@ -203,7 +191,6 @@ def mounted(sandbox: Sandbox) -> Steps:
                 sandbox.release(child, 2)
                 (disk / "filler").unlink()
             run = sandbox.run(disk)
-            sandbox.check_complete(run)
             sandbox.finish(run)
         yield 1
 
@@ -214,7 +201,6 @@ def mounted(sandbox: Sandbox) -> Steps:
     (1, 1),
 )
 def data_changed(sandbox: Sandbox) -> Steps:
-    """Damaged data are refused on a resume, and do not matter once they are in memory."""
     original = sandbox.data.read_bytes()
     for i in range(sandbox.count):
         data = sandbox.folder / f"data-{i}.npz"
@@ -232,7 +218,6 @@ def data_changed(sandbox: Sandbox) -> Steps:
             run = sandbox.run()
             data.write_bytes(damage(original, sandbox.random))
             sandbox.resume(run).expect(2)
-            sandbox.check_complete(run)
             data.write_bytes(original)
             sandbox.finish(run)
         yield 1
@@ -240,7 +225,6 @@ def data_changed(sandbox: Sandbox) -> Steps:
 
 @scenario("a flipped bit in the newest checkpoint", (2000, 1), (100, 1))
 def damaged_checkpoint(sandbox: Sandbox) -> Steps:
-    """One flipped bit is always noticed; the resume uses the checkpoint before."""
     sandbox.train(fault=partial(faults.kill_at, "step", 100)).wait()
     run = sandbox.run()
     latest = run / "checkpoint/latest.npz"
@@ -253,7 +237,10 @@ def damaged_checkpoint(sandbox: Sandbox) -> Steps:
             continue
         raise Lost("a flipped bit went unnoticed")
     latest.write_bytes(faults.flip(original, sandbox.random))
-    if "the checkpoint before it" not in sandbox.finish(run).log:
+    child = sandbox.resume(run)
+    child.expect(0)
+    sandbox.check_same(run)
+    if "the checkpoint before it" not in child.log:
         raise Lost("the damage was not reported")
     for path in (run / "checkpoint").iterdir():
         path.write_bytes(faults.flip(path.read_bytes(), sandbox.random))
@@ -266,14 +253,12 @@ def damaged_checkpoint(sandbox: Sandbox) -> Steps:
 
 @scenario("memory limit (RLIMIT_AS), then enough", (4, 1))
 def memory_limit(sandbox: Sandbox) -> Steps:
-    """Too little memory ends a training in any way; with enough it resumes."""
     codes = set()
     for i in range(sandbox.count):
         limit = partial(faults.limit_memory, (20, 60, 150, 400)[i % 4])
         codes.add(sandbox.train(fault=limit).wait())
         run = sandbox.newest()
         if run and not (run / "model.keras").exists():
-            sandbox.check_complete(run)
             sandbox.finish(run)
         yield 1
     sandbox.note = f"exit codes {sorted(codes)}"
@@ -281,7 +266,6 @@ def memory_limit(sandbox: Sandbox) -> Steps:
 
 @scenario("clock that goes back an hour at each reading", (3, 1), (1, 1))
 def clock_back(sandbox: Sandbox) -> Steps:
-    """Ids stay unique, times positive, and `latest` is the run that was started last."""
     ids: set[str] = set()
     for _ in range(sandbox.count):
         child = sandbox.train(fault=faults.clock_back)
@@ -299,7 +283,6 @@ def clock_back(sandbox: Sandbox) -> Steps:
 
 @scenario("a second training, and an eval, of a run in training", (2, 1))
 def two_trainings(sandbox: Sandbox) -> Steps:
-    """A second training of a run is refused; eval is not."""
     for i in range(sandbox.count):
         child = sandbox.train(fault=faults.hold)
         child.wait_for_text("holding")
@@ -317,7 +300,6 @@ def two_trainings(sandbox: Sandbox) -> Steps:
 
 @scenario("resumed with the other precision, or other threads", (2, 1), (1, 1))
 def other_arithmetic(sandbox: Sandbox) -> Steps:
-    """Other arithmetic is allowed, reported and recorded."""
     for i in range(sandbox.count):
         change = ("runtime.precision=mixed_bfloat16", "runtime.threads=3")[i % 2]
         sandbox.train(fault=partial(faults.kill_at, "step", 90)).wait()
@@ -334,7 +316,6 @@ def other_arithmetic(sandbox: Sandbox) -> Steps:
 
 @scenario("the same command twice, and with a kill: float32, bfloat16", (2, 1))
 def reruns(sandbox: Sandbox) -> Steps:
-    """The same command gives the same weights, in a forked, a fresh and a killed process."""
     for i in range(sandbox.count):
         precision = f"runtime.precision={('float32', 'mixed_bfloat16')[i % 2]}"
         hashes = set()
@@ -351,7 +332,6 @@ def reruns(sandbox: Sandbox) -> Steps:
 
 @scenario("cost of saving after every epoch, configs/mnist.yaml", (1, 1))
 def cost(sandbox: Sandbox) -> Steps:
-    """Files take at most 2 % of the time of an epoch of the default size."""
     child = Child(
         sandbox.folder,
         "train",
