@@ -1,4 +1,4 @@
-"""Runs beside each other: tables, pictures, one page."""
+"""Comparison of runs: tables, figures, page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.cli.test_runs import made
 from tests.conftest import ROOT, Command, tiny
 
 
-def test_too_few_and_too_many(tmp_path: Path) -> None:
+def test_two_to_seven_runs_can_be_compared(tmp_path: Path) -> None:
     runs = [made(tmp_path, f"run{i}") for i in range(8)]
     with pytest.raises(ConvaeError, match="at least two different runs"):
         comparison.distinct([runs[0], Run(runs[0].path)])
@@ -41,9 +41,7 @@ def trained(digits: Path, tmp_path: Path) -> list[Run]:
 
 
 @pytest.mark.slow
-def test_compares_what_differs_and_measures_what_was_not(
-    trained: list[Run], tmp_path: Path
-) -> None:
+def test_compares_configs_and_evaluates_where_needed(trained: list[Run], tmp_path: Path) -> None:
     assert not trained[0].metrics
     result = comparison.compare(trained, tmp_path / "page")
     assert [run["label"] for run in result["runs"]] == ["mnist", "short", "big"]
@@ -62,21 +60,21 @@ def test_compares_what_differs_and_measures_what_was_not(
     page = Path(result["files"]["page"]).read_text(encoding="utf-8")
     assert page.count("data:image/png") == 2
     assert not re.findall(r"https?://|<script|src=\"(?!data:)", page)
-    told = comparison.format_result(result)
-    assert re.search(r"training.epochs +2 +1 +2", told)
+    text = comparison.format_result(result)
+    assert re.search(r"training.epochs +2 +1 +2", text)
     json.dumps(result)
     again = comparison.compare(trained, tmp_path / "page")
     assert again == result
 
 
-def test_the_best_is_marked_where_that_is_known() -> None:
+def test_the_best_value_is_marked_where_the_metric_has_an_order() -> None:
     best = comparison._best
     assert best("psnr", [30.0, 31.0, None]) == [False, True, False]
     assert best("excess", [0.1, 0.2]) == [True, False]
     assert best("floor", [0.1, 0.2]) == best("mse", [0.1, 0.1]) == [False, False]
 
 
-def test_two_runs_of_one_name_are_told_apart() -> None:
+def test_runs_of_the_same_name_get_the_end_of_their_ids() -> None:
     facts = [{"name": "a", "id": "t-0001"}, {"name": "a", "id": "t-0002"}, {"name": "b", "id": "c"}]
     assert comparison._labels(facts) == ["a 0001", "a 0002", "b"]
 

@@ -21,7 +21,7 @@ BOTTLENECK = [
 ]
 
 
-def test_a_bottleneck_is_a_code_smaller_than_the_image_and_no_way_around_it() -> None:
+def test_a_bottleneck_is_a_smaller_code_without_skip_connections() -> None:
     small = build_task(load_config(MNIST, BOTTLENECK))
     assert latent.has_bottleneck(small)
     assert not latent.has_bottleneck(build_task(load_config(MNIST)))  # 3,872 numbers for 784 pixels
@@ -42,7 +42,7 @@ def test_codes_and_images_come_in_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
     np.testing.assert_allclose(latent.decode(model, whole), expected, atol=1e-6)
 
 
-def test_what_is_looked_at_and_measured() -> None:
+def test_codes_maps_and_metrics_of_an_analysis() -> None:
     from convae.models.builder import build_model
 
     config = load_config(MNIST, BOTTLENECK)
@@ -88,8 +88,8 @@ def test_the_map_keeps_the_axes_of_most_variance() -> None:
     codes = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
     codes *= np.array([1, 10, 0.1, 5, 0.5], np.float32)
     points, share = latent.principal_map(codes)
-    zero_center = codes - codes.mean(axis=0)
-    variances = np.linalg.svd(zero_center, compute_uv=False) ** 2
+    centered = codes - codes.mean(axis=0)
+    variances = np.linalg.svd(centered, compute_uv=False) ** 2
     assert share == pytest.approx(variances[:2].sum() / variances.sum(), rel=1e-4)
     np.testing.assert_allclose(points.var(axis=0), variances[:2] / 200, rtol=1e-4)
     assert np.corrcoef(points[:, 0], codes[:, 1])[0, 1] > 0.99  # and no sign turned
@@ -99,7 +99,7 @@ def test_the_map_keeps_the_axes_of_most_variance() -> None:
     assert not single[:, 1].any()
 
 
-def test_umap_is_refused_where_it_has_nothing_to_map_or_is_missing(
+def test_umap_is_refused_without_a_bottleneck_or_the_package(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(ConvaeError, match="smaller than its images"):

@@ -1,4 +1,4 @@
-"""report.html: what is in it, that nothing gets out of it, and how a browser shows it."""
+"""report.html: its contents, its safety, and how a browser shows it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from convae.console import format_duration, format_number
 from convae.errors import ConvaeError
 from convae.evaluation import report
 from convae.runs.run import Run
@@ -69,7 +68,7 @@ class Reader(HTMLParser):
         self.text += data
 
 
-def test_holds_what_it_promises(tmp_path: Path) -> None:
+def test_the_page_has_all_sections_and_figures(tmp_path: Path) -> None:
     run = evaluated(tmp_path)
     path = report.write(run)
     html = path.read_text(encoding="utf-8")
@@ -93,7 +92,7 @@ def test_holds_what_it_promises(tmp_path: Path) -> None:
     assert report.write(run).read_text(encoding="utf-8") == html  # the same files, the same page
 
 
-def test_lets_nothing_out_and_nothing_in(tmp_path: Path) -> None:
+def test_the_page_escapes_values_and_loads_nothing(tmp_path: Path) -> None:
     html = report.build(evaluated(tmp_path / "<b>bold"))
     page = Reader(html)
     assert EVIL not in html
@@ -104,7 +103,7 @@ def test_lets_nothing_out_and_nothing_in(tmp_path: Path) -> None:
     assert str(policy["content"]).startswith("default-src 'none'")
 
 
-def test_takes_metrics_of_other_tasks(tmp_path: Path) -> None:
+def test_a_report_of_metrics_with_few_keys(tmp_path: Path) -> None:
     run = made(tmp_path, "other")
     run.write_json("metrics.json", {"test": {"auroc": 0.9711, "recall": 0.5}, "summary": "It is."})
     text = Reader(report.build(run)).text
@@ -130,20 +129,6 @@ def test_the_command(convae: Command, tmp_path: Path) -> None:
     unknown = convae("report", "noe")
     assert unknown.returncode == 2
     assert "nearest: one" in unknown.stderr
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(12785, "12,785"), (0.0605149, "0.06051"), (34.843, "34.84"), (0.00040016, "0.0004002"),
-     (2e-5, "2.000e-05"), (1164.6, "1,165"), (0.0, "0"), (None, ""), ("yes", "yes")],
-)  # fmt: skip
-def test_numbers(value: Any, text: str) -> None:
-    assert format_number(value) == text
-
-
-def test_durations() -> None:
-    found = [format_duration(seconds) for seconds in (8.21, 59.99, 208, 1483.5, 7500)]
-    assert found == ["8.2 s", "60.0 s", "3:28 min", "24:44 min", "2:05 h"]
 
 
 @pytest.fixture(scope="module")

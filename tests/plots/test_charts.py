@@ -73,7 +73,7 @@ def test_bars_for_many_classes(count: int, bars: int) -> None:
 
 
 @pytest.mark.parametrize(("metric", "first"), [("psnr", "this run"), ("mse", "mean image")])
-def test_the_best_is_on_top(metric: str, first: str) -> None:
+def test_the_best_bar_is_on_top(metric: str, first: str) -> None:
     figure = charts.scores_beside_baselines(20.0, BASELINES, DATA, metric)
     (axes,) = panels(figure)
     widths = [bar.get_width() for bar in axes.patches]  # type: ignore[attr-defined]

@@ -100,7 +100,7 @@ def noted() -> dict[str, Figure]:
     return figures(NOTE)
 
 
-def test_every_figure_says_what_it_shows_and_of_which_data(noted: dict[str, Figure]) -> None:
+def test_every_figure_has_title_data_and_note(noted: dict[str, Figure]) -> None:
     for name, figure in noted.items():
         title, subtitle, note = texts(figure)[:3]
         assert len(title) > 10, name
@@ -109,7 +109,7 @@ def test_every_figure_says_what_it_shows_and_of_which_data(noted: dict[str, Figu
     assert all(NOTE not in texts(figure) for figure in figures().values())
 
 
-def test_every_figure_is_whole_and_readable(noted: dict[str, Figure], tmp_path: Path) -> None:
+def test_every_figure_is_complete_and_readable(noted: dict[str, Figure], tmp_path: Path) -> None:
     for name, figure in noted.items():
         assert_readable(name, figure, tmp_path)
 
@@ -213,7 +213,7 @@ def test_feature_maps_state_the_size_of_the_code() -> None:
     assert len(pictures(figure)) == 18
 
 
-def test_files_are_whole_small_and_the_same_twice(noted: dict[str, Figure], tmp_path: Path) -> None:
+def test_files_are_small_and_the_same_twice(noted: dict[str, Figure], tmp_path: Path) -> None:
     for name, figure in figures(NOTE).items():
         path = style.save(figure, tmp_path / f"{name}.png")
         again = style.save(noted[name], tmp_path / "again.png")

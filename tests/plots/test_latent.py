@@ -41,7 +41,7 @@ def test_a_map_has_a_point_for_each_code(tmp_path: Path) -> None:
     assert_readable("plain", plain, tmp_path)
 
 
-def test_strips_show_codes_above_pixels(tmp_path: Path) -> None:
+def test_interpolations_have_codes_above_pixels(tmp_path: Path) -> None:
     images, outputs, _ = arrays(11)
     strips = [("0 – 1", outputs, images), ("2 – 3", outputs, images)]
     figure = latent_plots.interpolations(strips, DATA, NOTE)
@@ -54,7 +54,7 @@ def test_strips_show_codes_above_pixels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_neighbors_stand_beside_their_image(channels: int, tmp_path: Path) -> None:
+def test_neighbors_are_beside_their_image(channels: int, tmp_path: Path) -> None:
     images, _, labels = arrays(40, 32, channels)
     queries = np.array([0, 1])
     near = {

@@ -31,7 +31,7 @@ def scenes(count: int = 9, classes: int = 11) -> tuple[Any, Any, Any]:
     return pixels, truth, found
 
 
-def test_classes_have_colors_of_their_own_and_the_background_is_dark() -> None:
+def test_classes_have_different_colors_and_the_background_is_dark() -> None:
     colors = color_classes(np.arange(11).reshape(1, 1, 11), 11)
     assert colors.shape == (1, 1, 11, 3)
     assert len(np.unique(colors.reshape(-1, 3), axis=0)) == 11
@@ -40,7 +40,7 @@ def test_classes_have_colors_of_their_own_and_the_background_is_dark() -> None:
     assert len(np.unique(many.reshape(-1, 3), axis=0)) == 30
 
 
-def test_the_grid_shows_scene_truth_prediction_and_what_is_wrong(tmp_path: Path) -> None:
+def test_the_grid_has_scene_truth_prediction_and_wrong_pixels(tmp_path: Path) -> None:
     pixels, truth, found = scenes()
     figure = segmentation.segmentation_grid(pixels, truth, found, NAMES, DATA, NOTE)
     shown = pictures(figure)
@@ -61,7 +61,7 @@ def test_the_grid_shows_scene_truth_prediction_and_what_is_wrong(tmp_path: Path)
 
 
 @pytest.mark.parametrize("names", [NAMES, [f"class {i}" for i in range(11)]], ids=["short", "long"])
-def test_the_confusion_is_in_percent_of_the_truth(names: list[str], tmp_path: Path) -> None:
+def test_confusion_is_in_percent_of_the_true_class(names: list[str], tmp_path: Path) -> None:
     counts = np.full((11, 11), 5.0)
     np.fill_diagonal(counts, 950)
     counts[3] = 0  # never seen

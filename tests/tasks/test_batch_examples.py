@@ -1,4 +1,4 @@
-"""Whoever makes a part of a batch makes the same examples: tasks/task.py."""
+"""Every worker makes the same examples of a batch."""
 
 import itertools
 
@@ -45,7 +45,7 @@ def parts(task: Task, split: Split, count: int, workers: int) -> list[Examples]:
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize(("count", "workers"), [(187, 2), (187, 4), (100, 2), (3, 5), (130, 13)])
-def test_parts_together_are_the_batch(name: str, count: int, workers: int) -> None:
+def test_the_workers_parts_are_the_batch(name: str, count: int, workers: int) -> None:
     task, split = task_and_split(name)
     (whole,) = parts(task, split, count, 1)
     several = parts(task, split, count, workers)
@@ -55,7 +55,7 @@ def test_parts_together_are_the_batch(name: str, count: int, workers: int) -> No
         np.testing.assert_array_equal(joined, getattr(whole, field))
 
 
-def test_blocks_steps_and_epochs_have_randomness_of_their_own() -> None:
+def test_blocks_steps_and_epochs_have_different_generators() -> None:
     draws = [
         tuple(example_generator(0, *place).integers(0, 2**32, 4))
         for place in itertools.product(range(3), range(3), range(3))
@@ -65,7 +65,7 @@ def test_blocks_steps_and_epochs_have_randomness_of_their_own() -> None:
     assert order not in draws
 
 
-def test_a_batch_of_one_block_is_drawn_by_the_generator_of_the_step() -> None:
+def test_a_batch_of_one_block_uses_the_generator_of_the_step() -> None:
     task, split = task_and_split("denoise")
     (batch,) = parts(task, split, BLOCK, 1)
     chosen = np.random.default_rng(2).permutation(len(split))[:BLOCK]

@@ -67,7 +67,7 @@ def test_agrees_with_tensorflow_and_keras(shape: tuple[int, ...]) -> None:
     )
 
 
-def test_the_definitions_by_hand() -> None:
+def test_metrics_equal_their_definitions() -> None:
     images = np.array([[0, 255], [51, 204]], np.uint8).reshape(1, 2, 2, 1)
     reconstructions = np.array([[0.25, 0.5], [0.2, 1]], np.float32).reshape(1, 2, 2, 1)
     scores = metrics.image_scores(images, reconstructions)
@@ -203,7 +203,7 @@ def test_a_diverged_model_scores_nan() -> None:
         assert np.isnan(scores[name]).tolist() == [False, True, False], name
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_wrong_shapes_and_dtypes_are_refused() -> None:
     images, reconstructions = pairs(3, 12, 12, 1)
     with pytest.raises(ValueError, match=r"uint8 \(N, H, W, C\). Received: float32"):
         metrics.image_scores(reconstructions, reconstructions)  # type: ignore[arg-type]
@@ -218,7 +218,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 @needs_mnist
-def test_known_facts_of_mnist(mnist: dict[str, NDArray[np.uint8]]) -> None:
+def test_known_values_of_mnist(mnist: dict[str, NDArray[np.uint8]]) -> None:
     train, test = mnist["x_train"], mnist["x_test"]
     mean = metrics.mean_image(train)
     began = time.perf_counter()
