@@ -61,7 +61,7 @@ def test_without_data_or_network_the_sample_is_used_and_said_everywhere(
         "training.batch_size=40", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "bundled sample of 5,000 real MNIST digits" in done.stderr
+    assert "bundled sample of 5,000 of its images" in done.stderr
     recorded = manifest(tmp_path / json.loads(done.stdout)["run"])["data"]
     assert isinstance(recorded, dict)
     assert recorded["sample"] is True

@@ -15,7 +15,7 @@ from typing import Any
 
 from convae.config.loader import load_config
 from convae.config.schema import Config
-from convae.data.loading import SAMPLE_PATH
+from convae.data.datasets import SAMPLE_PATH
 from convae.runs import pretrained
 from convae.runs.run import Run
 from scripts.project import (

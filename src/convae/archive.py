@@ -12,7 +12,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -58,11 +58,7 @@ def array(data: bytes) -> NDArray[Any]:
     """The array of one .npy file. Raises ValueError if it is damaged or holds Python objects."""
     stream = io.BytesIO(data)
     try:
-        major = npy.read_magic(stream)[0]
-        read_header = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
-        shape, fortran, dtype = read_header(stream)
-        if dtype.hasobject:
-            raise ValueError("holds pickled Python objects, which can run code when loaded")
+        shape, fortran, dtype = read_npy_header(stream)
         rest = data[stream.tell() :]
         if math.prod(shape) * dtype.itemsize != len(rest):
             raise ValueError(f"its header promises {shape} of {dtype}, it holds {len(rest)} bytes")
@@ -70,6 +66,23 @@ def array(data: bytes) -> NDArray[Any]:
         return flat.reshape(shape, order="F" if fortran else "C")
     except BROKEN as error:
         raise ValueError(str(error)) from None
+
+
+def read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of a .npy file, up to the first byte of the array.
+
+    Returns:
+        The shape, whether the array is in Fortran order, and the dtype.
+
+    Raises:
+        ValueError: The array holds pickled objects; or another class of `BROKEN`.
+    """
+    major = npy.read_magic(stream)[0]
+    read_header = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
+    shape, fortran, dtype = read_header(stream)
+    if dtype.hasobject:
+        raise ValueError("holds pickled Python objects, which can run code when they are loaded")
+    return shape, fortran, dtype
 
 
 def mapping(text: bytes | str) -> dict[str, Any]:

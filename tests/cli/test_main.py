@@ -11,7 +11,7 @@ from tests.conftest import ROOT, Command, tiny
 
 MNIST = str(ROOT / "configs/mnist.yaml")
 COMMANDS = [
-    "train", "eval", "predict", "export", "report", "runs", "compare", "config", "pack",
+    "train", "eval", "predict", "export", "report", "runs", "compare", "config", "cache",
     "inspect", "size", "explain", "sweep", "launch", "demo", "doctor",
 ]  # fmt: skip
 

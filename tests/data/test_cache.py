@@ -1,4 +1,4 @@
-"""Packs: made once, found again, mended, removed; and their images mapped, not read."""
+"""The cache of decoded images: built once, found, rebuilt and removed; and mapped arrays."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convae.cli import cache as cache_command
+from convae.cli.cache import build_entries
 from convae.config import schema as config
-from convae.data import cache as pack
-from convae.data import image_folder as images
+from convae.data import cache as image_cache
 from convae.data import loading as data
-from convae.data import readers as formats
+from convae.data import readers, transforms
+from convae.data.image_folder import list_folder
 from convae.data.memmap import Mapped
 from convae.errors import ConvaeError
 from tests.conftest import ROOT, Command
@@ -45,45 +46,47 @@ def folder(tmp_path: Path) -> Path:
 
 
 def cache() -> Path:
-    return pack.cache_folder(config.Data())
+    return image_cache.cache_folder(config.Data())
 
 
 def read(folder: Path, **settings: Any) -> NDArray[np.uint8]:
-    return pack.read_folder(folder, "train", SHAPE, config.Data(**settings)).images
+    return image_cache.read_folder(folder, "train", SHAPE, config.Data(**settings)).images
 
 
 def files() -> list[str]:
     return sorted(path.name for path in cache().iterdir() if not path.name.startswith("."))
 
 
-def test_a_pack_holds_the_images_and_is_made_once(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_an_entry_holds_the_images_and_is_built_once(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = pack.read_folder(folder, "train", SHAPE, config.Data())
-    listing = images.list_folder(folder, "train")
-    decoded = [images.decode(folder / name, 3, None, "crop") for name in listing.names]
+    first = image_cache.read_folder(folder, "train", SHAPE, config.Data())
+    listing = list_folder(folder, "train")
+    decoded = [transforms.decode(folder / name, 3, None, "crop") for name in listing.names]
     np.testing.assert_array_equal(first.images, decoded)
     assert first.classes == ("cat", "dog")
     assert first.labels is not None
     assert listing.labels is not None
     np.testing.assert_array_equal(first.labels, listing.labels)
-    assert first.digests == formats.digests(first)
+    assert first.digests == readers.digests(replace(first, digests=None))
     (path,) = cache().glob("*.npy")
     np.testing.assert_array_equal(np.load(path, mmap_mode="r"), decoded)  # a plain .npy
-    assert "packing 20 images" in capsys.readouterr().err
+    assert "caching 20 images" in caplog.text
 
     def fail(*_: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(images, "decode", fail)
+    monkeypatch.setattr(image_cache, "decode", fail)
     np.testing.assert_array_equal(read(folder), decoded)
-    test = pack.read_folder(folder, "test", SHAPE, config.Data())  # the same pack for both sides
+    test = image_cache.read_folder(
+        folder, "test", SHAPE, config.Data()
+    )  # the same entry for both splits
     np.testing.assert_array_equal(test.images, decoded)
-    assert test.whole
-    assert capsys.readouterr().err == ""
+    assert not test.has_test
+    assert len(caplog.records) == 1
 
 
-def test_another_content_is_another_pack_and_the_old_one_goes(folder: Path) -> None:
+def test_other_images_are_another_entry_and_the_old_one_is_removed(folder: Path) -> None:
     read(folder)
     before = files()
     os.utime(folder / "cat" / "1.png", (1, 1))  # touched, not changed
@@ -97,13 +100,13 @@ def test_another_content_is_another_pack_and_the_old_one_goes(folder: Path) -> N
     assert len(set(files()) - set(before)) == 4
     (folder / "cat" / "1.png").rename(folder / "dog" / "1.png")
     read(folder)
-    labels = pack.read_folder(folder, "train", SHAPE, config.Data()).labels
+    labels = image_cache.read_folder(folder, "train", SHAPE, config.Data()).labels
     assert labels is not None
     assert labels.sum() == 11
     assert len(files()) == 4
 
 
-def test_the_key_is_the_content_not_the_place(folder: Path, tmp_path: Path) -> None:
+def test_the_key_depends_on_the_content_not_on_the_folder(folder: Path, tmp_path: Path) -> None:
     read(folder)
     before = files()
     shutil.copytree(folder, tmp_path / "copy")
@@ -112,13 +115,12 @@ def test_the_key_is_the_content_not_the_place(folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "header", "text", "no text"])
-def test_a_damaged_pack_is_made_again(
-    folder: Path, damage: str, capsys: pytest.CaptureFixture[str]
+def test_a_damaged_entry_is_built_again(
+    folder: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = np.array(read(folder))
     path, text = (next(cache().glob(kind)) for kind in ("*.npy", "*.json"))
     content = path.read_bytes()
-    capsys.readouterr()
     if damage == "cut":
         path.write_bytes(content[:-1])
     elif damage == "gone":
@@ -130,45 +132,45 @@ def test_a_damaged_pack_is_made_again(
     else:
         text.unlink()
     np.testing.assert_array_equal(read(folder), whole)
-    assert "damaged, or not finished; packing" in capsys.readouterr().err
+    assert "damaged or not complete; building it again" in caplog.text
     assert path.read_bytes() == content
     assert files() == [text.name, path.name]
 
 
-def test_what_fails_leaves_nothing(
+def test_an_error_leaves_no_files(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / "cat" / "1.png").write_bytes(b"no picture")
-    with pytest.raises(ConvaeError, match=r"cat/1.png: is no image"):
+    (folder / "cat" / "1.png").write_bytes(b"not an image")
+    with pytest.raises(ConvaeError, match=r"cat/1.png: is not an image"):
         read(folder)
     assert files() == []
     (folder / "cat" / "1.png").unlink()
-    monkeypatch.setattr(pack, "SPARE", 1 << 60)
+    monkeypatch.setattr(image_cache, "SPARE", 1 << 60)
     with pytest.raises(ConvaeError, match=r"data.cache: .* do not fit on the disk"):
         read(folder)
-    monkeypatch.setattr(pack, "SPARE", 0)
+    monkeypatch.setattr(image_cache, "SPARE", 0)
     (tmp_path / "file").write_text("")
     with pytest.raises(ConvaeError, match=r"^data.cache: .*file.*: cannot be written"):
         data.load_training(config.Data(path=str(folder), cache=str(tmp_path / "file")), SHAPE)
-    with pytest.raises(ConvaeError, match=r"cannot lie in the folder of images"):
+    with pytest.raises(ConvaeError, match=r"cannot be in the folder of images"):
         read(folder, cache=str(folder / "cache"))
-    decode = images.decode
+    decode = transforms.decode
 
     def change(*arguments: Any) -> NDArray[np.uint8]:
         (folder / "cat" / "new.png").write_bytes((folder / "cat" / "3.png").read_bytes())
         return decode(*arguments)
 
-    monkeypatch.setattr(images, "decode", change)
-    with pytest.raises(ConvaeError, match="was changed while it was packed"):
+    monkeypatch.setattr(image_cache, "decode", change)
+    with pytest.raises(ConvaeError, match="the files changed while they were read: run again"):
         read(folder)
     assert files() == []
 
 
 def _read_in_process(folder: Path, results: Any) -> None:
-    results.put(formats.sha256(read(folder)).hexdigest())
+    results.put(readers.images_digest(read(folder)).hexdigest())
 
 
-def test_processes_that_pack_at_once_get_the_same(folder: Path) -> None:
+def test_processes_that_build_together_get_the_same(folder: Path) -> None:
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     processes = [context.Process(target=_read_in_process, args=(folder, results)) for _ in range(3)]
@@ -178,11 +180,11 @@ def test_processes_that_pack_at_once_get_the_same(folder: Path) -> None:
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
-    assert found == {formats.sha256(read(folder)).hexdigest()}
+    assert found == {readers.images_digest(read(folder)).hexdigest()}
     assert len(files()) == 2
 
 
-def test_what_a_killed_process_left_is_removed(folder: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(folder: Path) -> None:
     read(folder)
     (text,) = cache().glob("*.json")
     left = cache() / f".{text.stem}.1.partial.npy"
@@ -195,40 +197,44 @@ def test_what_a_killed_process_left_is_removed(folder: Path) -> None:
 def test_command(folder: Path, convae: Command) -> None:
     words = [str(folder), f"--config={ROOT / 'configs/images.yaml'}", "data.resize=[72,72]",
              "data.crop=random"]  # fmt: skip
-    done = convae("pack", *words, "--json")
+    done = convae("cache", "build", *words, "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
     assert (row["images"], row["shape"], row["classes"]) == (20, [72, 72, 3], 2)
+    assert "20 images of 72x72x3, 2 classes" in convae("cache", "list").stdout
     path = Path(row["path"])
     assert row["bytes"] == path.stat().st_size
     content = bytearray(path.read_bytes())
     content[-1] ^= 1  # the size is right, the bytes are not
     path.write_bytes(content)
-    again = convae("pack", *words, "--verify")
-    assert "damaged; packing again" in again.stderr
-    assert "20 images of 72x72x3, 2 classes" in again.stdout
-    assert row["sha256"] in again.stdout
-    assert cache_command.command(None, [], "", listing=True) == [row]
-    assert "nothing is packed" in convae("pack", str(folder.parent / "other"), "--list").stdout
-    assert cache_command.command(str(folder), [f"data.cache={cache()}"], "", clear=True) == [row]
+    damaged = convae("cache", "verify", "--json")
+    assert damaged.returncode == 1
+    assert json.loads(damaged.stdout) == [{**row, "ok": False}]
+    assert files() == []
+    assert row["sha256"] in convae("cache", "build", *words).stdout
+    assert convae("cache", "verify").returncode == 0
+    assert "nothing is cached" in convae("cache", "list", str(folder.parent / "other")).stderr
+    words = [str(folder), f"--cache-dir={cache()}", "--json"]
+    assert json.loads(convae("cache", "clear", *words).stdout) == [row]
     assert files() == []
 
 
 @pytest.mark.parametrize(
-    ("source", "config", "message"),
+    ("config", "overrides", "message"),
     [
-        (".", "no.yaml", "no.yaml: no such file"),
-        (str(ROOT / "configs/mnist.yaml"), "", "only a folder of images is packed. Received: None"),
-        (None, str(ROOT / "configs/mnist.yaml"), "only a folder of images is packed"),
-        ("nowhere", str(ROOT / "configs/images.yaml"), "Received: nowhere"),
+        ("no.yaml", ["data.path=."], "no.yaml: no such file"),
+        ("mnist.yaml", [], "must be a folder of images. Received: None"),
+        ("images.yaml", ["data.path=nowhere"], "Received: nowhere"),
     ],
 )
-def test_what_cannot_be_packed(source: str | None, config: str, message: str) -> None:
+def test_build_refuses_what_is_not_a_folder_of_images(
+    config: str, overrides: list[str], message: str
+) -> None:
     with pytest.raises(ConvaeError, match=message):
-        cache_command.command(source, [], config)
+        build_entries(str(ROOT / "configs" / config), overrides)
 
 
-def test_each_step_sees_other_crops_and_the_same_ones_again(folder: Path) -> None:
+def test_each_step_has_other_crops_and_the_same_ones_again(folder: Path) -> None:
     from convae.config.loader import load_config
     from convae.tasks import build_task
     from convae.tasks.task import example_generator
@@ -240,16 +246,16 @@ def test_each_step_sees_other_crops_and_the_same_ones_again(folder: Path) -> Non
     assert loaded.train.images.shape == (14, 72, 80, 3)
     chosen = np.array([3, 1, 2])
 
-    def seen(epoch: int, step: int) -> NDArray[np.uint8]:
+    def crops(epoch: int, step: int) -> NDArray[np.uint8]:
         batch = task.examples(loaded.train, chosen, example_generator(0, epoch, step))
         assert batch.targets.shape == (3, 64, 64, 3)
         return batch.targets
 
-    np.testing.assert_array_equal(seen(2, 5), seen(2, 5))
-    assert not np.array_equal(seen(2, 5), seen(2, 6))
-    assert not np.array_equal(seen(2, 5), seen(3, 5))
+    np.testing.assert_array_equal(crops(2, 5), crops(2, 5))
+    assert not np.array_equal(crops(2, 5), crops(2, 6))
+    assert not np.array_equal(crops(2, 5), crops(3, 5))
     held_out = task.evaluation_examples(loaded.validation)
-    middle = images.crop_center(loaded.validation.images, (64, 64))
+    middle = transforms.crop_center(loaded.validation.images, (64, 64))
     np.testing.assert_array_equal(held_out.targets, middle)
     assert all(np.isfinite(task.reference_losses(loaded.train, held_out)))
     assert "mean_image" in task.baselines(loaded)
@@ -276,9 +282,10 @@ def test_arrays_are_mapped(tmp_path: Path) -> None:
 def test_a_choice_of_mapped_images_is_that_of_an_array(tmp_path: Path) -> None:
     x = make_images(20)
     np.save(tmp_path / "x.npy", x)
-    mapped = formats.map_npy(tmp_path / "x.npy")
+    mapped = readers.map_npy(tmp_path / "x.npy")
+    center = transforms.crop_center
     views = [(mapped, x), (mapped[3:17], x[3:17]), (mapped[::-2], x[::-2]),
-             (images.crop_center(mapped, (3, 2)), images.crop_center(x, (3, 2)))]  # fmt: skip
+             (center(mapped, (3, 2)), center(x, (3, 2)))]  # fmt: skip
     for view, plain in views:
         odd = np.arange(len(plain)) % 2 == 1
         for key in ([5, 0, 5, -1], np.array([2], np.uint8), [], odd, np.array([[1, 2]]), slice(2)):
@@ -290,7 +297,7 @@ def test_a_choice_of_mapped_images_is_that_of_an_array(tmp_path: Path) -> None:
 
 def test_what_is_computed_from_mapped_images_is_no_map(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", make_images(20))
-    mapped = formats.map_npy(tmp_path / "x.npy")
+    mapped = readers.map_npy(tmp_path / "x.npy")
     assert isinstance(mapped[3:], Mapped)
     for copied in (mapped[[3, 1]], mapped[mapped[:, 0, 0, 0] > 9], mapped / np.float32(255)):
         assert type(copied) is np.ndarray
@@ -302,7 +309,7 @@ def test_what_is_computed_from_mapped_images_is_no_map(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (np.zeros((5, 6, 5, 3)), "dtype uint8"),
-        (np.asfortranarray(make_images(5)), "Fortran's order"),
+        (np.asfortranarray(make_images(5)), "Fortran order"),
         (np.array([{}], object), "pickled"),
         (np.zeros((5, 30), np.uint8), r"\(5, 30\)"),
     ],
@@ -321,27 +328,27 @@ def test_damaged_arrays_are_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for damaged in (whole[:-1], whole + b"x", whole[:20], b""):
         path.write_bytes(damaged)
-        with pytest.raises(ConvaeError, match=r"x\.npy: (damaged or cut|is no whole)"):
-            formats.map_npy(path)
+        with pytest.raises(ConvaeError, match=r"x\.npy: (damaged or cut|not a complete)"):
+            readers.map_npy(path)
     path.write_bytes(whole)
     (tmp_path / "x_labels.npy").write_bytes(b"no array")
-    with pytest.raises(ConvaeError, match=r"x_labels\.npy: cannot be read"):
-        formats.read_npy(path)
+    with pytest.raises(ConvaeError, match=r"x_labels\.npy: not a complete"):
+        readers.read(path, "train")
     np.save(tmp_path / "x_labels.npy", np.zeros(5))
-    with pytest.raises(ConvaeError, match="must hold whole numbers"):
-        formats.read_npy(path)
+    with pytest.raises(ConvaeError, match="must be integers"):
+        readers.read(path, "train")
 
 
 PROBE = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from convae.data import readers as formats
+from convae.data import readers
 from convae.tasks import metrics
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-images = formats.map_npy(Path(sys.argv[1]))
+images = readers.map_npy(Path(sys.argv[1]))
 order = np.random.default_rng(0).permutation(len(images))
-formats.sha256(images)
+readers.images_digest(images)
 metrics.mean_image(images[:])
 for start in range(0, len(images), 64):
     images[order[start : start + 64]].sum()

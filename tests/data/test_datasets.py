@@ -1,4 +1,4 @@
-"""Fashion-MNIST: where it is looked for, and that nothing stands in for it."""
+"""Named data sets: the table, where they are found, and that nothing incomplete is used."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import gzip
 import hashlib
 import shutil
 import struct
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pytest
 
-from convae.config import schema as config
-from convae.data import datasets as fashion
+from convae.config import schema
+from convae.data import datasets
 from convae.data import loading as data
 from convae.errors import ConvaeError
 from tests.conftest import served
@@ -24,34 +25,38 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHAPE = (6, 5, 1)
-SETTINGS = config.Data(name="fashion_mnist")
+SETTINGS = schema.Data(name="fashion_mnist")
+KMNIST: dict[str, Any] = {"name": "kmnist"}  # a name that the schema does not have
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fashion, "DEBIAN", tmp_path / "debian")
-    monkeypatch.setattr(fashion, "URL", "http://127.0.0.1:9")
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "_failed_downloads", {})
     monkeypatch.setenv("no_proxy", "*")
 
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of four files that count as Fashion-MNIST for the length of a test."""
+    """A folder of four files that are Fashion-MNIST during a test."""
     folder = tmp_path / "published"
     folder.mkdir()
-    archives, hashes = {}, {}
-    for side, prefix, count in (("train", "train", 20), ("test", "t10k", 5)):
-        x = np.random.default_rng(count).integers(0, 256, (count, 6, 5), np.uint8)
-        hashes[side] = hashlib.sha256(x.data).hexdigest()
+    archives: dict[str, str] = {}
+    hashes: dict[Any, str] = {}
+    for split, prefix, count in (("train", "train", 20), ("test", "t10k", 10)):
+        x = np.random.default_rng(count).integers(0, 256, (count, *SHAPE[:2]), np.uint8)
+        hashes[split] = hashlib.sha256(x.data).hexdigest()
         for name, magic, content in (
             ("images-idx3", struct.pack(">4I", 0x803, count, 6, 5), x.tobytes()),
-            ("labels-idx1", struct.pack(">2I", 0x801, count), bytes(i % 3 for i in range(count))),
+            ("labels-idx1", struct.pack(">2I", 0x801, count), bytes(i % 10 for i in range(count))),
         ):
             path = folder / f"{prefix}-{name}-ubyte.gz"
             path.write_bytes(gzip.compress(magic + content, mtime=0))
             archives[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(fashion, "FILES", archives)
-    monkeypatch.setattr(fashion, "IMAGES", hashes)
+    row = replace(
+        datasets.FASHION_MNIST, files=archives, images_sha256=hashes, url="http://127.0.0.1:9",
+        packages={"Debian's dataset-fashion-mnist": tmp_path / "debian"},
+    )  # fmt: skip
+    monkeypatch.setitem(datasets.DATASETS, "fashion_mnist", row)
     return folder
 
 
@@ -64,48 +69,87 @@ def server(files: Path) -> Iterator[str]:
         yield url
 
 
+def test_schema_and_table_have_the_same_names() -> None:
+    field = schema.Data.model_fields["name"]
+    assert get_args(field.annotation) == tuple(datasets.DATASETS)
+    settings = schema.Data.model_construct(**KMNIST)
+    with pytest.raises(ConvaeError, match=r"^data\.name: must be one of mnist, .*Received: kmnist"):
+        data.load_training(settings, SHAPE)
+
+
+def test_a_further_data_set_is_one_row(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(
+        datasets.DATASETS["fashion_mnist"], name="kmnist", display_name="KMNIST", cache="kmnist",
+        classes=tuple("おきすつなはまやれを"),
+    )  # fmt: skip
+    monkeypatch.setattr(datasets, "DATASETS", {"kmnist": row})
+    settings = schema.Data.model_construct(**KMNIST)
+    with pytest.raises(ConvaeError, match="KMNIST was not found"):
+        data.load_training(settings, SHAPE)
+    shutil.copytree(files, row.cache_folder, dirs_exist_ok=True)
+    loaded = data.load_training(settings, SHAPE)
+    assert (loaded.name, loaded.is_sample, loaded.classes) == ("KMNIST", False, row.classes)
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        {"files": {}},
+        {"files": {"a.npz": ""}},
+        {"images_sha256": {}},
+        {"sizes": {}},
+        {"classes": ()},
+    ],
+)
+def test_an_incomplete_row_is_refused(missing: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="mnist: a data set needs"):
+        replace(datasets.MNIST, **missing)  # type: ignore[arg-type]
+
+
 def test_it_is_downloaded_into_the_cache_of_keras(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fashion, "URL", server)
+    row = replace(datasets.DATASETS["fashion_mnist"], url=server)
+    monkeypatch.setitem(datasets.DATASETS, "fashion_mnist", row)
     loaded = data.load_training(SETTINGS, SHAPE)
     assert (loaded.name, loaded.is_sample, loaded.notice) == ("Fashion-MNIST", False, None)
     assert (len(loaded.train), len(loaded.validation)) == (16, 4)
-    assert loaded.classes == fashion.CLASSES
-    folder = fashion.keras_datasets() / "fashion-mnist"  # where Keras' own loader looks
-    assert sorted(path.name for path in folder.iterdir()) == sorted(fashion.FILES)
-    monkeypatch.setattr(fashion, "URL", "http://127.0.0.1:9")
-    assert len(data.load_test(SETTINGS, SHAPE).test) == 5
+    assert loaded.classes == datasets.FASHION_MNIST.classes
+    assert row.cache_folder.name == "fashion-mnist"  # where Keras' own loader looks
+    assert sorted(path.name for path in row.cache_folder.iterdir()) == sorted(row.files)
+    assert len(data.load_test(schema.Data(name="fashion_mnist", download=False), SHAPE).test) == 10
 
 
-def test_debians_package_is_found(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(files, fashion.DEBIAN)
-    monkeypatch.setenv("CONVAE_DATA", "mnist.npz")  # names MNIST, which was not asked for
+def test_debians_package_is_found(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(files, tmp_path / "debian")
+    monkeypatch.setenv("CONVAE_DATA", "mnist.npz")  # for MNIST only
     assert data.load_training(SETTINGS, SHAPE).name == "Fashion-MNIST"
-    by_path = data.load_training(config.Data(path=str(files)), SHAPE)
-    assert (by_path.name, by_path.classes) == ("Fashion-MNIST", fashion.CLASSES)
+    by_path = data.load_training(schema.Data(path=str(files)), SHAPE)
+    assert (by_path.name, by_path.classes) == ("Fashion-MNIST", datasets.FASHION_MNIST.classes)
 
 
-def test_nothing_stands_in_for_it(files: Path) -> None:
-    cache = fashion.keras_datasets() / "fashion-mnist"
+def test_no_sample_replaces_it(files: Path) -> None:
+    cache = datasets.DATASETS["fashion_mnist"].cache_folder
     shutil.copytree(files, cache)
     path = cache / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1] + b"x"))
     with pytest.raises(ConvaeError) as error:
         data.load_training(SETTINGS, SHAPE)
     for words in (
-        f"Keras' cache: {cache}: not whole, or other files",
-        "Debian package: ",
+        f"Keras' cache: {cache}: damaged or incomplete",
+        "Debian's dataset-fashion-mnist: ",
         "download: http://127.0.0.1:9/train-images-idx3-ubyte.gz: ",
-        "dataset-fashion-mnist",
+        "install Debian's dataset-fashion-mnist",
     ):
         assert words in str(error.value)
     with pytest.raises(ConvaeError, match=r"data\.download is false"):
-        data.load_training(config.Data(name="fashion_mnist", download=False), SHAPE)
+        data.load_training(schema.Data(name="fashion_mnist", download=False), SHAPE)
 
 
-def test_without_its_test_part_it_is_not_taken(files: Path) -> None:
-    shutil.copytree(files, fashion.DEBIAN)
-    (fashion.DEBIAN / "t10k-images-idx3-ubyte.gz").unlink()
-    with pytest.raises(ConvaeError, match="images and labels of both parts"):
+def test_without_its_test_split_it_is_not_used(files: Path, tmp_path: Path) -> None:
+    shutil.copytree(files, tmp_path / "debian")
+    (tmp_path / "debian" / "t10k-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(ConvaeError, match="images and labels of both splits"):
         data.load_training(SETTINGS, SHAPE)

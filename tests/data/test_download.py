@@ -1,4 +1,4 @@
-"""Downloads from a local server: whole and checked, or nothing."""
+"""Downloads from a local server: complete and verified, or nothing."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 
 import pytest
 
 from convae.config import schema as config
+from convae.data import datasets
 from convae.data import loading as data
 from convae.data.download import download
 from convae.errors import ConvaeError
@@ -37,7 +39,7 @@ def server() -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path == "/missing":
+            if self.path.startswith("/missing"):
                 self.send_error(404)
                 return
             if self.path == "/silent":
@@ -74,28 +76,29 @@ def test_good_download_replaces_what_was_there(server: str, tmp_path: Path) -> N
     assert [path.name for path in target.parent.iterdir()] == ["mnist.npz"]
 
 
-def test_data_are_searched_on_the_network_before_the_sample(
+def test_the_network_comes_before_the_sample(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.delenv("CONVAE_DATA", raising=False)
-    monkeypatch.setattr(data, "MNIST_URL", f"{server}/missing")
-    monkeypatch.setattr(data, "_failed_downloads", {})
+    row = replace(datasets.MNIST, url=f"{server}/missing")
+    monkeypatch.setitem(datasets.DATASETS, "mnist", row)
+    monkeypatch.setattr(datasets, "_failed_downloads", {})
     notice = data.load_training(config.Data(), (28, 28, 1)).notice
     assert notice
-    assert f"download: {server}/missing: the server answered 404" in notice
+    assert f"download: {server}/missing/mnist.npz: the server answered 404" in notice
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ("wrong", "its SHA-256 must be"),
-        ("cut", "cut off after 500 of"),
+        ("wrong", "does not match the known hash"),
+        ("cut", "500 bytes read, 25100 more expected"),
         ("missing", "answered 404"),
         ("silent", "no answer within 0.5 s"),
         ("stalls", "no answer within 0.5 s"),
-        ("trickle", "not done after 1 s"),
-        ("endless", "more than the 100,000 bytes allowed"),
+        ("trickle", "not complete after 1 s"),
+        ("endless", "larger than the 100,000 bytes allowed"),
     ],
 )
 def test_bad_downloads_leave_nothing(server: str, tmp_path: Path, answer: str, words: str) -> None:
@@ -117,5 +120,5 @@ def test_download_refusals(tmp_path: Path) -> None:
         download("http://no.such.name.invalid/mnist.npz", target, "", timeout=5)
     target.parent.rmdir()
     target.parent.write_text("a file where the folder should be")
-    with pytest.raises(ConvaeError, match="File exists"):
+    with pytest.raises(ConvaeError, match="Not a directory"):
         download("http://127.0.0.1:9/mnist.npz", target, "")

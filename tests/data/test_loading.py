@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import zipfile
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convae.config import schema as config
+from convae.data import datasets
 from convae.data import loading as data
 from convae.errors import ConvaeError
 
@@ -36,13 +38,18 @@ def make_labels(count: int, classes: int = 3) -> NDArray[np.uint8]:
     return (np.arange(count) % classes).astype(np.uint8)
 
 
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 @pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No data but the test's own, and no network."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.delenv("CONVAE_DATA", raising=False)
-    monkeypatch.setattr(data, "MNIST_URL", "http://127.0.0.1:9/mnist.npz")
-    monkeypatch.setattr(data, "_failed_downloads", {})
+    row = replace(datasets.MNIST, url="http://127.0.0.1:9")
+    monkeypatch.setitem(datasets.DATASETS, "mnist", row)
+    monkeypatch.setattr(datasets, "_failed_downloads", {})
     monkeypatch.setenv("no_proxy", "*")
 
 
@@ -70,18 +77,18 @@ def test_npz_is_split_by_position_and_stays_uint8(npz: Callable[..., str]) -> No
     assert (loaded.name, loaded.is_sample, loaded.notice) == ("own.npz", False, None)
     assert (loaded.samples_per_epoch, loaded.classes) == (16, ("0", "1", "2"))
     bytes_ = x.tobytes() + y.astype(np.int64).tobytes()
-    assert loaded.sha256 == hashlib.sha256(bytes_).hexdigest()
+    assert loaded.sha256 == sha256(bytes_)
     np.testing.assert_array_equal(data.load_test(settings, SHAPE).test.images[..., 0], x_test)
 
 
-def test_without_a_test_part_the_last_images_are_kept_from_training(
+def test_without_a_test_split_the_last_images_are_kept_from_training(
     npz: Callable[..., str],
 ) -> None:
     x = make_images(20)
     settings = config.Data(path=npz(x_train=x), test_split=0.25)
     training, test = data.load_training(settings, SHAPE), data.load_test(settings, SHAPE)
-    seen = np.concatenate([training.train.images, training.validation.images])
-    np.testing.assert_array_equal(seen[..., 0], x[:15])
+    used = np.concatenate([training.train.images, training.validation.images])
+    np.testing.assert_array_equal(used[..., 0], x[:15])
     np.testing.assert_array_equal(test.test.images[..., 0], x[15:])
 
 
@@ -101,7 +108,7 @@ def test_arrays_are_resized_too(npz: Callable[..., str]) -> None:
     settings = config.Data(path=npz(x_train=x, x_test=x), resize=(6, 5))
     loaded = data.load_training(settings, SHAPE)
     np.testing.assert_array_equal(loaded.train.images, np.full((8, 6, 5, 1), 77))
-    assert loaded.sha256 == hashlib.sha256(x.tobytes()).hexdigest()
+    assert loaded.sha256 == sha256(x.tobytes())
 
 
 def test_subset_is_taken_before_the_split(npz: Callable[..., str]) -> None:
@@ -119,14 +126,14 @@ def test_subset_is_taken_before_the_split(npz: Callable[..., str]) -> None:
 def test_split_sizes_are_those_of_keras(count: int, fraction: float) -> None:
     keras = int(count * (1.0 - fraction))
     if 0 < keras < count:
-        assert data._first(count, fraction, "data.validation_split") == keras
+        assert data._split_point(count, fraction, "data.validation_split") == keras
     else:
         with pytest.raises(ConvaeError, match=r"data\.validation_split"):
-            data._first(count, fraction, "data.validation_split")
+            data._split_point(count, fraction, "data.validation_split")
 
 
 def test_split_of_mnist() -> None:
-    assert data._first(60_000, 0.2, "") == 48_000
+    assert data._split_point(60_000, 0.2, "") == 48_000
 
 
 def test_fallback_says_what_it_is_and_why() -> None:
@@ -157,7 +164,7 @@ def test_fallback_with_subset_or_asked_for() -> None:
     assert (loaded.samples_per_epoch, loaded.classes) == (80, tuple("0123456789"))
     with pytest.raises(ConvaeError, match="sample of 5,000"):
         data.load_training(config.Data(subset=5000), (28, 28, 1))
-    asked = data.load_training(config.Data(path=str(data.SAMPLE_PATH)), (28, 28, 1))
+    asked = data.load_training(config.Data(path=str(datasets.SAMPLE_PATH)), (28, 28, 1))
     assert (asked.is_sample, asked.notice, asked.samples_per_epoch) == (True, None, 3200)
 
 
@@ -169,28 +176,30 @@ def test_no_sample_where_it_is_not_allowed() -> None:
         assert words in str(error.value)
 
 
-def test_a_damaged_sample_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.savez(tmp_path / "sample.npz", x_train=make_images(5), x_test=make_images(5))
-    monkeypatch.setattr(data, "SAMPLE_PATH", tmp_path / "sample.npz")
-    with pytest.raises(ConvaeError, match="damaged, or another file"):
+def test_a_damaged_sample_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = replace(datasets.SAMPLE, images_sha256=datasets.MNIST.images_sha256)
+    monkeypatch.setitem(datasets.DATASETS, "mnist", replace(datasets.MNIST, sample=sample))
+    with pytest.raises(ConvaeError, match=r"mnist_sample\.npz: damaged or incomplete"):
         data.load_training(config.Data(), SHAPE)
 
 
 @pytest.fixture
 def mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that counts as MNIST for the length of a test."""
+    """A file that is MNIST during a test."""
     x, x_test = make_images(20), make_images(5, seed=1)
     path = tmp_path / "source.npz"
     np.savez(path, x_train=x, y_train=make_labels(20), x_test=x_test, y_test=make_labels(5))
-    hashes = {"train": x, "test": x_test}
-    hashes_of = {side: hashlib.sha256(a.tobytes()).hexdigest() for side, a in hashes.items()}
-    monkeypatch.setattr(data, "MNIST", hashes_of)
-    monkeypatch.setattr(data, "MNIST_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    row = replace(
+        datasets.DATASETS["mnist"],
+        images_sha256={"train": sha256(x.tobytes()), "test": sha256(x_test.tobytes())},
+        files={"mnist.npz": sha256(path.read_bytes())},
+    )
+    monkeypatch.setitem(datasets.DATASETS, "mnist", row)
     return path
 
 
 def test_cache_is_used_and_a_damaged_one_named(mnist: Path, tmp_path: Path) -> None:
-    cache = data.keras_cache()
+    cache = datasets.MNIST.cache_folder / "mnist.npz"
     assert cache == tmp_path / "keras" / "datasets" / "mnist.npz"
     cache.parent.mkdir(parents=True)
     cache.write_bytes(mnist.read_bytes())
@@ -199,7 +208,7 @@ def test_cache_is_used_and_a_damaged_one_named(mnist: Path, tmp_path: Path) -> N
     cache.write_bytes(mnist.read_bytes()[:-100])
     notice = data.load_training(config.Data(download=False), (28, 28, 1)).notice
     assert notice
-    assert f"Keras' cache: {cache}: is no whole .npz file" in notice
+    assert f"Keras' cache: {cache}: not a complete .npz file" in notice
     with np.load(mnist) as arrays:
         np.savez(cache, x_train=arrays["x_train"])  # it has no test split to keep from training
     assert data.load_training(config.Data(download=False), (28, 28, 1)).is_sample
@@ -220,12 +229,14 @@ def test_mnist_is_known_by_its_images_and_found_by_the_environment(
 def test_download_lands_in_the_cache_for_keras(
     mnist: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fetch(url: str, target: Path, sha256: str) -> None:
-        assert (url, sha256) == (data.MNIST_URL, data.MNIST_SHA256)
+    row = datasets.DATASETS["mnist"]
+
+    def fetch(url: str, target: Path, digest: str) -> None:
+        assert (url, digest) == (f"{row.url}/mnist.npz", row.files["mnist.npz"])
         target.parent.mkdir(parents=True)
         target.write_bytes(mnist.read_bytes())
 
-    monkeypatch.setattr(data, "download", fetch)
+    monkeypatch.setattr(datasets, "download", fetch)
     assert data.load_training(config.Data(), SHAPE).name == "MNIST"
     assert data.load_test(config.Data(download=False), SHAPE).notice is None
 
@@ -237,7 +248,7 @@ def test_a_failed_download_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -
         tries.append(url)
         raise ConvaeError("no network")
 
-    monkeypatch.setattr(data, "download", fail)
+    monkeypatch.setattr(datasets, "download", fail)
     data.load_training(config.Data(), (28, 28, 1))
     notice = data.load_test(config.Data(), (28, 28, 1)).notice
     assert len(tries) == 1
@@ -248,15 +259,15 @@ def test_a_failed_download_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -
 def test_no_tensorflow() -> None:
     import subprocess
 
-    code = "import sys, convae.data; print({'tensorflow', 'keras', 'PIL'} & set(sys.modules))"
+    code = "import sys, convae.data.loading; print({'tensorflow', 'requests'} & set(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "set()"
 
 
-@pytest.mark.skipif(not FULL, reason="CONVAE_DATA names no file of the whole MNIST")
-def test_the_whole_mnist() -> None:
+@pytest.mark.skipif(not FULL, reason="CONVAE_DATA names no file of the full MNIST")
+def test_the_full_mnist() -> None:
     loaded = data.load_training(config.Data(path=FULL), (28, 28, 1))
     test = data.load_test(config.Data(path=FULL), (28, 28, 1))
     assert (loaded.name, test.name) == ("MNIST", "MNIST")

@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 
 from convae.config import schema as config
 from convae.data import loading as data
-from convae.data.readers import read_idx, read_npz
+from convae.data.readers import read
 from convae.errors import ConvaeError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def test_npz_that_is_cut_off_corrupt_or_none(npz: Callable[..., str], tmp_path: 
     path.write_bytes(whole[:800] + bytes([whole[800] ^ 1]) + whole[801:])
     assert "CRC" in refusal(path)
     path.write_text("no archive")
-    assert "is no whole .npz file" in refusal(path)
+    assert "not a complete .npz file" in refusal(path)
     assert "no such file or folder" in refusal(tmp_path / "nothing.npz")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
@@ -144,7 +144,7 @@ def test_any_damage_to_an_npz_is_an_answer_in_words(draws: st.DataObject) -> Non
         path = Path(folder) / "x.npz"
         path.write_bytes(damaged[: draws.draw(st.integers(1, len(damaged)))])
         with contextlib.suppress(ConvaeError):
-            assert read_npz(path, "train").images.dtype == np.uint8
+            assert read(path, "train").images.dtype == np.uint8
 
 
 def idx(array: NDArray[np.uint8]) -> bytes:
@@ -167,12 +167,12 @@ def test_idx_round_trip(x: NDArray[np.uint8], zipped: bool, mark: str) -> None:
                 (folder / f"{stem}{kind}.gz").write_bytes(gzip.compress(idx(array)))
             else:
                 (folder / f"{stem}{kind}").write_bytes(idx(array))
-        training, test = read_idx(folder, "train"), read_idx(folder, "test")
+        training, test = read(folder, "train"), read(folder, "test")
     np.testing.assert_array_equal(training.images[..., 0], x)
     np.testing.assert_array_equal(training.labels, labels)
     np.testing.assert_array_equal(test.images[..., 0], x)
     assert test.labels is None
-    assert not training.whole
+    assert training.has_test
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -183,7 +183,7 @@ def test_idx_round_trip(x: NDArray[np.uint8], zipped: bool, mark: str) -> None:
         (lambda b: b[:-7], ["cut off"]),
         (lambda b: b[:9], ["cut off in its header"]),
         (lambda b: b + b"\0", ["longer than the 300 bytes"]),
-        (lambda b: b[:4] + struct.pack(">III", 0, 6, 5), ["holds nothing"]),
+        (lambda b: b[:4] + struct.pack(">III", 0, 6, 5), ["is empty"]),
         (lambda b: b[:4] + b"\xff" * 12 + b[16:], ["cut off", "promises"]),
         (lambda _: b"", ["magic number"]),
     ],
@@ -203,6 +203,6 @@ def test_idx_folder_refusals(tmp_path: Path) -> None:
     assert "train-images-idx3-ubyte" in refusal(tmp_path)
     images_path = tmp_path / "train-images-idx3-ubyte.gz"
     images_path.write_bytes(gzip.compress(idx(make_images(10)))[:-3])
-    assert "cannot be read whole" in refusal(tmp_path)
+    assert "not a complete IDX file" in refusal(tmp_path)
     images_path.write_bytes(idx(make_images(10)))  # unpacked by a browser that kept the name
     assert "one label for each of the 10 images" in refusal(tmp_path)

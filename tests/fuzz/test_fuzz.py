@@ -177,7 +177,7 @@ def test_members_with_paths_write_nothing(tmp_path: Path) -> None:
 
 
 def test_a_jpeg_of_too_many_scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from convae.data import image_folder as images
+    from convae.data import transforms as images
 
     folder = tmp_path / "images"
     folder.mkdir()

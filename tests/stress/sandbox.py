@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from convae.data.loading import SAMPLE_PATH
+from convae.data.datasets import SAMPLE_PATH
 from convae.runs.run import Run
 from tests.forked import Convae
 

@@ -69,7 +69,10 @@ def data(split: Split) -> TrainingData:
     assert split.labels is not None
     train = Split(split.images[:300], split.labels[:300])
     validation = Split(split.images[300:], split.labels[300:])
-    return TrainingData("digits", False, "", None, train, validation, 300, None)
+    return TrainingData(
+        name="digits", is_sample=False, sha256="", notice=None, classes=None,
+        train=train, validation=validation, samples_per_epoch=300,
+    )  # fmt: skip
 
 
 def of(name: str, split: Split, *key: int) -> Examples:

@@ -1,91 +1,143 @@
-"""What `convae pack` does."""
+"""`convae cache`: build, list, verify and clear the cache of decoded images."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from convae.config import schema
-from convae.config.loader import load_config
-from convae.console import logger
-from convae.data.cache import Pack, cache_folder, pack, packs, remove
-from convae.data.loading import load_test, load_training
-from convae.data.readers import SplitName, is_idx_folder
+import typer
+
+from convae.cli.options import Json, Overrides, split
+from convae.console import logger, suggest
 from convae.errors import ConfigError
 
+if TYPE_CHECKING:
+    from convae.data.cache import CacheEntry
 
-def command(
-    source: str | None,
-    overrides: Sequence[str],
-    config: str,
-    *,
-    verify: bool = False,
-    listing: bool = False,
-    clear: bool = False,
-) -> list[dict[str, Any]]:
-    """What `convae pack` does: pack `source` and describe its packs, or list or remove packs.
+cache_app = typer.Typer(
+    help="Manage the cache of decoded images that training reads folders from.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+Folder = Annotated[
+    str | None, typer.Argument(metavar="[FOLDER]", help="Only entries of this folder of images.")
+]
+CacheDir = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER", help="The cache: data.cache, by default ~/.cache/convae."),
+]
 
-    `source` is a folder, which is packed for the model of the YAML `config`, or a YAML whose
-    `data.path` is one; None, where packs are listed or removed, means all. Raises ConfigError.
-    """
 
-    words = list(overrides)
-    if listing or clear:
-        given = [word.partition("=")[2] for word in words if word.startswith("data.cache=")]
-        cache = cache_folder(schema.Data(cache=given[-1] if given else None))
-        top = Path(source or "/").resolve()
-        found = [p for p in packs(cache) if Path(p.folder).is_relative_to(top)]
-        for packed in found if clear else []:
-            remove(packed, cache)
-        return [_row(packed, cache) for packed in found]
+@cache_app.command()
+def build(
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="[FOLDER or CONFIG]", help="Images, or the YAML that names them."),
+    ] = None,
+    overrides: Overrides = None,
+    config: Annotated[
+        str, typer.Option(metavar="CONFIG", help="The YAML of the model that FOLDER is for.")
+    ] = "configs/images.yaml",
+    as_json: Json = False,
+) -> None:
+    """Decode a folder of images in advance."""
+    source, words = split(source, overrides)
     if source and Path(source).is_file():
         config = source
     elif source:
         words.append(f"data.path={json.dumps(source)}")
+    _print(build_entries(config, words), as_json)
+    suggest("convae train CONFIG, with data.path: the folder", silent=as_json)
+
+
+def build_entries(config: str, overrides: list[str]) -> list[dict[str, Any]]:
+    """Build the cache entries of both splits of the folder `data.path`, and describe them."""
+    from convae.config.loader import load_config
+    from convae.data.cache import cache_folder, get_entry
+    from convae.data.loading import load_test, load_training
+    from convae.data.readers import SplitName, is_idx_folder
+
     if not Path(config).is_file():
         raise ConfigError(
-            f"{config}: no such file. Images are packed for a model: name its YAML with --config"
+            f"{config}: no such file. Images are cached for a model: name its YAML with --config"
         )
-    settings = load_config(config, words)
+    settings = load_config(config, overrides)
     data, shape = settings.data, settings.model.input_shape
     folder = Path(data.path or "").expanduser()
     if not data.path or not folder.is_dir() or is_idx_folder(folder):
-        raise ConfigError(f"data.path: only a folder of images is packed. Received: {data.path}")
-    load_training(data, shape)  # as training and eval do, so that the same mistakes are found
+        raise ConfigError(f"data.path: must be a folder of images. Received: {data.path}")
+    load_training(data, shape)  # builds both, and finds the mistakes that training would find
     load_test(data, shape)
-    cache, rows = cache_folder(data), {}
-    for side in get_args(SplitName):
-        packed, whole = pack(folder, side, shape, data)
-        if verify and not packed.verify(cache):
-            logger.info(f"{packed.path(cache)}: damaged; packing again")
-            remove(packed, cache)
-            packed, _ = pack(folder, side, shape, data)
-        rows[packed.key] = _row(packed, cache)
-        if whole:  # the other side has the same images
-            break
-    return list(rows.values())
+    entries = [get_entry(folder, name, shape, data)[0] for name in get_args(SplitName)]
+    return list({e.key: describe_entry(e, cache_folder(data)) for e in entries}.values())
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """What `command` returns, as text of a few lines each."""
-    texts = [
-        f"{row['folder']}\n"
-        f"  {row['images']:,} images of {'x'.join(map(str, row['shape']))}, {row['classes']} "
-        f"classes, {row['bytes'] / 2**20:,.1f} MiB\n  {row['path']}\n  sha256 {row['sha256']}"
-        for row in rows
-    ]
-    return "\n".join(texts) or "nothing is packed"
+@cache_app.command("list")
+def list_(folder: Folder = None, cache_dir: CacheDir = None, as_json: Json = False) -> None:
+    """List the cached images."""
+    entries, cache = find_entries(folder, cache_dir)
+    _print([describe_entry(entry, cache) for entry in entries], as_json)
 
 
-def _row(packed: Pack, cache: Path) -> dict[str, Any]:
+@cache_app.command()
+def verify(folder: Folder = None, cache_dir: CacheDir = None, as_json: Json = False) -> None:
+    """Check every byte; remove damaged entries, and exit with 1."""
+    entries, cache = find_entries(folder, cache_dir)
+    rows = []
+    for entry in entries:
+        complete = entry.verify(cache)
+        rows.append({**describe_entry(entry, cache), "ok": complete})
+        if not complete:
+            entry.remove(cache)
+            logger.warning(f"{entry.path(cache)}: damaged, and removed: it is built again on use")
+    _print(rows, as_json)
+    if not all(row["ok"] for row in rows):
+        raise SystemExit(1)
+
+
+@cache_app.command()
+def clear(folder: Folder = None, cache_dir: CacheDir = None, as_json: Json = False) -> None:
+    """Remove cached images; the image files stay."""
+    entries, cache = find_entries(folder, cache_dir)
+    for entry in entries:
+        entry.remove(cache)
+    _print([describe_entry(entry, cache) for entry in entries], as_json)
+    logger.info(f"removed {len(entries):,} cache entries")
+
+
+def find_entries(folder: str | None, cache_dir: str | None) -> tuple[list[CacheEntry], Path]:
+    """Return the entries of images in `folder`, by default all, and the cache they are in."""
+    from convae.config.schema import Data
+    from convae.data.cache import cache_folder, list_entries
+
+    cache = cache_folder(Data(cache=cache_dir))
+    top = Path(folder or "/").resolve()
+    return [e for e in list_entries(cache) if Path(e.folder).is_relative_to(top)], cache
+
+
+def describe_entry(entry: CacheEntry, cache: Path) -> dict[str, Any]:
+    """Return what `--json` prints of an entry."""
     return {
-        "folder": packed.folder,
-        "images": packed.count,
-        "shape": packed.settings[:3],
-        "classes": len(packed.classes or ()),
-        "bytes": packed.bytes,
-        "path": str(packed.path(cache)),
-        "sha256": packed.images_sha256,
+        "folder": entry.folder,
+        "images": entry.count,
+        "shape": entry.settings[:3],
+        "classes": len(entry.classes or ()),
+        "bytes": entry.bytes,
+        "path": str(entry.path(cache)),
+        "sha256": entry.images_sha256,
     }
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        print(
+            f"{row['folder']}\n"
+            f"  {row['images']:,} images of {'x'.join(map(str, row['shape']))}, {row['classes']} "
+            f"classes, {row['bytes'] / 2**20:,.1f} MiB\n  {row['path']}\n  sha256 {row['sha256']}"
+        )
+    if not rows:
+        logger.info("nothing is cached")

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from convae import __version__
+from convae.cli.cache import cache_app
 from convae.cli.explain import explain_app
 from convae.cli.inspect import inspect, size
 from convae.cli.options import (
@@ -99,7 +100,7 @@ def train(
 ) -> None:
     """Train a model and keep all results in a run's folder."""
     from convae.config.loader import load_config
-    from convae.data.loading import named_path
+    from convae.data.loading import find_path
     from convae.runs.run import Run
 
     name, words = split(config, overrides)
@@ -114,7 +115,7 @@ def train(
     else:
         folder = [f"output.folder={json.dumps(runs_dir)}"] if runs_dir else []
         settings = load_config(name, [*words, *folder])
-    named_path(settings.data)  # a wrong path is an error before TensorFlow's seconds of import
+    find_path(settings.data)  # a wrong path is an error before TensorFlow's seconds of import
     from convae.training.trainer import Interrupted
     from convae.training.trainer import train as start
     from convae.training.workers import PeerLost
@@ -370,32 +371,7 @@ def config(config: ConfigPath, overrides: Overrides = None) -> None:
     suggest(shlex.join(["convae", "inspect", config, *(overrides or [])]))
 
 
-@app.command()
-def pack(
-    source: Annotated[
-        str | None,
-        typer.Argument(metavar="[FOLDER or CONFIG]", help="Images, or the YAML that names them."),
-    ] = None,
-    overrides: Overrides = None,
-    config: Annotated[
-        str, typer.Option(metavar="CONFIG", help="The YAML to pack FOLDER for.")
-    ] = "configs/images.yaml",
-    verify: Annotated[bool, typer.Option(help="Read every byte of what is packed.")] = False,
-    listing: Annotated[bool, typer.Option("--list", help="Show what is packed.")] = False,
-    clear: Annotated[
-        bool, typer.Option("--clear", help="Remove what is packed, of FOLDER or all.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Decode a folder of images once, into the cache that training reads from."""
-    from convae.cli import cache as packs
-
-    source, words = split(source, overrides)
-    rows = packs.command(source, words, config, verify=verify, listing=listing, clear=clear)
-    if clear:
-        logger.info(f"removed {len(rows):,} packs")
-    print(json.dumps(rows, indent=2) if as_json else packs.table(rows))
-    suggest("convae train CONFIG, with data.path: the folder", silent=as_json)
+app.add_typer(cache_app, name="cache")
 
 
 def main() -> None:

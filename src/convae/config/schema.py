@@ -133,7 +133,7 @@ class Data(Section):
     """The source of the images, and how they are split."""
 
     path: Place | None = None  # npz, npy, folder of IDX files or of images; null: `name`
-    name: Literal["mnist", "fashion_mnist"] = "mnist"
+    name: Literal["mnist", "fashion_mnist"] = "mnist"  # of data/datasets.py
     download: bool = True
     allow_sample: bool = True  # of MNIST digits, where MNIST cannot be downloaded
     resize: Pair | None = None  # height, width

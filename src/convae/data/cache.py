@@ -1,9 +1,9 @@
-"""A folder of images, decoded once and kept as one memory-mapped .npy file.
+"""Cache a folder of images: decoded once, as one memory-mapped .npy file.
 
-A pack is two files in the cache folder, named by the hash of what they were made from: KEY.npy, the
-images, and KEY.json, which tells the rest and is written last. The key follows from the files'
-names and bytes and from the size that they were given, so another content is another pack. A later
-start compares only the stamp of the folder, which is made of its files' names, sizes and times.
+An entry is two files in the cache folder: KEY.npy with the images, and KEY.json, written last, with
+all else. KEY is a hash of the image files' names and bytes and of the size that the images were
+given, so other images are another entry. A later start compares only the names, sizes and times of
+the image files with those in KEY.json.
 """
 
 from __future__ import annotations
@@ -19,42 +19,38 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.lib import format as npy
 from tqdm import tqdm
 
-from convae import files as atomic
+from convae import files
+from convae.arrays import Images, Shape
+from convae.config.schema import Data
 from convae.console import logger, no_bar
-from convae.data import image_folder as images
+from convae.data.image_folder import Listing, check_sizes, list_folder, not_images
 from convae.data.memmap import Mapped
-from convae.data.readers import Arrays, SplitName, map_npy, sha256
+from convae.data.readers import Arrays, SplitName, images_digest, map_npy
+from convae.data.transforms import decode
 from convae.errors import ConvaeError, DataError
 from convae.runtime.hardware import core_count
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from convae.config.schema import Data
-
 T = TypeVar("T")
 
-VERSION = 1  # another one where the same files would give other bytes
-BLOCK = 16 << 20  # bytes of decoded images that are in memory at a time
-SPARE = 64 << 20  # bytes that a disk must have left
+VERSION = 1  # changes where the same files give other bytes
+BLOCK = 16 << 20  # bytes of decoded images in memory at a time
+SPARE = 64 << 20  # bytes that must stay free on the disk
 
 
 @dataclass(frozen=True)
-class Pack:
-    """One side of a folder, packed; what KEY.json holds."""
+class CacheEntry:
+    """One split of a folder of images; the content of KEY.json."""
 
     key: str
-    folder: str  # what it was made from,
-    stamp: str  # and how that looked then
-    settings: list[
-        Any
-    ]  # height, width and channels, and `resize_mode` where the images were resized
+    folder: str  # of the image files
+    stamp: str  # of the image files, see `Listing`
+    settings: list[int | str]  # height, width, channels, and `resize_mode` for resized images
     count: int
     labels: list[int] | None
     classes: list[str] | None
@@ -63,19 +59,19 @@ class Pack:
     bytes: int  # of the .npy file
 
     def path(self, cache: Path) -> Path:
-        """The file of images."""
+        """Return the file of the images."""
         return cache / f"{self.key}.npy"
 
     def open(self, cache: Path) -> Mapped:
-        """The images, mapped. Raises DataError where size or header are not those packed."""
+        """Map the images, or raise DataError if the size or the header of the file is wrong."""
         path = self.path(cache)
-        found = map_npy(path)
-        if found.shape != (self.count, *self.settings[:3]) or path.stat().st_size != self.bytes:
-            raise DataError(f"{path}: not the images that were packed")
-        return found
+        images = map_npy(path)
+        if images.shape != (self.count, *self.settings[:3]) or path.stat().st_size != self.bytes:
+            raise DataError(f"{path}: not the images that were cached")
+        return images
 
-    def is_whole(self, cache: Path) -> bool:
-        """Whether the images are there, as far as size and header tell."""
+    def is_complete(self, cache: Path) -> bool:
+        """Return whether the images are there, by size and header."""
         try:
             self.open(cache)
         except ConvaeError:
@@ -83,206 +79,216 @@ class Pack:
         return True
 
     def verify(self, cache: Path) -> bool:
-        """Whether every byte of the images is as it was packed."""
-        return self.is_whole(cache) and sha256(self.open(cache)).hexdigest() == self.images_sha256
+        """Return whether every byte of the images is as it was written."""
+        return (
+            self.is_complete(cache)
+            and images_digest(self.open(cache)).hexdigest() == self.images_sha256
+        )
+
+    def remove(self, cache: Path) -> None:
+        """Delete the files; a process that has them open can read on."""
+        for name in (f"{self.key}.json", f"{self.key}.npy", f".{self.key}.lock"):
+            (cache / name).unlink(missing_ok=True)
 
 
 def cache_folder(data: Data) -> Path:
-    """`data.cache`, or convae/ in $XDG_CACHE_HOME, which is ~/.cache where it is not set."""
-    given = data.cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "convae"
+    """Return `data.cache`, by default convae/ in $XDG_CACHE_HOME or ~/.cache."""
+    folder = data.cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "convae"
     try:
-        return Path(given).expanduser().absolute()
+        return Path(folder).expanduser().absolute()
     except RuntimeError:
         raise DataError(
             "this user has no home folder to cache images in; data.cache can name another"
         ) from None
 
 
-def read_folder(folder: Path, side: SplitName, shape: images.Shape, data: Data) -> Arrays:
-    """The images of one side of `folder`, from its pack, which is made if there is none yet.
+def list_entries(cache: Path) -> list[CacheEntry]:
+    """Return all entries in the folder `cache` whose KEY.json can be read."""
+    return [entry for path in sorted(cache.glob("*.json")) if (entry := _read_entry(path))]
 
-    `shape` is the model's (height, width, channels). The images are of that size, of `data.resize`,
-    or with `data.crop` of their own. Raises DataError for images that are broken or do not fit.
+
+def read_folder(folder: Path, split: SplitName, shape: Shape, data: Data) -> Arrays:
+    """Return one split of a folder of images from its cache entry, which is built if it is missing.
+
+    Args and errors are those of `get_entry`.
     """
-    packed, whole = pack(folder, side, shape, data)
+    entry, has_test = get_entry(folder, split, shape, data)
     return Arrays(
-        packed.open(cache_folder(data)),
-        None if packed.labels is None else np.array(packed.labels, np.int64),
-        None if packed.classes is None else tuple(packed.classes),
-        whole,
-        (packed.images_sha256, packed.sha256),
+        entry.open(cache_folder(data)),
+        None if entry.labels is None else np.array(entry.labels, np.int64),
+        None if entry.classes is None else tuple(entry.classes),
+        has_test,
+        (entry.images_sha256, entry.sha256),
     )
 
 
-def pack(folder: Path, side: SplitName, shape: images.Shape, data: Data) -> tuple[Pack, bool]:
-    """The pack of one side of `folder`, and whether it serves both sides; made if need be.
+def get_entry(folder: Path, split: SplitName, shape: Shape, data: Data) -> tuple[CacheEntry, bool]:
+    """Return the cache entry of one split of a folder; build it if it is missing.
 
-    Packs of the same folder and settings with another content are removed. Raises DataError as
-    read_folder does, and where the cache cannot be written or the disk is too full.
+    Entries of the same folder and settings with other images are removed.
+
+    Args:
+        folder: A folder of images, see `list_folder`.
+        split: The split to read.
+        shape: Height, width and channels that the model needs. The images get this size, that of
+            `data.resize`, or with `data.crop` keep their own.
+        data: The section `data` of a config.
+
+    Returns:
+        The entry, and whether the folder has a test split.
+
+    Raises:
+        DataError: Images are damaged or do not fit, or the cache cannot be written.
     """
-    listing = images.list_folder(folder, side)
+    listing = list_folder(folder, split)
     cache = cache_folder(data)
     if cache.resolve().is_relative_to(folder.resolve()):
-        raise DataError(f"data.cache: {cache}: cannot lie in the folder of images, {folder}")
+        raise DataError(f"data.cache: {cache}: cannot be in the folder of images, {folder}")
     height, width = data.resize or shape[:2]
     if data.crop and not data.resize:
         height, width = _size_of_first(listing, shape[2])
-    settings = [height, width, shape[2], *([data.resize_mode] if data.resize else [])]
+    settings: list[int | str] = [height, width, shape[2]]
+    if data.resize:
+        settings.append(data.resize_mode)
     root = str(listing.root.resolve())
-    known = [p for p in packs(cache) if (p.folder, p.settings) == (root, settings)]
-    for old in known:
-        if old.stamp == listing.stamp and old.is_whole(cache):
-            return old, listing.whole
+    known = [e for e in list_entries(cache) if (e.folder, e.settings) == (root, settings)]
+    for entry in known:
+        if entry.stamp == listing.stamp and entry.is_complete(cache):
+            return entry, listing.has_test
     key = _key(listing, settings)
     waiting = f"{cache}: waiting for another process that caches the same images"
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with atomic.locked(cache / f".{key}.lock", lambda _: logger.info(waiting)):
-            packed = _read(cache / f"{key}.json")  # by another process, or from another place
-            if packed is None or not packed.is_whole(cache):
-                if packed is not None or (cache / f"{key}.npy").exists():
-                    logger.info(
-                        f"{cache / key}.npy: damaged, or not finished; packing {root} again"
-                    )
-                packed = _build(listing, key, settings, data, cache)
-            packed = replace(packed, folder=root, stamp=listing.stamp)
-            text = json.dumps({"version": VERSION, **asdict(packed)})
-            atomic.write_atomic(cache / f"{key}.json", text.encode())
-        for old in known:
-            if old.key != key:
-                remove(old, cache)
+        with files.locked(cache / f".{key}.lock", lambda _: logger.info(waiting)):
+            # It may have been built meanwhile, or from a copy of the folder.
+            found = _read_entry(cache / f"{key}.json")
+            if found is None or not found.is_complete(cache):
+                if found is not None or (cache / f"{key}.npy").exists():
+                    logger.info(f"{cache / key}.npy: damaged or not complete; building it again")
+                found = _build(listing, key, settings, data, cache)
+            found = replace(found, folder=root, stamp=listing.stamp)
+            text = json.dumps({"version": VERSION, **asdict(found)})
+            files.write_atomic(cache / f"{key}.json", text.encode())
+        for entry in known:
+            if entry.key != key:
+                entry.remove(cache)
     except OSError as error:
         raise DataError(f"data.cache: {cache}: cannot be written: {error}") from None
-    return packed, listing.whole
+    return found, listing.has_test
 
 
-def packs(cache: Path) -> list[Pack]:
-    """All packs in `cache` whose description can be read."""
-    return [found for path in sorted(cache.glob("*.json")) if (found := _read(path))]
-
-
-def remove(packed: Pack, cache: Path) -> None:
-    """Delete a pack; who has it open keeps what he has."""
-    for name in (f"{packed.key}.json", f"{packed.key}.npy", f".{packed.key}.lock"):
-        (cache / name).unlink(missing_ok=True)
-
-
-def _read(path: Path) -> Pack | None:
+def _read_entry(path: Path) -> CacheEntry | None:
     try:
         content = json.loads(path.read_bytes())
-        return Pack(**content) if content.pop("version") == VERSION else None
+        return CacheEntry(**content) if content.pop("version") == VERSION else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
-def _size_of_first(listing: images.Listing, channels: int) -> tuple[int, int]:
-    path = listing.root / listing.names[0]
+def _size_of_first(listing: Listing, channels: int) -> tuple[int, int]:
     try:
-        return images.decode(path, channels, None, "crop").shape[:2]
-    except Exception as error:
-        raise DataError(images.no_images(listing.root, listing.names[:1], 0, str(error))) from None
+        height, width, _ = decode(listing.root / listing.names[0], channels, None, "crop").shape
+    except Exception as error:  # Pillow's decoders raise almost any class at damaged bytes
+        raise not_images(listing.root, listing.names[:1], 0, str(error)) from None
+    return height, width
 
 
-def _key(listing: images.Listing, settings: Sequence[Any]) -> str:
-    """What tells a pack from all others: 32 hexadecimal digits."""
+def _key(listing: Listing, settings: Sequence[int | str]) -> str:
+    """Return 32 hexadecimal digits that depend on names, contents and settings."""
 
     def hashed(name: str) -> bytes:
         with (listing.root / name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
 
     digest = hashlib.sha256(json.dumps([VERSION, settings, listing.classes]).encode())
-    for names, hashes in _in_threads(hashed, listing.names, 1024, "reading"):
-        for name, content in zip(names, hashes, strict=True):
-            digest.update(hashlib.sha256(os.fsencode(name)).digest() + content)
+    names = iter(listing.names)
+    for hashes in _map_in_threads(hashed, listing.names, 1024, "reading"):
+        for content in hashes:
+            digest.update(hashlib.sha256(os.fsencode(next(names))).digest() + content)
     return digest.hexdigest()[:32]
 
 
-def _in_threads(
-    function: Callable[[str], T], names: Sequence[str], size: int, what: str
-) -> Iterator[tuple[Sequence[str], list[T]]]:
-    """`function` of all names, `size` of them at a time, so that memory stays flat."""
+def _map_in_threads(
+    function: Callable[[str], T], names: Sequence[str], size: int, description: str
+) -> Iterator[list[T]]:
+    """Yield the results of `function` in lists of `size`, so that memory use does not grow."""
     with (
         ThreadPoolExecutor(core_count()) as pool,
-        tqdm(total=len(names), desc=what, unit=" images", delay=2, disable=no_bar()) as bar,
+        tqdm(total=len(names), desc=description, unit=" images", delay=2, disable=no_bar()) as bar,
     ):
         for start in range(0, len(names), size):
-            some = names[start : start + size]
-            yield some, list(pool.map(function, some))
-            bar.update(len(some))
+            results = list(pool.map(function, names[start : start + size]))
+            yield results
+            bar.update(len(results))
 
 
 def _build(
-    listing: images.Listing, key: str, settings: Sequence[Any], data: Data, cache: Path
-) -> Pack:
-    """Decode all images into KEY.npy, which appears when it is whole."""
-    shape: images.Shape = (settings[0], settings[1], settings[2])
-    count, path = len(listing.names), cache / f"{key}.npy"
-    for left in cache.glob(f".{key}.*.partial.npy"):  # of a process that was killed
-        left.unlink()
+    listing: Listing, key: str, settings: list[int | str], data: Data, cache: Path
+) -> CacheEntry:
+    """Decode all images into KEY.npy, which appears when it is complete."""
+    height, width, channels = (int(size) for size in settings[:3])
+    shape, count, path = (height, width, channels), len(listing.names), cache / f"{key}.npy"
+    for leftover in cache.glob(f".{key}.*.partial.npy"):  # of a process that was killed
+        leftover.unlink()
     needed, free = count * math.prod(shape), shutil.disk_usage(cache).free
     if needed + SPARE > free:
         raise DataError(
             f"data.cache: {cache}: {needed / 2**30:.2f} GiB of images do not fit on the disk, "
             f"where {free / 2**30:.2f} GiB are free; data.cache can name another folder"
         )
-    logger.info(
-        f"packing {count:,} images of {listing.root} into {path} ({needed / 2**30:.2f} GiB)"
-    )
+    logger.info(f"caching {count:,} images of {listing.root} in {path} ({needed / 2**30:.2f} GiB)")
     digest = hashlib.sha256()
-    with atomic.whole(path) as temporary:
+    with files.whole(path) as temporary:
         with temporary.open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
             npy.write_array_header_1_0(file, header)
-            for block in _decoded(listing, shape, data):
+            for block in _decode_blocks(listing, shape, data):
                 file.write(block.data)
                 digest.update(block.data)
-        if images.list_files(listing.root, listing.folder)[1] != listing.stamp:
-            raise DataError(f"{listing.root}: was changed while it was packed; once more, please")
+        if not listing.is_current():
+            raise DataError(f"{listing.root}: the files changed while they were read: run again")
         size = temporary.stat().st_size
-    hashed = digest.hexdigest()
+    images_sha256 = digest.hexdigest()
     if listing.labels is not None:
         digest.update(listing.labels.data)
-    return Pack(
-        key,
-        str(listing.root.resolve()),
-        listing.stamp,
-        list(settings),
-        count,
-        None if listing.labels is None else listing.labels.tolist(),
-        None if listing.classes is None else list(listing.classes),
-        hashed,
-        digest.hexdigest(),
-        size,
+    return CacheEntry(
+        key=key,
+        folder=str(listing.root.resolve()),
+        stamp=listing.stamp,
+        settings=settings,
+        count=count,
+        labels=None if listing.labels is None else listing.labels.tolist(),
+        classes=None if listing.classes is None else list(listing.classes),
+        images_sha256=images_sha256,
+        sha256=digest.hexdigest(),
+        bytes=size,
     )
 
 
-def _decoded(
-    listing: images.Listing, shape: images.Shape, data: Data
-) -> Iterator[NDArray[np.uint8]]:
-    """The images in their order, in blocks; once one does not fit, none follow but the message."""
+def _decode_blocks(listing: Listing, shape: Shape, data: Data) -> Iterator[Images]:
+    """Yield the images in their order, in blocks; raise DataError after all if one does not fit."""
     broken: dict[str, str] = {}
     sizes: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
 
-    def decode(name: str) -> NDArray[np.uint8] | None:
+    def decode_file(name: str) -> Images | None:
         path = listing.root / name
         try:
-            image = images.decode(path, shape[2], data.resize, data.resize_mode)
-        except Exception as error:  # Pillow's decoders raise nearly anything at damaged bytes
+            image = decode(path, shape[2], data.resize, data.resize_mode)
+        except Exception as error:  # Pillow's decoders raise almost any class at damaged bytes
             broken[name] = str(error).replace(f" {str(path)!r}", "")
             return None
-        high, wide = image.shape[:2]
-        sizes[high, wide].append(name)
+        height, width, _ = image.shape
+        sizes[height, width].append(name)
         return image if image.shape == shape else None
 
     size = max(1, BLOCK // math.prod(shape))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's doubts; what matters is checked here
-        for _, block in _in_threads(decode, listing.names, size, "packing"):
-            good = [image for image in block if image is not None]
-            if len(good) == len(block):
-                yield np.stack(good)
+        warnings.simplefilter("ignore")  # of Pillow, below the limits of decode
+        for block in _map_in_threads(decode_file, listing.names, size, "decoding"):
+            images = [image for image in block if image is not None]
+            if len(images) == len(block):
+                yield np.stack(images)
     if broken:
-        count = len(listing.names) - len(broken)
-        bad = sorted(broken)
-        raise DataError(images.no_images(listing.root, bad, count, broken[bad[0]]))
-    images.check_sizes(listing, sizes, shape, crop=bool(data.crop))
+        good = len(listing.names) - len(broken)
+        raise not_images(listing.root, sorted(broken), good, broken[min(broken)])
+    check_sizes(listing.folder, sizes, shape, crop=bool(data.crop))

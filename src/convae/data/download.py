@@ -1,26 +1,17 @@
-"""One file from the network: whole and checked, or not at all."""
+"""Download one file: complete and verified, or not at all."""
 
 from __future__ import annotations
 
-import hashlib
-import http.client
-import queue
-import threading
 import time
-import urllib.error
-import urllib.request
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from convae import files as atomic
 from convae.console import no_bar
 from convae.errors import DataError
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-CHUNK = 1 << 16
+_CHUNK = 1 << 16
 
 
 def download(
@@ -32,75 +23,67 @@ def download(
     deadline: float = 300.0,
     limit: int = 64 << 20,
 ) -> None:
-    """Fetch `url` into `target`, which appears only when it is whole and its SHA-256 is `sha256`.
+    """Download `url` to `target`, which is replaced only by a complete and verified file.
 
-    `timeout`: seconds for the connection, and for any wait after it; `deadline`: seconds for all;
-    `limit`: most bytes taken. Raises DataError with the reason; then nothing is left behind.
+    Args:
+        url: An http or https address.
+        target: The file; its folder is created.
+        sha256: The SHA-256 of the file, in hexadecimal.
+        timeout: Seconds to wait for a connection, and for each answer after it. The system has its
+            own, similar limit for looking up the name of the server.
+        deadline: Seconds after which a download is stopped.
+        limit: The largest size in bytes.
+
+    Raises:
+        DataError: The download failed. No file is left.
     """
     if not url.startswith(("https://", "http://")):
         raise DataError(f"{url}: must be an http or https address")
+    import pooch  # here, because this import takes 0.2 seconds
+    import requests
+    import urllib3
+
     end = time.monotonic() + deadline
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        digest, taken = hashlib.sha256(), 0
+
+    def stream(url: str, output: str, _: Any) -> None:
+        """Write the file to `output`, as pooch asks its downloaders to."""
         with (
-            atomic.whole(target) as temporary,
-            _open(url, timeout) as response,
-            temporary.open("wb") as file,
-        ):
-            promised = int(response.headers.get("Content-Length") or 0)
-            with tqdm(
+            requests.get(
+                url, stream=True, timeout=timeout, headers={"Accept-Encoding": "identity"}
+            ) as response,
+            Path(output).open("wb") as file,
+            tqdm(
                 desc=target.name,
-                total=promised or None,
+                total=int(response.headers.get("Content-Length", 0)) or None,
                 unit="B",
                 unit_scale=True,
                 leave=False,
-                disable=no_bar(),  # no bar where stderr is no terminal
-            ) as bar:
-                while chunk := response.read1(CHUNK):
-                    taken += len(chunk)
-                    if taken > limit:
-                        raise DataError(f"{url}: more than the {limit:,} bytes allowed")
-                    if time.monotonic() > end:
-                        raise DataError(f"{url}: not done after {deadline:g} s")
-                    digest.update(chunk)
-                    file.write(chunk)
-                    bar.update(len(chunk))
-            if taken < promised:
-                raise DataError(f"{url}: cut off after {taken:,} of {promised:,} bytes")
-            if digest.hexdigest() != sha256:
-                raise DataError(
-                    f"{url}: not the expected file: its SHA-256 must be {sha256}. "
-                    f"Received: {digest.hexdigest()}"
-                )
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise DataError(f"{url}: the server answered {error.code} {error.reason}") from None
-    except TimeoutError:
-        raise DataError(f"{url}: no answer within {timeout:g} s") from None
-    except urllib.error.URLError as error:
-        raise DataError(f"{url}: {error.reason}") from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise DataError(f"{url}: {error or type(error).__name__}") from None
+                disable=no_bar(),
+            ) as bar,
+        ):
+            response.raise_for_status()
+            # read1 returns what is there: read would wait for a complete block, past the deadline
+            while chunk := response.raw.read1(_CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+                if file.tell() > limit:
+                    raise DataError(f"{url}: larger than the {limit:,} bytes allowed")
+                if time.monotonic() > end:
+                    raise DataError(f"{url}: not complete after {deadline:g} s")
+        Path(output).chmod(0o644)  # other users may read Keras' cache; pooch's file is private
 
-
-def _open(url: str, timeout: float) -> Any:
-    """The response of `urlopen`, or TimeoutError: looking up a name knows no timeout of its own."""
-    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answers.put(urllib.request.urlopen(url, timeout=timeout))  # noqa: S310 (http or https)
-        except Exception as error:  # raised again below, where it can be handled
-            answers.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
+    pooch.get_logger().setLevel("WARNING")
     try:
-        answer = answers.get(timeout=timeout)
-    except queue.Empty:
-        raise TimeoutError from None
-    if isinstance(answer, Exception):
-        if isinstance(reason := getattr(answer, "reason", None), TimeoutError):
-            raise reason
-        raise answer
-    return answer
+        pooch.retrieve(url, f"sha256:{sha256}", target.name, target.parent, downloader=stream)
+    except requests.HTTPError as error:
+        answer = f"{error.response.status_code} {error.response.reason}"
+        raise DataError(f"{url}: the server answered {answer}") from None
+    except (requests.Timeout, urllib3.exceptions.TimeoutError):
+        raise DataError(f"{url}: no answer within {timeout:g} s") from None
+    except requests.ConnectionError as error:
+        reason = getattr(error.args[0], "reason", error)  # without urllib3's frame around it
+        raise DataError(f"{url}: {reason}") from None
+    except DataError:
+        raise
+    except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
+        raise DataError(f"{url}: {error or type(error).__name__}") from None

@@ -1,9 +1,7 @@
-"""Find, verify, load and split: uint8 images as (N, H, W, C), in memory or memory-mapped.
+"""Find images, check them against the config, and split them.
 
-Looks at `data.path`, else the environment variable CONVAE_DATA, else Keras' cache of MNIST, else
-downloads it there, else takes the bundled sample of 5,000 digits. A path that is given and fails
-is an error; only the search for MNIST goes on to the next step, and remembers why. With
-`data.name: fashion_mnist` the search is that of fashion.py.
+The images are those of `data.path`, else of the environment variable CONVAE_DATA (for MNIST), else
+of the data set `data.name`. A path that was given and fails is an error: nothing replaces it.
 """
 
 from __future__ import annotations
@@ -11,179 +9,138 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from convae.data import datasets as fashion
-from convae.data.download import download
-from convae.data.readers import (
-    Arrays,
-    SplitName,
-    digests,
-    is_idx_folder,
-    read_idx,
-    read_npy,
-    read_npz,
-)
+from convae.arrays import Images, Labels, Shape
+from convae.config import schema
+from convae.data import cache, readers
+from convae.data.datasets import SAMPLE, get_dataset, identify
+from convae.data.readers import Arrays, SplitName
+from convae.data.transforms import crop_center, resize_images
 from convae.errors import ConvaeError, DataError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from convae.config import schema as config
-
-Shape = tuple[int, int, int]  # height, width, channels
-
-MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
-MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
-MNIST_IMAGES = 60_000
-SAMPLE_PATH = Path(__file__).with_name("mnist_sample.npz")
-ENVIRONMENT = "CONVAE_DATA"
-
-# SHA-256 of the images alone: an archive's own hash changes with the zlib that packed it.
-MNIST: dict[SplitName, str] = {
-    "train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
-    "test": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
-}
-SAMPLE: dict[SplitName, str] = {
-    "train": "bcfddb79ced74a8fc4b4e22dd43fa6c8265c9a6b0256b433a4dbe84e71fbdda8",
-    "test": "a912b821ec4d85cc09ba5c3951081006df0c2de1e574a9c349e00fc78ec1a708",
-}
-
-_failed_downloads: dict[tuple[str, Path], str] = {}  # one wait a process is enough
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images from 0 to 255, and their labels if the data have any."""
+    """The images of a split, 0 to 255, and their labels if the data have any."""
 
-    images: NDArray[np.uint8]  # (N, H, W, C)
-    labels: NDArray[np.int64] | None  # (N,), each an index into `classes`
+    images: Images  # (N, H, W, C)
+    labels: Labels | None  # (N,), each an index into the classes
 
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitem__(self, chosen: slice) -> Split:
+        return Split(self.images[chosen], None if self.labels is None else self.labels[chosen])
 
-@dataclass(frozen=True)
-class TrainingData:
-    """What training may see. `train` and `validation` are views of the same arrays.
+    def center(self, shape: Shape) -> Split:
+        """Return views of the center of each image, in the height and width of `shape`."""
+        if self.images.shape[1:] == shape:
+            return self
+        return replace(self, images=crop_center(self.images, shape))
 
-    With `data.crop` the images of `train` may be larger than the model's: crop_random takes a part
-    of each. Those of `validation` are the middle, of the model's size.
-    """
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """What is known of the images, whichever split was read."""
 
     name: str  # "MNIST", "MNIST sample", or the name of the file or folder
-    is_sample: bool  # whether these are the bundled sample's images, wherever they came from
+    is_sample: bool  # whether these are the bundled sample's images, wherever they were found
     sha256: str  # of images and labels as read: before subset, split and resize of arrays
-    notice: str | None  # for the fallback: that it is the sample, why, and what to do
+    notice: str | None  # that the sample replaces MNIST, why, and what to do
+    classes: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData(Dataset):
+    """The training and validation splits, which are views of the same arrays.
+
+    With `data.crop` the images of `train` may be larger than the model's: each step takes a random
+    crop. Those of `validation` are the centers, of the model's size.
+    """
+
     train: Split
     validation: Split
-    samples_per_epoch: int  # len(train), or as many as MNIST would have if the sample stands in
-    classes: tuple[str, ...] | None
+    samples_per_epoch: int  # len(train); for the sample, as many as the full MNIST has
 
 
-@dataclass(frozen=True)
-class TestData:
-    """What evaluation looks at; no image of it was ever handed out by load_training."""
+@dataclass(frozen=True, kw_only=True)
+class TestData(Dataset):
+    """The test split, of which `load_training` reads no image."""
 
-    __test__ = False  # for pytest, which would take it for a test by its name
+    __test__ = False  # not a test of pytest's
 
-    name: str
-    is_sample: bool
-    sha256: str
-    notice: str | None
     test: Split
-    classes: tuple[str, ...] | None
 
 
-def load_training(data: config.Data, input_shape: Shape) -> TrainingData:
-    """The training and validation images for a model of `input_shape`; opens no test image.
+def load_training(data: schema.Data, input_shape: Shape) -> TrainingData:
+    """Return the training and validation splits; no test image is read.
 
-    Of data without a test split, the last `data.test_split` is left out. Then come `data.subset`
-    and `data.validation_split`, cutting as Keras does: validation is what stands last. Raises
-    DataError for data that cannot be found, read or split, or do not fit the model.
+    The steps are: of data without a test split, leave out the last `data.test_split`; take the
+    first `data.subset`; keep the last `data.validation_split` for validation, as Keras' fit does.
+
+    Args:
+        data: The section `data` of a config.
+        input_shape: Height, width and channels of the images that the model needs.
+
+    Raises:
+        DataError: The data cannot be found, read or split, or do not fit the model.
     """
-    source = _find(data, "train", input_shape)
-    split = _without_test(source, data) if source.arrays.whole else _split(source.arrays)
+    info, arrays = _find(data, "train", input_shape)
+    split = Split(arrays.images, arrays.labels)
+    if not arrays.has_test:
+        split = split[: _split_point(len(split), data.test_split, "data.test_split")]
     if data.subset and data.subset > len(split):
         raise DataError(
             f"data.subset: {data.subset:,} is more than the {len(split):,} training images of "
-            f"{source.name}" + (f"\n{source.notice}" if source.notice else "")
+            f"{info.name}" + (f"\n{info.notice}" if info.notice else "")
         )
-    split = _cut(split, 0, data.subset or len(split))
-    first = _first(len(split), data.validation_split, "data.validation_split")
-    train, validation = _cut(split, 0, first), middle(_cut(split, first, len(split)), input_shape)
-    notice, samples_per_epoch = source.notice, first
-    if notice and data.subset is None:
-        samples_per_epoch = _first(MNIST_IMAGES, data.validation_split, "data.validation_split")
-        notice += (
-            f"\nAn epoch goes over its {first:,} training images {samples_per_epoch / first:g} "
-            f"times, to see as many ({samples_per_epoch:,}) as an epoch of the whole MNIST."
+    split = split[: data.subset]
+    count = _split_point(len(split), data.validation_split, "data.validation_split")
+    samples = count
+    if info.notice and data.subset is None:
+        total = get_dataset(data.name).sizes["train"]
+        samples = _split_point(total, data.validation_split, "data.validation_split")
+        repeats = (
+            f"An epoch uses the {count:,} training images {samples / count:g} times, which are as "
+            f"many samples ({samples:,}) as in an epoch of the full data set."
         )
+        info = replace(info, notice=f"{info.notice}\n{repeats}")
     return TrainingData(
-        source.name,
-        source.is_sample,
-        source.sha256,
-        notice,
-        train,
-        validation,
-        samples_per_epoch,
-        source.arrays.classes,
+        train=split[:count],
+        validation=split[count:].center(input_shape),
+        samples_per_epoch=samples,
+        **vars(info),
     )
 
 
-def load_test(data: config.Data, input_shape: Shape) -> TestData:
-    """Return the test images: the test split of the data, or the last `data.test_split`.
+def load_test(data: schema.Data, input_shape: Shape) -> TestData:
+    """Return the test split: that of the data, or the last `data.test_split` of all images.
 
-    Raises DataError as load_training does.
+    Args and errors are those of `load_training`.
     """
-    source = _find(data, "test", input_shape)
-    split = _split(source.arrays)
-    if source.arrays.whole:
-        split = _cut(split, len(_without_test(source, data)), len(split))
-    return TestData(
-        source.name,
-        source.is_sample,
-        source.sha256,
-        source.notice,
-        middle(split, input_shape),
-        source.arrays.classes,
-    )
+    info, arrays = _find(data, "test", input_shape)
+    split = Split(arrays.images, arrays.labels)
+    if not arrays.has_test:
+        split = split[_split_point(len(split), data.test_split, "data.test_split") :]
+    return TestData(test=split.center(input_shape), **vars(info))
 
 
-def middle(split: Split, shape: Shape) -> Split:
-    """Views of the middle of each image, where images are larger than `shape` for `data.crop`."""
-    if split.images.shape[1:] == shape:
-        return split
-    from convae.data.image_folder import crop_center
+def find_path(data: schema.Data) -> tuple[str, Path] | None:
+    """Return the file or folder that the user named, after the key that names it.
 
-    return Split(crop_center(split.images, shape), split.labels)
+    This takes no time, so that a command can refuse a wrong path before anything slow.
 
+    Returns:
+        "data.path" or the environment variable, and the path; None if neither is set.
 
-def keras_cache() -> Path:
-    """Where Keras keeps MNIST: $KERAS_HOME/datasets/mnist.npz, usually below ~/.keras."""
-    return fashion.keras_datasets() / "mnist.npz"
-
-
-@dataclass(frozen=True)
-class _Source:
-    name: str
-    is_sample: bool
-    sha256: str
-    notice: str | None
-    arrays: Arrays
-
-
-def named_path(data: config.Data) -> tuple[str, Path] | None:
-    """What names the data, data.path or the environment, and the file or folder; None if neither.
-
-    Takes no time, so that a wrong name can be told before anything slow. Raises DataError if there
-    is no such file or folder.
+    Raises:
+        DataError: There is no such file or folder.
     """
-    # The variable names MNIST, so that it must not stand in for data that were asked for by name.
-    variable = os.environ.get(ENVIRONMENT) if data.name == "mnist" else None
-    key = "data.path" if data.path else ENVIRONMENT
-    if not (name := data.path or variable):
+    variable = get_dataset(data.name).variable
+    name, key = data.path, "data.path"
+    if not name and variable:
+        name, key = os.environ.get(variable), variable
+    if not name:
         return None
     try:
         path = Path(name).expanduser()
@@ -198,38 +155,36 @@ def named_path(data: config.Data) -> tuple[str, Path] | None:
     return key, path
 
 
-def _find(data: config.Data, side: SplitName, shape: Shape) -> _Source:
-    """One side of the data, from the first step of the search that leads to any."""
+def _find(data: schema.Data, split: SplitName, shape: Shape) -> tuple[Dataset, Arrays]:
+    """Return one split before it is cut, in the size that the model needs."""
     _check_resize(data, shape)
     notice = None
-    if named := named_path(data):
+    if named := find_path(data):
         key, path = named
-        try:
-            arrays = _read(path, side, shape, data)
-        except OSError as error:
-            raise DataError(f"{key}: {path}: cannot be read: {error}") from None
-        except ConvaeError as error:
-            own = str(error).startswith("data.cache: ")  # which says itself where it is wrong
-            raise DataError(str(error) if own else f"{key}: {error}") from None
-        name = path.name or path.resolve().name
-        where = f"{key}: {path}"
-    elif data.name == "fashion_mnist":
-        arrays, name = fashion.find(side, download=data.download), fashion.NAME
-        where = name
+        arrays = _read_named(key, path, split, shape, data)
+        name, where = path.name or path.resolve().name, f"{key}: {path}"
     else:
-        arrays, notice = _find_mnist(data, side)
-        name = "MNIST"
-        where = "the bundled sample of MNIST" if notice else "MNIST"
-    hashed, both = arrays.digests or digests(arrays)
-    sample = hashed in SAMPLE.values()
-    if sample or hashed in MNIST.values():
-        name = "MNIST sample" if sample else "MNIST"
-    if hashed in fashion.IMAGES.values():
-        name, arrays = fashion.NAME, replace(arrays, classes=fashion.CLASSES)
-    return _Source(name, sample, both, notice, _fitted(arrays, shape, data, where))
+        dataset = get_dataset(data.name)
+        arrays, notice = dataset.find(
+            split, allow_download=data.download, allow_sample=data.allow_sample
+        )
+        name = where = SAMPLE.display_name if notice else dataset.display_name
+    images_sha256, sha256 = readers.digests(arrays)
+    if known := identify(images_sha256):
+        name = known.display_name
+        if arrays.classes and len(arrays.classes) == len(known.classes):
+            arrays = replace(arrays, classes=known.classes)
+    info = Dataset(
+        name=name,
+        is_sample=known is SAMPLE,
+        sha256=sha256,
+        notice=notice,
+        classes=arrays.classes,
+    )
+    return info, _fit(arrays, shape, data, where)
 
 
-def _check_resize(data: config.Data, shape: Shape) -> None:
+def _check_resize(data: schema.Data, shape: Shape) -> None:
     if not data.resize or data.resize == shape[:2]:
         return
     if not data.crop:
@@ -244,124 +199,49 @@ def _check_resize(data: config.Data, shape: Shape) -> None:
         )
 
 
-def _read(path: Path, side: SplitName, shape: Shape, data: config.Data) -> Arrays:
-    if path.is_file():
-        return read_npy(path) if path.suffix == ".npy" else read_npz(path, side)
-    if is_idx_folder(path):
-        return read_idx(path, side)
-    from convae.data.cache import read_folder  # imported when needed: it brings Pillow
-
-    return read_folder(path, side, shape, data)
-
-
-def _find_mnist(data: config.Data, side: SplitName) -> tuple[Arrays, str | None]:
-    """MNIST, or its sample with the notice that says why."""
-
-    def cached() -> Arrays:
-        return _verified(keras_cache(), side, MNIST[side])
-
-    def downloaded() -> Arrays:
-        _download(data)
-        return cached()
-
-    reasons = []
-    for step, find in (("Keras' cache", cached), ("download", downloaded)):
-        try:
-            return find(), None
-        except (OSError, ConvaeError) as error:
-            reasons.append(f"  {step}: {error}")
-    why = "\n".join(reasons)
-    mend = (
-        "make the network reachable, or fetch mnist.npz elsewhere and name it by data.path or the "
-        f"environment variable {ENVIRONMENT}"
-    )
-    if not data.allow_sample:
-        raise DataError(
-            f"MNIST was not found:\n{why}\n  bundled sample: data.allow_sample is false\n"
-            f"What to do: {mend}."
-        )
-    notice = (
-        "These data are not the whole MNIST (70,000 digits) but a bundled sample of 5,000 real "
-        f"MNIST digits: 4,000 to train and 1,000 to test.\nWhy:\n{why}\nWhat to do: {mend}."
-    )
-    return _verified(SAMPLE_PATH, side, SAMPLE[side]), notice
-
-
-def _verified(path: Path, side: SplitName, digest: str) -> Arrays:
-    """What an npz holds for `side`, if its images hash to `digest`; else DataError."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    arrays = read_npz(path, side)
-    found = digests(arrays)
-    received = found[0]
-    if arrays.whole or received != digest:
-        raise DataError(
-            f"{path}: damaged, or another file: its {side} images must have the SHA-256 {digest}. "
-            f"Received: {received}"
-        )
-    return replace(arrays, digests=found)
-
-
-def _download(data: config.Data) -> None:
-    """MNIST into Keras' cache; a second try in the same process fails at once, as the first did."""
-    if not data.download:
-        raise DataError("data.download is false")
-    attempt = (MNIST_URL, keras_cache())
-    if attempt in _failed_downloads:
-        raise DataError(_failed_downloads[attempt])
+def _read_named(key: str, path: Path, split: SplitName, shape: Shape, data: schema.Data) -> Arrays:
+    """Read a file or folder; `key` names it in messages."""
     try:
-        download(MNIST_URL, attempt[1], MNIST_SHA256)
+        if path.is_file() or readers.is_idx_folder(path):
+            return readers.read(path, split)
+        return cache.read_folder(path, split, shape, data)
+    except OSError as error:
+        raise DataError(f"{key}: {path}: cannot be read: {error}") from None
     except ConvaeError as error:
-        _failed_downloads[attempt] = str(error)
-        raise
+        own = str(error).startswith("data.cache: ")  # this message names its own key
+        raise DataError(str(error) if own else f"{key}: {error}") from None
 
 
-def _fitted(arrays: Arrays, shape: Shape, data: config.Data, where: str) -> Arrays:
-    """Arrays of images that the model can take, resized if they were not read at that size."""
+def _fit(arrays: Arrays, shape: Shape, data: schema.Data, where: str) -> Arrays:
+    """Resize arrays to `data.resize`, and check that the model can take them."""
     size, received = data.resize, arrays.images.shape[1:]
     if received[2] == shape[2] and size and received[:2] != size:
-        from convae.data.image_folder import resized
-
-        arrays = replace(arrays, images=resized(arrays.images, size, data.resize_mode))
-        received = (*size, shape[2])
-    if received == shape:
-        return arrays
+        try:
+            images = resize_images(arrays.images, size, data.resize_mode)
+        except MemoryError:
+            raise DataError("data.resize: the images do not fit into memory") from None
+        arrays, received = replace(arrays, images=images), (*size, shape[2])
     high, wide, channels = received
-    if data.crop and channels == shape[2] and high >= shape[0] and wide >= shape[1]:
+    larger = channels == shape[2] and high >= shape[0] and wide >= shape[1]
+    if received == shape or (data.crop and larger):
         return arrays
-    mends = [f"set model.input_shape to [{high},{wide},{channels}]"]
+    fixes = [f"set model.input_shape to [{high},{wide},{channels}]"]
     if channels == shape[2]:
-        mends.append(f"data.resize to [{shape[0]},{shape[1]}]")
+        fixes.append(f"data.resize to [{shape[0]},{shape[1]}]")
     if not data.path:
-        mends.append("name your own images by data.path")
+        fixes.append("name your own images by data.path")
     raise DataError(
         f"{where}: the images are {list(received)} (height, width, channels), but "
-        f"model.input_shape is {list(shape)}; {' or '.join(mends)}"
+        f"model.input_shape is {list(shape)}; {' or '.join(fixes)}"
     )
 
 
-def _split(arrays: Arrays) -> Split:
-    return Split(arrays.images, arrays.labels)
-
-
-def _cut(split: Split, start: int, stop: int) -> Split:
-    """Views of the images from `start` to before `stop`."""
-    labels = None if split.labels is None else split.labels[start:stop]
-    return Split(split.images[start:stop], labels)
-
-
-def _without_test(source: _Source, data: config.Data) -> Split:
-    """What is left for training of data that have no test split of their own."""
-    split = _split(source.arrays)
-    return _cut(split, 0, _first(len(split), data.test_split, "data.test_split"))
-
-
-def _first(images: int, fraction: float, key: str) -> int:
-    """How many images come before the last `fraction`, rounded as Keras' validation_split is."""
-    first = int(images * (1 - fraction))
-    if not 0 < first < images:
+def _split_point(count: int, fraction: float, key: str) -> int:
+    """Return how many of `count` images come before the last `fraction`, rounded as Keras does."""
+    first = int(count * (1 - fraction))
+    if not 0 < first < count:
         raise DataError(
-            f"{key}: {fraction:g} of {images:,} images leaves {first:,} on one side and "
-            f"{images - first:,} on the other; each side needs at least one"
+            f"{key}: {fraction:g} of {count:,} images makes splits of {first:,} and "
+            f"{count - first:,}; each needs at least one image"
         )
     return first

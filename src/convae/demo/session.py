@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convae.console import format_shape
-from convae.data import image_folder as images
+from convae.data import transforms as images
 from convae.errors import RunError
 from convae.evaluation.html import Picture, data_uri
 from convae.runs import pretrained

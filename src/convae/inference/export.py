@@ -24,8 +24,9 @@ from convae import files
 from convae.arrays import Floats, Images
 from convae.config.schema import Config
 from convae.console import no_bar
-from convae.data.loading import SAMPLE_PATH, Split, load_test, load_training
-from convae.data.readers import SplitName, read_npz
+from convae.data.datasets import SAMPLE_PATH
+from convae.data.loading import Split, load_test, load_training
+from convae.data.readers import SplitName, read
 from convae.errors import ConvaeError, FileError, RunError, UnsupportedError
 from convae.inference.export_formats import (
     FORMATS,
@@ -177,10 +178,10 @@ def comparison_data(config: Config) -> Comparison:
 
 
 def _sample(name: SplitName, shape: tuple[int, int, int]) -> Split:
-    from convae.data.image_folder import resized
+    from convae.data.transforms import resize_images
 
-    arrays = read_npz(SAMPLE_PATH, name)
-    images = np.repeat(resized(arrays.images[:IMAGES], shape[:2]), shape[2], axis=-1)
+    arrays = read(SAMPLE_PATH, name)
+    images = np.repeat(resize_images(arrays.images[:IMAGES], shape[:2]), shape[2], axis=-1)
     return Split(images, arrays.labels if arrays.labels is None else arrays.labels[:IMAGES])
 
 

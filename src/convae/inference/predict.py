@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from convae import files as atomic
 from convae.console import no_bar
-from convae.data.image_folder import SUFFIXES, decode, png
+from convae.data.transforms import SUFFIXES, decode, png
 from convae.errors import RunError
 from convae.evaluation.evaluate import load_model
 from convae.plots import image_grids as plots

@@ -213,7 +213,7 @@ def _draw(study: optuna.Study, results: Results, parameters: Mapping[str, Parame
     import matplotlib.pyplot as plt
     from optuna.visualization import matplotlib as charts
 
-    from convae.data.image_folder import png
+    from convae.data.transforms import png
     from convae.plots import style
 
     values = [trial.value for trial in results.complete if trial.value is not None]

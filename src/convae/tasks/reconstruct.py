@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from convae.data.loading import middle
 from convae.tasks.baselines import PCA_PIXELS, Baseline, code_size, principal_components
 from convae.tasks.task import Task
 
@@ -36,6 +35,6 @@ class Reconstruct(Task):
         found = super().baselines(data)
         size = code_size(self.config)
         if size < prod(self.image_shape) <= PCA_PIXELS:
-            train = middle(data.train, self.image_shape)
+            train = data.train.center(self.image_shape)
             found["pca"] = principal_components(train.images, size)
         return found

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convae.arrays import Floats, Images, Labels
-from convae.data.loading import middle
 from convae.tasks import metrics
 from convae.tasks.baselines import Baseline, mean_image_baseline
 
@@ -103,7 +102,7 @@ class Task:
         """Return the examples of the images at `indices` of `split`."""
         images = split.images[indices]
         if images.shape[1:] != self.image_shape:  # data.crop: another crop in each epoch
-            from convae.data.image_folder import crop_random
+            from convae.data.transforms import crop_random
 
             images = crop_random(images, self.image_shape, generator)
         return Examples(self.make_inputs(images, generator), images)
@@ -125,7 +124,7 @@ class Task:
 
         A model whose loss stays above the second has learned nothing.
         """
-        train = middle(train, self.image_shape)
+        train = train.center(self.image_shape)
         mean = np.broadcast_to(metrics.mean_image(train.images), examples.targets.shape)
         scores = metrics.image_scores(examples.targets, mean, ssim=False)
         if self.config.training.loss == "mean_squared_error":
@@ -195,7 +194,7 @@ class Task:
 
     def baselines(self, data: TrainingData) -> dict[str, Baseline]:
         """Return simple alternatives to the model, fitted on train and tuned on validation."""
-        return {"mean_image": mean_image_baseline(middle(data.train, self.image_shape).images)}
+        return {"mean_image": mean_image_baseline(data.train.center(self.image_shape).images)}
 
 
 def batch_examples(
