@@ -1,4 +1,4 @@
-"""The list of runs, from folders as trainings leave them."""
+"""The list of runs in a folder."""
 
 import fcntl
 import json
@@ -33,7 +33,7 @@ def test_rows_of_runs(tmp_path: Path) -> None:
     assert "excess 0.00200  1:15 min  MNIST" in runs.format_runs([row], str(tmp_path))
 
 
-def test_a_damaged_run_hides_no_other(tmp_path: Path) -> None:
+def test_a_damaged_run_does_not_hide_others(tmp_path: Path) -> None:
     bad, good = made(tmp_path, "bad"), made(tmp_path, "good")
     (bad.path / "manifest.json").write_text("{")
     found = {row["name"]: row for row in runs.describe_runs(str(tmp_path))}
@@ -44,7 +44,7 @@ def test_a_damaged_run_hides_no_other(tmp_path: Path) -> None:
     assert [row["status"] for row in runs.describe_runs(str(tmp_path))] == ["damaged"] * 2
 
 
-def test_a_running_run_whose_process_is_gone_was_killed(tmp_path: Path) -> None:
+def test_a_running_run_without_a_process_was_killed(tmp_path: Path) -> None:
     run = made(tmp_path, "one", status="running")
     assert runs.describe_run(run)["status"] == "running"  # it has no lock
     with (run.path / "lock").open("w") as file:

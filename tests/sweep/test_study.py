@@ -1,4 +1,4 @@
-"""Sweeps: what is refused, what is kept, and how they go on. Trainings are small stand-ins."""
+"""Sweeps: errors, results and resuming. A small stand-in takes the place of `convae train`."""
 
 import json
 import os
@@ -120,19 +120,19 @@ def test_a_sweep_from_ranges_to_a_config_that_trains(
     assert lines[2].startswith(best.name)
     record = json.loads(json.dumps(found.record()))
     assert record["best"]["name"] == best.name
-    # `trials` is the number of all: nothing is left to do, and two more are two more.
+    # `trials` is a total: nothing is left to do, and one more is one more.
     assert sweep(MNIST, path, ["training.epochs=2"], trials=4).trials == found.trials
     more = sweep(MNIST, path, ["training.epochs=2"], trials=5)
     assert more.trials[:4] == found.trials
     assert len(more.trials) == 5
     rates = [trial.parameters["training.learning_rate"] for trial in more.trials]
     assert len(set(rates)) == 5
-    # Another study must not be mixed with this one.
+    # A study with other settings is refused.
     with pytest.raises(ConvaeError, match="other settings: config.training.epochs. Its trials"):
         sweep(MNIST, path, ["training.epochs=3"])
 
 
-def test_a_failing_trial_is_told_and_the_others_go_on(
+def test_a_failing_trial_is_reported_and_the_others_continue(
     stand_in: Path, ranges: Callable[..., str]
 ) -> None:
     path = ranges("training.learning_rate: {choices: [0.01, 0.08]}", sampler="grid")
@@ -166,7 +166,7 @@ def test_a_grid_tries_each_combination_once(stand_in: Path, ranges: Callable[...
 
 
 @pytest.mark.slow
-def test_a_poor_trial_is_ended_and_saved(
+def test_a_poor_trial_is_pruned_and_saved(
     stand_in: Path, ranges: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "STARTUP_TRIALS", 1)
@@ -193,11 +193,11 @@ def start_sweep(script: Path, path: str, *words: str) -> subprocess.Popen[bytes]
     )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a trial with its sweep")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a trial with its sweep")
 @pytest.mark.parametrize(
     "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
 )
-def test_stopped_and_begun_again_a_sweep_goes_on_with_its_trials(
+def test_a_stopped_sweep_resumes_its_trials(
     number: signal.Signals, stand_in: Path, ranges: Callable[..., str]
 ) -> None:
     hold = Path("hold")
@@ -214,19 +214,19 @@ def test_stopped_and_begun_again_a_sweep_goes_on_with_its_trials(
     out, errors = (text.decode() for text in process.communicate(timeout=90))
     if number is signal.SIGINT:
         assert process.returncode == 1
-        assert "interrupted; the same command goes on with mnist-ranges" in errors
+        assert "interrupted; the same command resumes mnist-ranges" in errors
         assert out.count("interrupted") == 2
         assert "Traceback" not in errors
     hold.rmdir()
     found = sweep(MNIST, path, ["training.epochs=3"])
     assert states(found) == {"complete": 3}
     assert [trial.epochs for trial in found.trials] == [3, 3, 3]
-    # Each trial has one run: the first two went on in theirs.
+    # Each trial has one run: the first two were resumed.
     runs = {p.parent for p in Path().glob("outputs/*/trial-*/*/*/config.yaml")}
     assert len([run for run in runs if run.name != "latest"]) == 3
 
 
-def test_out_of_time_is_told_and_resumable(stand_in: Path, ranges: Callable[..., str]) -> None:
+def test_a_timeout_is_reported_and_resumable(stand_in: Path, ranges: Callable[..., str]) -> None:
     Path("hold").mkdir()
     path = ranges("training.learning_rate: {choices: [0.003]}", trials=1)
     found = sweep(MNIST, path, ["training.epochs=2"], timeout=4)
@@ -246,7 +246,7 @@ def test_two_sweeps_share_a_study(stand_in: Path, ranges: Callable[..., str]) ->
         errors = process.communicate(timeout=120)[1].decode()
         assert process.returncode == 0, errors
     found = sweep(MNIST, path, ["training.epochs=1"], trials=4, storage=storage, name="common")
-    assert 4 <= len(found.trials) <= 5  # both may take the last one
+    assert 4 <= len(found.trials) <= 5  # both may start the last one
     assert set(states(found)) <= {"complete", "failed"}
 
 
@@ -275,14 +275,14 @@ def test_two_sweeps_share_a_study(stand_in: Path, ranges: Callable[..., str]) ->
         ([], {}, "parameters"),
     ],
 )
-def test_what_cannot_be_is_refused_before_a_trial(
+def test_a_wrong_sweep_is_refused_before_a_trial(
     lines: list[str], keys: dict[str, object], part: str, stand_in: Path,
     ranges: Callable[..., str],
 ) -> None:  # fmt: skip
-    with pytest.raises(ConvaeError) as told:
+    with pytest.raises(ConvaeError) as caught:
         sweep(MNIST, ranges(*lines, **keys))
-    assert part in str(told.value)
-    assert "ranges.yaml" in str(told.value)
+    assert part in str(caught.value)
+    assert "ranges.yaml" in str(caught.value)
     assert not Path("outputs").exists()
 
 
@@ -304,7 +304,7 @@ def test_a_wrong_option_is_refused(
         sweep(MNIST, ranges(RATES), [], **options)
 
 
-def test_a_storage_that_breaks_is_a_message(stand_in: Path, ranges: Callable[..., str]) -> None:
+def test_a_broken_storage_is_a_message(stand_in: Path, ranges: Callable[..., str]) -> None:
     folder = Path("outputs/mnist-ranges")
     folder.mkdir(parents=True)
     (folder / "sweep.db").write_bytes(b"no database at all, but long enough to look at" * 9)
@@ -312,7 +312,7 @@ def test_a_storage_that_breaks_is_a_message(stand_in: Path, ranges: Callable[...
         sweep(MNIST, ranges(RATES))
 
 
-def test_stale_is_who_died_here_or_fell_silent_elsewhere() -> None:
+def test_stale_trials() -> None:
     import datetime
     import socket
 
@@ -331,7 +331,7 @@ def test_stale_is_who_died_here_or_fell_silent_elsewhere() -> None:
         ({"host": here, "pid": parent, "seen": now}, False),
         ({"host": "other", "pid": ended.pid, "seen": now}, False),
         ({"host": "other", "pid": parent, "seen": now - 1000}, True),
-        ({}, False),  # just begun
+        ({}, False),  # just started
     ):
         assert runner.is_stale(trial(**attributes)) == stale, attributes  # type: ignore[arg-type]
 
@@ -343,7 +343,7 @@ def test_short_keys_stay_different() -> None:
     ]  # fmt: skip
 
 
-def test_without_optuna_the_install_line_is_told(
+def test_without_optuna_the_error_has_the_install_line(
     stand_in: Path, ranges: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)

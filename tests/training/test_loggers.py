@@ -1,4 +1,4 @@
-"""What TensorBoard and MLflow are told of a training, read back with their own readers."""
+"""TensorBoard and MLflow logs of a training, read back with their own readers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def interrupted(settings: Config, after: int) -> Run:
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
-def test_a_missing_extra_is_told_before_anything_else(
+def test_a_missing_extra_is_an_error_before_anything_else(
     name: str, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from convae.training.trainer import train

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from convae.cli.options import Json
+from convae.cli.options import Json, Overrides
 from convae.console import format_shape, suggest
 from convae.errors import ConfigError, UnsupportedError
 
@@ -30,12 +30,6 @@ explain_app = typer.Typer(
 
 Out = Annotated[
     list[str] | None, typer.Option("--out", metavar="FILE", help="Write a picture: .png or .svg.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE ...]", help="Overrides, such as model.input_shape=[32,32,1]."
-    ),
 ]
 Input = Annotated[str | None, typer.Option("--input", metavar='"1 2; 3 4"', help="The input.")]
 Kernel = Annotated[str | None, typer.Option("--kernel", metavar='"0 1; 2 3"', help="The kernel.")]

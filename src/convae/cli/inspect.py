@@ -1,4 +1,4 @@
-"""The laboratory's commands: `explain`, `size` and `inspect`, to be hung into the command line."""
+"""The commands `inspect` and `size`: the arithmetic of layers, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from typing import Annotated
 
 import typer
 
-from convae.cli.explain import Overrides, explain_app
-from convae.cli.options import Json
+from convae.cli.options import ConfigPath, Json, Overrides
 from convae.console import suggest
 from convae.errors import ConfigError
-
-__all__ = ["explain_app", "inspect", "size"]
 
 
 def size(
@@ -23,10 +20,8 @@ def size(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE ...]", help="Overrides of the --through config."),
     ] = None,
-    start: Annotated[
-        int | None, typer.Option("--from", metavar="A", help="The size before.")
-    ] = None,
-    end: Annotated[int | None, typer.Option("--to", metavar="B", help="The size behind.")] = None,
+    start: Annotated[int | None, typer.Option("--from", metavar="A", help="Input size.")] = None,
+    end: Annotated[int | None, typer.Option("--to", metavar="B", help="Output size.")] = None,
     max_kernel: Annotated[int, typer.Option(min=1, max=64, help="The largest kernel tried.")] = 15,
     max_stride: Annotated[int, typer.Option(min=1, max=32, help="The largest stride tried.")] = 8,
     max_dilation: Annotated[
@@ -34,7 +29,7 @@ def size(
     ] = 4,
     through: Annotated[
         str | None,
-        typer.Option(metavar="CONFIG", help="Which input sizes does this decoder restore?"),
+        typer.Option(metavar="CONFIG", help="List the input sizes that this decoder restores."),
     ] = None,
     sizes: Annotated[str, typer.Option(metavar="A-B", help="The sizes for --through.")] = "20-40",
     show_all: Annotated[bool, typer.Option("--all", help="Print every setting.")] = False,
@@ -65,11 +60,7 @@ def size(
     suggest("write a setting into a layer of your YAML, then: convae inspect", silent=as_json)
 
 
-def inspect(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file.")],
-    overrides: Overrides = None,
-    as_json: Json = False,
-) -> None:
+def inspect(config: ConfigPath, overrides: Overrides = None, as_json: Json = False) -> None:
     """Print the model summary: shapes, parameters, costs, crops, overlap, warnings with fixes."""
     from convae.config.loader import load_config
 
