@@ -59,7 +59,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("name", ["console", "inference.autoencoder", "inference.sklearn"])
+@pytest.mark.parametrize(
+    "name", ["console", "inference.autoencoder", "inference.sklearn", "runs.run"]
+)
 def test_examples_of_the_docstrings(name: str) -> None:
     if name == "inference.sklearn":
         pytest.importorskip("sklearn")

@@ -58,7 +58,18 @@ RENAMED_KEYS = {  # of the JSON files that earlier versions wrote
 
 @dataclass(frozen=True)
 class Run:
-    """One training: the folder `path`, and the methods that read and write its files."""
+    """One training: the folder `path`, and the methods that read and write its files.
+
+    Example:
+        >>> import convae
+        >>> run = convae.Run.find("mnist")
+        >>> run.config.training.epochs
+        25
+        >>> run.best.name
+        'best.keras'
+        >>> [row["val_loss"] for row in run.history]
+        []
+    """
 
     path: Path
     read_only = False
@@ -185,7 +196,7 @@ class Run:
                 rows = [{k: float(v) for k, v in row.items()} for row in reader]
             if rows and reader.fieldnames != list(HISTORY):
                 raise ValueError(f"its columns must be {', '.join(HISTORY)}")
-            return rows
+            return [{**row, "epoch": int(row["epoch"])} for row in rows]
         except (OSError, ArithmeticError, ValueError, TypeError, KeyError, csv.Error) as error:
             raise RunError(f"{path}: is no history of a run: {error}") from None
 
