@@ -22,7 +22,7 @@ from convae.data import loading as data
 from convae.errors import ConvaeError
 from convae.layers import summary as ledger
 from convae.layers.fixes import smallest_fix
-from convae.models import keras_file as kerasfile
+from convae.models import keras_file
 from convae.runs.run import Run
 from tests.conftest import ROOT, Command
 from tests.fuzz import inputs as fuzz_inputs
@@ -234,14 +234,14 @@ def looked_at(tmp_path: Path, content: bytes) -> str:
     path = tmp_path / "model.keras"
     path.write_bytes(content)
     with pytest.raises(ConvaeError) as caught:
-        kerasfile.check(path)
+        keras_file.check(path)
     return str(caught.value)
 
 
 def test_a_plain_keras_file_passes(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     path.write_bytes(fuzz_models.keras_file())
-    kerasfile.check(path)
+    keras_file.check(path)
 
 
 @pytest.mark.parametrize("trap", fuzz_models.TRAPS)
@@ -253,7 +253,7 @@ def test_weights_must_lie_in_the_file(tmp_path: Path, trap: str) -> None:
 @pytest.mark.parametrize("evil", fuzz_models.EVIL)
 def test_what_is_no_plain_layer_is_refused(tmp_path: Path, evil: dict[str, Any]) -> None:
     tree = fuzz_models.architecture()
-    plain = evil.get("class_name") in kerasfile.LAYERS - kerasfile.KERNELS
+    plain = evil.get("class_name") in keras_file.LAYERS - keras_file.KERNELS
     tree["config"]["layers"][1]["config"]["layers"].append(evil)
     if plain:  # nothing to refuse before Keras has told the sizes
         return
@@ -271,9 +271,9 @@ def layer_of(tree: dict[str, Any]) -> dict[str, Any]:
     ("change", "part"),
     [
         ({"filters": 10**9}, "more than model.weights.h5 has bytes for"),
-        ({"filters": -1}, "says no sizes"),
-        ({"kernel_size": 3}, "says no sizes"),
-        ({"data_format": None}, "says no sizes"),
+        ({"filters": -1}, "lacks its sizes"),
+        ({"kernel_size": 3}, "lacks its sizes"),
+        ({"data_format": None}, "lacks its sizes"),
         ({"lora_rank": 10**9}, "'lora_rank', which no plain layer has"),
         ({"kernel_regularizer": "l2"}, "'kernel_regularizer'"),
         ({"dtype": "float64"}, "plain layers are float32"),
@@ -298,7 +298,7 @@ def test_names_that_lead_elsewhere(tmp_path: Path) -> None:
     tree["compile_config"] = {"optimizer": {"module": "os", "class_name": "x"}}  # is not built
     path = tmp_path / "compiled.keras"
     path.write_bytes(fuzz_models.keras_file(tree))
-    kerasfile.check(path)
+    keras_file.check(path)
 
 
 def test_a_keras_file_of_another_project_is_told_what_it_lacks(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_a_keras_file_of_another_project_is_told_what_it_lacks(tmp_path: Path) -
     assert "lacks config.json" in looked_at(tmp_path, fuzz_inputs.zipped({"model.weights.h5": b""}))
     assert "no whole archive" in looked_at(tmp_path, b"")
     with pytest.raises(ConvaeError, match="no such file"):
-        kerasfile.check(tmp_path / "nothing.keras")
+        keras_file.check(tmp_path / "nothing.keras")
 
 
 def test_archives_are_unpacked_and_short() -> None:

@@ -1,8 +1,8 @@
-"""What a `.keras` file holds, looked at before Keras is: only plain layers and their weights.
+"""Check a `.keras` file before Keras loads it: only plain layers and their weights are allowed.
 
-Keras' safe_mode refuses Python code in a Lambda layer. It does not say which classes of Keras a
-file may build, how much memory they take, or where HDF5 may read, and was by-passed more than once
-(CVE-2025-1550, CVE-2025-8747, CVE-2025-9906, CVE-2026-1462). So this goes by what is allowed.
+Keras' safe_mode refuses Python code in a Lambda layer. It limits neither the classes that a file
+may build, nor their memory, nor the files that HDF5 may read, and was bypassed more than once
+(CVE-2025-1550, CVE-2025-8747, CVE-2025-9906, CVE-2026-1462). Hence a list of what is allowed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from convae.models.layers import LAYER_OPS
 
 MAX_DEPTH = 40
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
-KERNELS = {"Conv2D", "Conv2DTranspose"}  # the layers with weights
-# What models/layers.py writes, what stands around it, and other layers without weights or code.
+KERNELS = {"Conv2D", "Conv2DTranspose"}  # with weights, which _count_weights counts
+# The classes that models/layers.py writes, and others without weights and without code.
 LAYERS = frozenset.union(*(ops.keras_layers for ops in LAYER_OPS.values())) | {
     "Activation", "Add", "Concatenate", "Cropping2D", "InputLayer", "LeakyReLU", "ReLU",
     "Rescaling", "Softmax", "ZeroPadding2D",
@@ -29,8 +29,7 @@ INITIALIZERS = {
     "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "LecunNormal", "LecunUniform", "Ones",
     "RandomNormal", "RandomUniform", "TruncatedNormal", "VarianceScaling", "Zeros",
 }  # fmt: skip
-# (module, class) of everything that a file may build.
-ALLOWED = {
+ALLOWED = {  # (module, class) of each object in a file
     *(("keras.layers", name) for name in LAYERS),
     *(("keras.initializers", name) for name in INITIALIZERS),
     ("keras", "DTypePolicy"),
@@ -39,7 +38,7 @@ ALLOWED = {
     ("keras.src.models.functional", "Functional"),
     (None, "__keras_tensor__"),
 }
-# What a layer with weights may be told; a regularizer or a constraint must be null.
+# Options of a layer with weights; any other, such as a regularizer, must be null.
 KERNEL_KEYS = {
     "name", "trainable", "dtype", "filters", "kernel_size", "strides", "padding", "output_padding",
     "data_format", "dilation_rate", "groups", "activation", "use_bias", "kernel_initializer",
@@ -48,10 +47,13 @@ KERNEL_KEYS = {
 
 
 def check(path: Path) -> None:
-    """Raise RunError unless `path` is an autoencoder of plain layers, whole and no larger than it.
+    """Check that `path` holds a complete autoencoder of plain layers, and little besides.
 
-    The model has the sub-models `encoder` and `decoder`. Every weight that Keras would make is
-    backed by bytes of the file, so a small file cannot take much memory.
+    The model has the sub-models `encoder` and `decoder`. The file has bytes for every weight that
+    Keras would create, so a small file cannot take much memory.
+
+    Raises:
+        RunError: The file is missing or is not such a model.
     """
     try:
         held = archive.members(path.read_bytes())
@@ -60,8 +62,8 @@ def check(path: Path) -> None:
         if missing := {CONFIG, WEIGHTS} - set(held):
             raise ValueError(f"lacks {min(missing)}")
         tree = archive.mapping(held[CONFIG])
-        tree.pop("compile_config", None)  # never built: only the layers are
-        _check_parts(tree)
+        tree.pop("compile_config", None)  # only the layers are built
+        _check_submodels(tree)
         needed = sum(_check_object(node) for node in _objects(tree))
         if needed * 4 > len(held[WEIGHTS]):
             raise ValueError(
@@ -74,42 +76,37 @@ def check(path: Path) -> None:
         raise RunError(f"{path}: cannot be loaded as a model of plain layers: {error}") from None
 
 
-def _check_parts(tree: dict[str, Any]) -> None:
+def _check_submodels(tree: dict[str, Any]) -> None:
     config = tree.get("config")
     layers = config.get("layers") if isinstance(config, dict) else None
-    if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
-        layers = []
-    found = [_name(layer) for layer in layers]
-    models = {_name(x) for x in layers if x.get("class_name") == "Functional"}
-    if missing := [part for part in ("encoder", "decoder") if part not in models]:
-        there = ", ".join(found[:8]) or "none"
+    classes = {
+        str(layer["config"].get("name")): layer.get("class_name")
+        for layer in (layers if isinstance(layers, list) else [])
+        if isinstance(layer, dict) and isinstance(layer.get("config"), dict)
+    }
+    if missing := [part for part in ("encoder", "decoder") if classes.get(part) != "Functional"]:
+        found = ", ".join(list(classes)[:8]) or "none"
         raise ValueError(
             f"lacks the sub-model {' and the sub-model '.join(missing)} that every model of "
-            f"convae train has. Its layers: {there:.200}"
+            f"convae train has. Its layers: {found:.200}"
         )
 
 
-def _name(layer: dict[str, Any]) -> str:
-    config = layer.get("config")
-    return str(config.get("name")) if isinstance(config, dict) else "?"
-
-
 def _objects(value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
-    """Every mapping below `value` that Keras may take for the description of an object."""
+    """Yield each mapping below `value` from which Keras may build an object."""
     if depth > MAX_DEPTH:
         raise ValueError(f"{CONFIG} is nested more than {MAX_DEPTH} deep")
     if isinstance(value, dict):
         if value.keys() & {"class_name", "registered_name", "module"}:
             yield value
-        for item in value.values():
-            yield from _objects(item, depth + 1)
-    elif isinstance(value, list):
+        value = list(value.values())
+    if isinstance(value, list):
         for item in value:
             yield from _objects(item, depth + 1)
 
 
 def _check_object(node: dict[str, Any]) -> int:
-    """The number of weights of an allowed object; ValueError for every other object."""
+    """Return the number of weights of an allowed object, and raise ValueError for any other."""
     module, name, config = (node.get(key) for key in ("module", "class_name", "config"))
     if not (isinstance(name, str) and (module is None or isinstance(module, str))):
         raise ValueError(f"an object without a class. Received: {name!r:.80}")
@@ -119,30 +116,30 @@ def _check_object(node: dict[str, Any]) -> int:
     if not isinstance(config, dict) or node.get("compile_config"):
         raise ValueError(f"{name} is not described as Keras describes it")
     dtype = config.get("name" if name == "DTypePolicy" else "dtype", "float32")
-    policy = isinstance(dtype, dict) and name != "DTypePolicy"  # an object, looked at by itself
+    policy = isinstance(dtype, dict) and name != "DTypePolicy"  # checked as an object of its own
     if dtype != "float32" and not policy:
         raise ValueError(f"{name} is of {dtype!r:.80}; plain layers are float32")
-    return _weights(node) if name in KERNELS else 0
+    return _count_weights(node) if name in KERNELS else 0
 
 
-def _weights(node: dict[str, Any]) -> int:
-    """Kernel and bias of a convolution, from what Keras builds it for."""
-    config, built = node["config"], node.get("build_config")
+def _count_weights(node: dict[str, Any]) -> int:
+    """Return the number of values in kernel and bias of a convolution."""
+    name, config, built = node["class_name"], node["config"], node.get("build_config")
     odd = [key for key, value in config.items() if value is not None and key not in KERNEL_KEYS]
     if odd:
-        raise ValueError(f"{node['class_name']} has {odd[0]!r:.80}, which no plain layer has")
+        raise ValueError(f"{name} has {odd[0]!r:.80}, which no plain layer has")
     shape = built.get("input_shape") if isinstance(built, dict) else None
     filters, kernel = config.get("filters"), config.get("kernel_size")
-    numbers = [filters, *(kernel if isinstance(kernel, list) else [None])]
-    numbers.append(shape[-1] if isinstance(shape, list) and shape else None)
-    whole = all(type(number) is int and number > 0 for number in numbers)
-    if not whole or len(numbers) != 4 or config.get("data_format") != "channels_last":
-        raise ValueError(f"{node['class_name']} says no sizes. Received: {numbers!r:.80}")
-    return int(math.prod(numbers)) + int(filters)
+    sizes = [filters, *(kernel if isinstance(kernel, list) else [None])]
+    sizes.append(shape[-1] if isinstance(shape, list) and shape else None)
+    positive = all(type(size) is int and size > 0 for size in sizes)
+    if not positive or len(sizes) != 4 or config.get("data_format") != "channels_last":
+        raise ValueError(f"{name} lacks its sizes. Received: {sizes!r:.80}")
+    return int(math.prod(sizes)) + int(filters)
 
 
 def _check_weights(data: bytes) -> None:
-    """Only arrays of numbers that lie unpacked in the file: no links, nothing elsewhere."""
+    """Allow only uncompressed arrays of numbers within the file: no links, no external data."""
     import h5py
 
     held, todo, seen = 0, [""], set()
@@ -153,23 +150,20 @@ def _check_weights(data: bytes) -> None:
                 group = file[path] if path else file
                 address = h5py.h5o.get_info(group.id).addr
                 if address in seen:
-                    raise ValueError(f"{WEIGHTS}: two ways lead to {path:.80}")
+                    raise ValueError(f"{WEIGHTS}: two links lead to {path:.80}")
                 seen.add(address)
                 for name in group:
-                    link = group.get(name, getlink=True)
-                    if not isinstance(link, h5py.HardLink):
-                        raise ValueError(
-                            f"{WEIGHTS}: {name:.80} is a link, which may lead anywhere"
-                        )
+                    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                        raise ValueError(f"{WEIGHTS}: {name:.80} is a link to another place")
                     item = group[name]
                     if isinstance(item, h5py.Group):
                         todo.append(f"{path}/{name}")
                     elif not _is_plain(item):
-                        raise ValueError(f"{WEIGHTS}: {name:.80} is no plain array of numbers")
+                        raise ValueError(f"{WEIGHTS}: {name:.80} is not a plain array of numbers")
                     else:
                         held += item.size * item.dtype.itemsize
                 if held > len(data):
-                    raise ValueError(f"{WEIGHTS} promises more than it holds")
+                    raise ValueError(f"{WEIGHTS}: its arrays are larger than the file")
     except Exception as error:  # h5py raises nearly anything at damaged bytes
         raise ValueError(str(error) or type(error).__name__) from None
 
@@ -179,6 +173,5 @@ def _is_plain(item: Any) -> bool:
 
     if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "fiu":
         return False
-    elsewhere = item.external or item.is_virtual
-    packed = item.chunks is not None or item.id.get_create_plist().get_nfilters()
-    return not elsewhere and not packed
+    compressed = item.chunks is not None or item.id.get_create_plist().get_nfilters()
+    return not (item.external or item.is_virtual or compressed)

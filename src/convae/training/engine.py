@@ -143,10 +143,10 @@ class Engine:
                 return [loss, *tape.gradient(loss, variables)]
 
             zeros = [tf.zeros(()), *(tf.zeros(v.shape) for v in variables)]
-            share = self._replicas.replica_shard((inputs, targets))
-            loss, *summed = self._sum(gradients, share, zeros)
+            examples = self._replicas.replica_shard((inputs, targets))
+            loss, *sums = self._sum(gradients, examples, zeros)
             # Divided by the count of all replicas: the optimizer sums the gradients of all.
-            self._optimizer.apply([gradient / count for gradient in summed], self._variables)
+            self._optimizer.apply([gradient / count for gradient in sums], self._variables)
             return tf.stack([loss / count, stop])
 
         return self._replicas.run_and_sum(replica)
@@ -156,27 +156,27 @@ class Engine:
             return [tf.reduce_sum(self._loss(target, *self._forward(batch)))]
 
         def replica() -> Any:
-            share = self._replicas.replica_shard((inputs, targets))
-            return self._sum(loss, share, [tf.zeros(())])[0]
+            examples = self._replicas.replica_shard((inputs, targets))
+            return self._sum(loss, examples, [tf.zeros(())])[0]
 
         return self._replicas.run_and_sum_local(replica)
 
     def _outputs(self, inputs: Any) -> Any:
         def shard(start: Any, stop: Any) -> Any:
             size = self._plan.micro_batch_size
-            slices = -(-(stop - start) // size)
+            count = -(-(stop - start) // size)
 
-            def body(i: Any, parts: Any) -> Any:
+            def body(i: Any, results: Any) -> Any:
                 begin = start + i * size
                 logits, activation = self._forward(inputs[begin : tf.minimum(begin + size, stop)])
                 # A linear last layer may leave [0, 1], which no image does.
                 outputs = tf.clip_by_value(activation(logits), 0.0, 1.0)
-                return i + 1, parts.write(i, outputs)
+                return i + 1, results.write(i, outputs)
 
-            parts = tf.TensorArray(
-                tf.float32, slices, infer_shape=False, element_shape=(None, *self._shape)
+            results = tf.TensorArray(
+                tf.float32, count, infer_shape=False, element_shape=(None, *self._shape)
             )
-            loop = tf.while_loop(lambda i, _: i < slices, body, (0, parts), parallel_iterations=1)
+            loop = tf.while_loop(lambda i, _: i < count, body, (0, results), parallel_iterations=1)
             return loop[1].concat()
 
         return tf.concat([shard(*bounds) for bounds in self._bounds(inputs)], axis=0)
@@ -189,8 +189,8 @@ class Engine:
 
         def shard(start: Any, stop: Any) -> Any:
             def body(begin: Any, sums: list[Any]) -> Any:
-                parts = [array[begin : tf.minimum(begin + size, stop)] for array in arrays]
-                return begin + size, [a + b for a, b in zip(sums, function(*parts), strict=True)]
+                batch = [array[begin : tf.minimum(begin + size, stop)] for array in arrays]
+                return begin + size, [a + b for a, b in zip(sums, function(*batch), strict=True)]
 
             # Shards share no data, so TensorFlow runs these loops at the same time.
             return tf.while_loop(
@@ -198,7 +198,7 @@ class Engine:
             )[1]
 
         shards = [shard(*bounds) for bounds in self._bounds(arrays[0])]
-        return [tf.add_n(list(parts)) for parts in zip(*shards, strict=True)]
+        return [tf.add_n(list(sums)) for sums in zip(*shards, strict=True)]
 
     def _bounds(self, images: Any) -> list[tuple[Any, Any]]:
         """Return where each shard of a batch begins and ends."""
@@ -248,7 +248,7 @@ def _sparse_categorical_crossentropy(
 ) -> Any:
     labels = tf.cast(target[..., 0], tf.int32)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-    if weight != 1.0:  # the last class is the background, of which there is most
+    if weight != 1.0:  # the last class is the background
         losses *= tf.where(labels < logits.shape[-1] - 1, weight, 1.0)
     return tf.reduce_mean(losses, axis=(1, 2))
 
