@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from convae.demo import server as demo
-from convae.demo import session as viewer
+from convae.demo.session import choices
 from convae.errors import ConvaeError
 from tests.explain.test_explorer import CHROMIUM, QUIET
 
@@ -45,7 +45,7 @@ def bomb() -> bytes:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[demo.Server]:
-    found = viewer.choices(SHIPPED, str(tmp_path_factory.mktemp("outputs")))
+    found = choices(SHIPPED, str(tmp_path_factory.mktemp("outputs")))
     made = demo.listen(found, 7870)
     thread = threading.Thread(target=made.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -104,7 +104,7 @@ def test_strangers_are_refused(server: demo.Server) -> None:
 def test_files_are_bounded(server: demo.Server) -> None:
     connection = HTTPConnection(demo.HOST, server.server_address[1], timeout=20)
     connection.putrequest("POST", "/choices/0")
-    connection.putheader("Content-Length", str(demo.LARGEST_FILE + 1))
+    connection.putheader("Content-Length", str(demo.MAX_FILE + 1))
     connection.endheaders()
     assert connection.getresponse().status == 413
     connection.close()
@@ -116,7 +116,7 @@ def test_files_are_bounded(server: demo.Server) -> None:
 
 
 def test_a_port_in_use(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    found = viewer.choices(SHIPPED[:1], str(tmp_path))
+    found = choices(SHIPPED[:1], str(tmp_path))
     with socket.socket() as taken:
         taken.bind((demo.HOST, 0))
         taken.listen()
@@ -124,17 +124,17 @@ def test_a_port_in_use(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
         with demo.listen(found, port) as made:
             assert made.server_address[1] > port
             assert (
-                f"port {port} is in use; taking {made.server_address[1]}" in capsys.readouterr().err
+                f"port {port} is in use; using {made.server_address[1]}" in capsys.readouterr().err
             )
 
 
 def test_no_port_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(demo, "TRIED", 1)
-    found = viewer.choices(SHIPPED[:1], str(tmp_path))
+    monkeypatch.setattr(demo, "PORT_ATTEMPTS", 1)
+    found = choices(SHIPPED[:1], str(tmp_path))
     with socket.socket() as taken:
         taken.bind((demo.HOST, 0))
         taken.listen()
-        with pytest.raises(ConvaeError, match="in use. Name another"):
+        with pytest.raises(ConvaeError, match="in use; use another"):
             demo.listen(found, taken.getsockname()[1])
 
 
@@ -147,7 +147,7 @@ def test_sees_what_is_sent(server: demo.Server) -> None:
     for body in (b"no picture", bomb()):
         status, answer = ask(server, "/choices/0?digit=1", body)
         assert status == 422
-        assert "no image" in answer["error"]
+        assert "cannot be read" in answer["error"]
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def test_ends_with_ctrl_c(tmp_path: Path) -> None:
         finally:
             process.kill()
     assert process.returncode == 0
-    assert said.endswith("ended\n")
+    assert said.endswith("stopped\n")
     assert "Traceback" not in said
 
 
@@ -196,7 +196,7 @@ def page(server: demo.Server) -> Iterator[Any]:
         opened.on("pageerror", lambda error: wrong.append(str(error)))
         opened.on("request", lambda request: asked.append(request.url))
         opened.goto(server.url)
-        opened.locator("#about", has_text="This model").wait_for(timeout=60_000)
+        opened.locator("#about", has_text=".").wait_for(timeout=60_000)
         yield opened
         browser.close()
         assert not wrong
@@ -249,9 +249,9 @@ def test_files_of_every_kind_get_an_answer(page: Any) -> None:
 
     error = page.locator("#error")
     for name, content, says in (
-        ("text.png", b"this is text", "no image that can be read"),
+        ("text.png", b"this is text", "image cannot be read"),
         ("bomb.png", bomb(), "pixels"),
-        ("large.png", bytes(demo.LARGEST_FILE + 1), "more than 5,000,000"),
+        ("large.png", bytes(demo.MAX_FILE + 1), "more than 5,000,000"),
     ):
         upload("good.png", picture())
         page.locator("#pictures img").first.wait_for(timeout=30_000)
@@ -265,7 +265,7 @@ def test_files_of_every_kind_get_an_answer(page: Any) -> None:
 def test_the_laboratory_is_on_the_second_tab(page: Any) -> None:
     page.locator("#tab-explore").click()
     frame = page.frame_locator("iframe")
-    frame.locator("#says", has_text="copies summed").wait_for(timeout=20_000)
+    frame.locator("#note", has_text="copies summed").wait_for(timeout=20_000)
     paper = "(body) => getComputedStyle(body).backgroundColor"
     before = frame.locator("body").evaluate(paper), page.locator("body").evaluate(paper)
     page.locator("#theme").click()

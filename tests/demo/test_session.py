@@ -13,17 +13,16 @@ import pytest
 from PIL import Image
 
 from convae.config.loader import load_config
-from convae.demo import session as viewer
-from convae.demo.session import Choice, Viewer, choices, mosaic, png
+from convae.demo.session import MAX_CHANNELS, Choice, Session, choices, mosaic, open_session
 from convae.errors import ConvaeError
 from convae.inference.autoencoder import Autoencoder
 from convae.models.builder import build_model
 from tests.conftest import ROOT
 
 
-def made(name: str, threshold: float | None = None, *overrides: str) -> Viewer:
+def made(name: str, threshold: float | None = None, *overrides: str) -> Session:
     config = load_config(ROOT / f"configs/{name}.yaml", overrides)
-    return Viewer(Autoencoder(build_model(config), config), config, threshold)
+    return Session(Autoencoder(build_model(config), config), config, threshold)
 
 
 def pixels(uri: str) -> Any:
@@ -46,16 +45,16 @@ def bar(height: int = 100, width: int = 100) -> Any:
 
 def test_reconstructions_show_the_code() -> None:
     seen = made("bottleneck")
-    picture = seen.read(image(bar()), as_digit=True)
+    picture = seen.read_image(image(bar()), as_digit=True)
     assert picture.shape == (28, 28, 1)
-    view = seen.see(picture)
+    view = seen.view(picture)
     assert [p.title for p in view.pictures] == ["Input", "Reconstruction", "Absolute error", "Code"]
     goes_in, out, difference, code = (pixels(p.uri) for p in view.pictures)
     assert (goes_in == picture[:, :, 0]).all()
     assert (difference == np.abs(out.astype(int) - goes_in)).all()
     assert code.shape[2] == 2
     assert "32 numbers for 784" in view.pictures[3].caption
-    assert view.words[0].startswith("mean squared error")
+    assert view.lines[0].startswith("mean squared error")
     assert view.alarm is None
     expected = seen.autoencoder.reconstruct(picture)[0, :, :, 0]
     assert np.abs(expected * 255 - out).max() <= 0.51
@@ -63,37 +62,37 @@ def test_reconstructions_show_the_code() -> None:
 
 def test_tasks_show_what_they_do() -> None:
     denoise = made("denoise")
-    picture = denoise.read(image(bar()), as_digit=True)
+    picture = denoise.read_image(image(bar()), as_digit=True)
     noisy, again, clean = (
-        denoise.see(picture),
-        denoise.see(picture),
-        denoise.see(picture, damage=False),
+        denoise.view(picture),
+        denoise.view(picture),
+        denoise.view(picture, corrupt=False),
     )
     assert noisy == again
     assert (pixels(noisy.pictures[0].uri) != picture[:, :, 0]).any()
     assert (pixels(clean.pictures[0].uri) == picture[:, :, 0]).all()
     assert noisy.pictures[2].title == "Clean target"
-    assert denoise.traits()["damage"] is True
+    assert denoise.options()["corrupt"] is True
 
     upscale = made("upscale")
     shapes = [
         pixels(p.uri).shape
-        for p in upscale.see(upscale.read(image(bar()), as_digit=True)).pictures[:3]
+        for p in upscale.view(upscale.read_image(image(bar()), as_digit=True)).pictures[:3]
     ]
     assert shapes == [(14, 14), (28, 28), (28, 28)]
 
     segment = made("segment")
-    assert segment.traits()["digit"] is False
-    view = segment.see(segment.read(image(bar()), as_digit=True))  # not zero_center: a scene
+    assert segment.options()["digit"] is False
+    view = segment.view(segment.read_image(image(bar()), as_digit=True))  # a complete scene
     assert pixels(view.pictures[1].uri).shape == (*segment.shape[:2], 3)
-    assert view.words[0].startswith("pixels of")
+    assert view.lines[0].startswith("pixels of")
 
 
 @pytest.mark.parametrize(("threshold", "says"), [(0.0, "above"), (1e9, "below"), (None, "eval")])
 def test_anomalies_stand_beside_the_threshold(threshold: float | None, says: str) -> None:
     seen = made("anomaly", threshold)
-    view = seen.see(seen.read(image(bar()), as_digit=True))
-    assert says in " ".join(view.words)
+    view = seen.view(seen.read_image(image(bar()), as_digit=True))
+    assert says in " ".join(view.lines)
     assert view.alarm == {"above": True, "below": False, "eval": None}[says]
 
 
@@ -103,8 +102,8 @@ def test_anomalies_stand_beside_the_threshold(threshold: float | None, says: str
     ids=["nothing", "text", "cut", "header", "blank"],
 )
 def test_what_is_no_digit_is_one_message(data: bytes) -> None:
-    with pytest.raises(ConvaeError, match="no image that can be read|no digit is to be seen"):
-        made("bottleneck").read(data, as_digit=True)
+    with pytest.raises(ConvaeError, match="image cannot be read|no digit found"):
+        made("bottleneck").read_image(data, as_digit=True)
 
 
 def test_bombs_are_not_decoded() -> None:
@@ -114,13 +113,13 @@ def test_bombs_are_not_decoded() -> None:
         bomb[29:33] = np.array([zlib.crc32(bomb[12:29])], ">u4").tobytes()
         for as_digit in (True, False):
             with pytest.raises(ConvaeError, match="pixels"):
-                made("bottleneck").read(bytes(bomb), as_digit=as_digit)
+                made("bottleneck").read_image(bytes(bomb), as_digit=as_digit)
 
 
 def test_large_photographs_are_digits_too() -> None:
     seen = made("bottleneck")
     small, large = (
-        seen.read(image(bar(*size)), as_digit=True) for size in ((100, 100), (3000, 3000))
+        seen.read_image(image(bar(*size)), as_digit=True) for size in ((100, 100), (3000, 3000))
     )
     assert np.abs(small.astype(int) - large).mean() < 12
 
@@ -131,8 +130,8 @@ def test_mosaics_keep_every_channel() -> None:
     assert found[:2, :3, 0].tolist() == np.rint(code[:, :, 0] * (255 / 29)).astype(int).tolist()
     assert (found[..., 1] == 255).sum() == code.size
     assert mosaic(np.zeros((1, 1, 32), np.float32))[..., 1].sum() == 32 * 255
-    assert mosaic(np.ones((4, 4, 200), np.float32))[..., 1].sum() == viewer.CHANNELS * 16 * 255
-    assert pixels(png(found)).shape == found.shape
+    assert mosaic(np.ones((4, 4, 200), np.float32))[..., 1].sum() == MAX_CHANNELS * 16 * 255
+    assert found.ndim == 3
 
 
 def test_choices_are_runs_with_weights_and_what_is_shipped(tmp_path: Path) -> None:
@@ -155,4 +154,4 @@ def test_choices_are_runs_with_weights_and_what_is_shipped(tmp_path: Path) -> No
 
 def test_shipped_weights_are_loaded_once(tmp_path: Path) -> None:
     choice = Choice("mnist", "pretrained:mnist", str(tmp_path))
-    assert viewer.viewer(choice) is viewer.viewer(choice)
+    assert open_session(choice) is open_session(choice)

@@ -151,22 +151,22 @@ def test_code_runs_and_gives_the_result(page: Any, tmp_path: Path) -> None:
 
 
 def test_plays_by_keyboard_and_pointer(page: Any) -> None:
-    says = page.locator("#says")
+    note = page.locator("#note")
     page.keyboard.press("Home")
-    assert "empty" in says.inner_text()
+    assert "empty" in note.inner_text()
     page.keyboard.press("ArrowRight")
-    assert says.inner_text().startswith("Step 1 of 9: 1 × kernel")
+    assert note.inner_text().startswith("Step 1 of 9: add 1 × kernel")
     page.keyboard.press("Space")
-    page.wait_for_function("document.getElementById('says').textContent.startsWith('Step 3')")
+    page.wait_for_function("document.getElementById('note').textContent.startsWith('Step 3')")
     page.keyboard.press("Space")
     page.keyboard.press("End")
-    assert says.inner_text().startswith("All 9 copies summed")
+    assert note.inner_text().startswith("All 9 copies summed")
     page.fill("#input-text", "1 2; 3 4")
     page.fill("#kernel-text", "0 1; 2 3")
     page.locator("#extra").fill("1")
     assert page.locator("figure").nth(3).inner_text().split()[-9:] == [*"010234030"]
     page.locator("#extra").fill("0")
-    assert "even kernel" in page.locator("#refused").inner_text()
+    assert "even kernel" in page.locator("#error").inner_text()
 
 
 def test_fits_a_telephone_and_the_night(page: Any) -> None:

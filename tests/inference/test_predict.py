@@ -30,7 +30,7 @@ def photograph(digit: np.ndarray) -> Image.Image:
 def test_a_photograph_becomes_what_mnist_would_hold() -> None:
     alike = []
     for digit in digits(8):
-        found = predict.digit(np.asarray(photograph(digit)), (28, 28))
+        found = predict.crop_digit(np.asarray(photograph(digit)), (28, 28))
         rows, columns = (np.flatnonzero(found.max(axis=axis) > 60) for axis in (1, 0))
         assert max(np.ptp(rows), np.ptp(columns)) + 1 in {19, 20, 21}
         weights = found / found.sum()
@@ -44,14 +44,14 @@ def test_a_photograph_becomes_what_mnist_would_hold() -> None:
 def test_white_ink_on_black_is_found_as_well() -> None:
     picture = np.asarray(photograph(digits(1)[0]))
     np.testing.assert_allclose(
-        predict.digit(picture, (28, 28)), predict.digit(255 - picture, (28, 28)), atol=1
+        predict.crop_digit(picture, (28, 28)), predict.crop_digit(255 - picture, (28, 28)), atol=1
     )
 
 
 def test_an_empty_sheet_is_no_digit(tmp_path: Path) -> None:
     Image.new("L", (50, 40), 200).save(tmp_path / "blank.png")
     with pytest.raises(ConvaeError, match=r"blank.png: .*nothing stands out from its background"):
-        predict.read(tmp_path / "blank.png", (28, 28, 1), as_digit=True)
+        predict.read_image(tmp_path / "blank.png", (28, 28, 1), as_digit=True)
 
 
 def test_files_folders_and_patterns_keep_their_names(tmp_path: Path) -> None:
@@ -93,5 +93,5 @@ def test_the_command_line(tmp_path: Path, convae: Command) -> None:
     (tmp_path / "text.png").write_text("this is no image")
     wrong = convae("predict", "pretrained:mnist", "text.png")
     assert wrong.returncode == 2
-    assert "text.png: is no image that can be read" in wrong.stderr
+    assert "text.png: this image cannot be read" in wrong.stderr
     assert "Traceback" not in wrong.stderr

@@ -192,7 +192,7 @@ def predict(
     folder = Path(output_dir) if output_dir else found.path / "predictions"
     made = prediction.predict(found, read_names(files), folder, as_digit=as_digit)
     rows = [vars(one) for one in made]
-    print(json.dumps(rows, indent=2) if as_json else prediction.told(made, folder))
+    print(json.dumps(rows, indent=2) if as_json else prediction.format_predictions(made, folder))
     suggest(f"look at {folder / 'overview.png'}", silent=as_json)
 
 
@@ -320,10 +320,10 @@ def demo(
     runs_dir: RunsDir = "outputs",
 ) -> None:
     """Serve a page to draw digits on, for this machine alone, with the model's output live."""
-    from convae.demo import server as page
-    from convae.demo import session as viewer
+    from convae.demo.server import listen, serve
+    from convae.demo.session import choices
 
-    page.serve(page.listen(viewer.choices(runs or [], runs_dir), port), show=show)
+    serve(listen(choices(runs or [], runs_dir), port), show=show)
 
 
 @app.command()

@@ -1,14 +1,14 @@
-"""The page to draw on: a small server on 127.0.0.1 for the browser of this machine.
+"""The server of the page to draw on, on 127.0.0.1 for the browsers of this machine.
 
-    GET  /              the page, and /explorer, the laboratory's
-    GET  /choices       titles of the runs that can be chosen, in their order
-    GET  /choices/2     loads that run; what the page should offer for it
-    POST /choices/2     an image file as the body; what the run makes of it
-         ?digit=1&damage=1
+    GET  /              the page, and /explorer, the page about transposed convolution
+    GET  /choices       titles of the runs to choose from, in their order
+    GET  /choices/2     loads that run; the options that the page offers for it
+    POST /choices/2     with an image file as the body: the pictures of the model for it
+         ?digit=1&corrupt=1
 
-Everything comes from the package; the page may ask for nothing else. A browser names a run by its
-place in the list, never by a path, and what it sends is decoded in memory. Other sites that the
-browser shows cannot ask here: neither their Origin nor a foreign Host is answered.
+The page loads nothing from elsewhere. A browser names a run by its place in the list, never by a
+path, and images are decoded in memory. Requests from other sites, with a foreign Origin or Host,
+are refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import re
 import threading
 import time
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,18 +28,18 @@ from urllib.parse import parse_qs, urlsplit
 
 from convae import __version__
 from convae.console import logger
-from convae.demo import session as viewer
-from convae.errors import ConvaeError, RunError
+from convae.demo.session import Choice, open_session
+from convae.errors import ConvaeError, UnsupportedError
 from convae.evaluation.html import render
 from convae.explain.explorer import build_page
 
 HOST = "127.0.0.1"
 PORT = 7860
-TRIED = 50  # ports, one after the other
-LARGEST_FILE = 5_000_000  # bytes
-PATIENCE = 20  # seconds that a browser may take for a request that it has begun
+PORT_ATTEMPTS = 50
+MAX_FILE = 5_000_000  # bytes
+TIMEOUT = 20  # seconds for a browser to finish a request
 
-# Scripts and styles stand in the pages themselves; pictures are data URIs.
+# Scripts and styles are in the pages themselves; pictures are data URIs.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
     "connect-src 'self'; frame-src 'self'; frame-ancestors 'self'; base-uri 'none'; "
@@ -48,16 +48,16 @@ POLICY = (
 
 
 class Server(ThreadingHTTPServer):
-    """Answers for the choices; pictures one at a time, so that memory stays bounded."""
+    """Serves the choices; one image at a time, so that memory stays bounded."""
 
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], choices: Sequence[viewer.Choice]) -> None:
+    def __init__(self, address: tuple[str, int], choices: Sequence[Choice]) -> None:
         super().__init__(address, Handler)
         self.choices = choices
         self.busy = threading.Lock()
         self.pages = {
-            "/": render("page.html", largest=LARGEST_FILE).encode(),
+            "/": render("page.html", largest=MAX_FILE).encode(),
             "/explorer": build_page().encode(),
         }
         port = self.server_address[1]
@@ -65,18 +65,18 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         return f"http://{HOST}:{self.server_address[1]}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that goes away in the middle of an answer is nothing to speak of."""
+        """Ignore a browser that closes a connection early."""
 
 
-class Refused(Exception):  # noqa: N818 - it becomes an answer
-    """A request that is not answered as it was meant, and why."""
+class RequestError(Exception):
+    """A request that is refused, with the status and the reason."""
 
-    def __init__(self, status: HTTPStatus, words: str) -> None:
-        super().__init__(words)
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
         self.status = status
 
 
@@ -86,18 +86,18 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"  # keeps the connection: a stroke is many requests
     disable_nagle_algorithm = True
-    timeout = PATIENCE
+    timeout = TIMEOUT
     server_version, sys_version = f"convae/{__version__}", ""
 
     def do_GET(self) -> None:
-        """A page, or what there is to choose from."""
-        self._answer(self._got)
+        """Answer with a page, the choices, or the options of a run."""
+        self._answer(self._get)
 
     def do_POST(self) -> None:
-        """A picture through a run."""
-        self._answer(self._seen)
+        """Answer with the pictures for an image."""
+        self._answer(self._post)
 
-    def _got(self) -> Any:
+    def _get(self) -> Any:
         path = urlsplit(self.path).path
         if path in self.server.pages:
             return self.server.pages[path]
@@ -105,100 +105,106 @@ class Handler(BaseHTTPRequestHandler):
             return [choice.title for choice in self.server.choices]
         choice = self._choice(path)
         with self.server.busy:
-            return viewer.viewer(choice).traits()
+            return open_session(choice).options()
 
-    def _seen(self) -> Any:
+    def _post(self) -> Any:
         data = self._body()
-        asked = urlsplit(self.path)
-        choice = self._choice(asked.path)
-        on = {key: values[-1] == "1" for key, values in parse_qs(asked.query).items()}
+        url = urlsplit(self.path)
+        choice = self._choice(url.path)
+        on = {key: values[-1] == "1" for key, values in parse_qs(url.query).items()}
         with self.server.busy:
-            chosen = viewer.viewer(choice)
-            picture = chosen.read(data, as_digit=on.get("digit", False))
-            return chosen.see(picture, damage=on.get("damage", False)).record()
+            session = open_session(choice)
+            image = session.read_image(data, as_digit=on.get("digit", False))
+            return session.view(image, corrupt=on.get("corrupt", False)).record()
 
-    def _choice(self, path: str) -> viewer.Choice:
+    def _choice(self, path: str) -> Choice:
         match = re.fullmatch(r"/choices/(\d{1,6})", path, re.ASCII)
         if not match or int(match[1]) >= len(self.server.choices):
-            raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
+            raise RequestError(HTTPStatus.NOT_FOUND, "not found")
         return self.server.choices[int(match[1])]
 
     def _body(self) -> bytes:
         size = self.headers.get("Content-Length", "")
         if not re.fullmatch(r"\d{1,18}", size, re.ASCII):
-            raise Refused(HTTPStatus.LENGTH_REQUIRED, "the size of the file must be told")
-        if int(size) > LARGEST_FILE:
-            raise Refused(
+            raise RequestError(HTTPStatus.LENGTH_REQUIRED, "the request needs a Content-Length")
+        if int(size) > MAX_FILE:
+            raise RequestError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"the file has {int(size):,} bytes; more than {LARGEST_FILE:,} are refused",
+                f"the file has {int(size):,} bytes; more than {MAX_FILE:,} are refused",
             )
         return self.rfile.read(int(size))
 
-    def _check_who_asks(self) -> None:
-        """Raise Refused for another site's page that asks through the user's browser."""
+    def _check_origin(self) -> None:
+        """Raise RequestError for another site's page in the user's browser."""
         host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
         if host not in self.server.hosts or origin not in {None, f"http://{host}"}:
-            raise Refused(HTTPStatus.FORBIDDEN, "only the page itself may ask")
+            raise RequestError(HTTPStatus.FORBIDDEN, "requests from other sites are refused")
 
-    def _answer(self, make: Any) -> None:
+    def _answer(self, make: Callable[[], Any]) -> None:
         start = time.perf_counter()
         try:
-            self._check_who_asks()
+            self._check_origin()
             answer, status = make(), HTTPStatus.OK
         except ConvaeError as error:
             answer, status = {"error": str(error)}, HTTPStatus.UNPROCESSABLE_ENTITY
-        except Refused as error:
+        except RequestError as error:
             answer, status = {"error": str(error)}, error.status
             self.close_connection = True  # the body was not read
         page = isinstance(answer, bytes)
         content = answer if page else json.dumps(answer).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "text/html" if page else "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        took = 1000 * (time.perf_counter() - start)
-        self.send_header("Server-Timing", f"all;dur={took:.1f}")  # for the browser's own tools
-        self.send_header("Content-Security-Policy", POLICY)
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
-        self.send_header("Referrer-Policy", "no-referrer")
-        self.send_header("Cache-Control", "no-store")
+        milliseconds = 1000 * (time.perf_counter() - start)
+        headers = {
+            "Content-Type": "text/html" if page else "application/json",
+            "Content-Length": str(len(content)),
+            "Server-Timing": f"all;dur={milliseconds:.1f}",  # for the browser's own tools
+            "Content-Security-Policy": POLICY,
+            "X-Content-Type-Options": "nosniff",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-store",
+        }
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
-        """Requests are not told: a stroke is many of them."""
+        """Log no requests: a stroke is many of them."""
 
 
-def listen(choices: Sequence[viewer.Choice], port: int = PORT) -> Server:
-    """A server on `port`, or on the next one that is free, which is said.
+def listen(choices: Sequence[Choice], port: int = PORT) -> Server:
+    """Return a server on `port`, or on the next free port, which is logged.
 
-    Raises RunError if there is none, or ports may not be taken here.
+    Raises:
+        UnsupportedError: No port is free, or this machine allows none.
     """
-    for tried in range(port, min(port + TRIED, 2**16)):
+    for attempt in range(port, min(port + PORT_ATTEMPTS, 2**16)):
         try:
-            server = Server((HOST, tried), choices)
+            server = Server((HOST, attempt), choices)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 continue
-            raise RunError(f"port {tried} on {HOST} cannot be taken: {error.strerror}") from None
-        if tried != port:
-            logger.info(f"port {port} is in use; taking {tried}")
+            reason = error.strerror
+            raise UnsupportedError(f"port {attempt} on {HOST} cannot be used: {reason}") from None
+        if attempt != port:
+            logger.info(f"port {port} is in use; using {attempt}")
         return server
-    raise RunError(f"--port: all from {port} to {tried} are in use. Name another one")
+    raise UnsupportedError(f"--port: all ports from {port} to {attempt} are in use; use another")
 
 
 def serve(server: Server, *, show: bool = False) -> None:
-    """Answer until Ctrl-C; `show` opens the page in the user's browser."""
+    """Serve until Ctrl-C; `show` opens the page in the user's browser."""
     try:
         logger.info(f"loading {server.choices[0].title}")
-        with server.busy, suppress(ConvaeError):  # of a damaged run, which the page tells of
-            viewer.viewer(server.choices[0])
+        with server.busy, suppress(ConvaeError):  # of a damaged run; the page shows it
+            open_session(server.choices[0])
         print(server.url, flush=True)
-        logger.info("Ctrl-C ends it")
+        logger.info("Ctrl-C stops the server")
         if show:
             webbrowser.open(server.url)
         server.serve_forever(poll_interval=0.2)
     except KeyboardInterrupt:
-        logger.info("ended")
+        logger.info("stopped")
     finally:
         server.server_close()

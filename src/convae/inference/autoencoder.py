@@ -1,9 +1,9 @@
-"""A trained autoencoder in use: images to codes, codes to images, and how well that goes."""
+"""The public class of a trained autoencoder: encode, decode, reconstruct, score."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from convae.arrays import Array, Floats, Images
 from convae.config.schema import Config
 from convae.console import format_shape
-from convae.errors import ConvaeError, DataError, RunError
+from convae.errors import ConvaeError, DataError, RunError, UnsupportedError
 from convae.models.builder import read_model
 from convae.runs import pretrained
 from convae.runs.run import Run
@@ -23,139 +24,129 @@ from convae.runtime.start import start_in_float32
 from convae.tasks import build_task
 from convae.training.engine import Engine
 
-Floats = NDArray[np.float32]
-BATCH = 100  # images that a bare Keras model is given at once
+BATCH = 100  # images at once, for a Keras model without a config
 
 
-def load(name: str | Path, outputs: str = "outputs") -> Autoencoder:
-    """The trained autoencoder of a run, or of a `.keras` file.
+def load(name: str | Path, runs_dir: str = "outputs") -> Autoencoder:
+    """Load the trained autoencoder of a run, of shipped weights, or of a `.keras` file.
 
-    `name` is a run's folder, id or name in the folder `outputs`, "latest", the name of weights
-    that come with the package (see docs/pretrained.md; `pretrained:NAME` means these even where
-    there is a run of that name), or the path of a `.keras` file whose layers include models called
-    `encoder` and `decoder`.
-    Raises RunError if there is none, or the file is damaged or of another make.
+    Args:
+        name: A run's folder, id or name, "latest", the name of weights that come with the package
+            (`pretrained:NAME` where a run has the same name), or the path of a `.keras` file with
+            sub-models called `encoder` and `decoder`.
+        runs_dir: The folder of the runs.
+
+    Raises:
+        RunError: There is no such run or file, it has no weights, or it is damaged.
 
     >>> import convae
     >>> autoencoder = convae.load("mnist")
     >>> autoencoder.model.count_params()
     12785
     """
-    if Path(name).suffix != ".keras":
-        run = _run_or_shipped(str(name), outputs)
-        return Autoencoder(read_model(run.best), run.config)
     path = Path(name)
-    if not path.is_file():
-        raise RunError(f"{path}: no such file")
-    beside = Run(path.parent)
-    known = (beside.path / "config.yaml").is_file()
-    return Autoencoder(read_model(path), beside.config if known else None)
-
-
-def _run_or_shipped(name: str, outputs: str) -> Run:
+    if path.suffix == ".keras":
+        if not path.is_file():
+            raise RunError(f"{path}: no such file")
+        has_config = path.with_name("config.yaml").is_file()
+        return Autoencoder(read_model(path), Run(path.parent).config if has_config else None)
     try:
-        return Run.find(name, outputs)
+        run = Run.find(str(name), runs_dir)
     except ConvaeError:
-        if name not in pretrained.names():
+        if str(name) not in pretrained.names():
             raise
-        return Run.find(f"{pretrained.PREFIX}{name}", outputs)
+        run = Run.find(f"{pretrained.PREFIX}{name}", runs_dir)
+    return Autoencoder(read_model(run.best), run.config)
 
 
 class Autoencoder:
     """A model with its `encoder` and `decoder`, for arrays of images.
 
-    Images are taken as uint8 (N, H, W, C), (N, H, W) if they are gray, or a single one without N,
-    which counts as a batch of one. Other integers must lie in 0 to 255. Floats must lie in [0, 1]
-    and are rounded to the nearest of the 256 gray levels, which is what the model was trained on.
-    Everything is computed in float32, in slices that fit the processor's cache, so that N may be
-    large.
+    Images are uint8 (N, H, W, C), (N, H, W) if they are gray, or a single one without N, which
+    counts as a batch of one. Other integers must lie in 0 to 255. Floats must lie in [0, 1] and are
+    rounded to the nearest of the 256 gray levels, as in training. Everything is computed in
+    float32, in batches, so that N may be large.
 
-    `model` is the Keras model, `config` the config that it was trained with, or None if that is
-    not known.
+    Attributes:
+        model: The Keras model.
+        config: The config that it was trained with, or None if that is not known.
     """
 
     def __init__(self, model: Any, config: Config | None = None) -> None:
         self.model = model
         self.config = config
         self._encoder, self._decoder = model.get_layer("encoder"), model.get_layer("decoder")
-        self._batch = BATCH
-        self._reconstruct = _compiled(model)
+        self._batch, self._engine = BATCH, None
         if config is not None:
-            plan = plan_of(config)
-            self._batch = plan.micro_batch_size
-            self._reconstruct = Engine(model, config, plan).predict
-        self._encode, self._decode = _compiled(self._encoder), _compiled(self._decoder)
+            plan = make_plan(config)
+            self._batch, self._engine = plan.micro_batch_size, Engine(model, config, plan)
+        self._model = _compile(model)
+        self._encode, self._decode = _compile(self._encoder), _compile(self._decoder)
 
     def encode(self, images: ArrayLike) -> Floats:
-        """The codes of `images`: float32 (N, height, width, channels) of the encoder's output.
+        """Return the codes of images, float32 (N, height, width, channels).
 
         >>> import convae, numpy as np
         >>> convae.load("mnist").encode(np.zeros((2, 28, 28), np.uint8)).shape
         (2, 22, 22, 8)
         """
-        pixels = self._images(images)
-        shape = self._encoder.outputs[0].shape[1:]
-        codes = np.empty((len(pixels), *shape), np.float32)
-        for part in self._slices(len(pixels)):
-            codes[part] = self._encode(pixels[part] / np.float32(255))[0]
-        return codes
+        pixels = self._to_pixels(images)
+        return self._run(self._encode, pixels, self._encoder.outputs[0].shape[1:], 255)
 
     def decode(self, codes: ArrayLike) -> Floats:
-        """The images of `codes` (N, ...) as `encode` gives them: float32 (N, H, W, C) in [0, 1].
+        """Return the images of codes, float32 (N, H, W, C) in [0, 1].
 
-        Raises RunError for codes of another shape, and for a model whose decoder also needs what
-        its encoder saw on the way (skip connections): that one has no image of a code alone.
+        Raises:
+            DataError: The codes have another shape than those of `encode`, or are not finite.
+            UnsupportedError: The model has skip connections, so that a code alone has no image.
 
         >>> import convae, numpy as np
         >>> convae.load("mnist").decode(np.zeros((3, 22, 22, 8))).shape
         (3, 28, 28, 1)
         """
         if len(self._decoder.inputs) > 1:
-            raise RunError(
-                "this model's decoder takes more than the code: skip connections lead around it. "
+            raise UnsupportedError(
+                "this model has skip connections, so its decoder needs more than the code. "
                 "Use reconstruct(images)"
             )
         shape = tuple(self._decoder.inputs[0].shape[1:])
         values = np.asarray(codes)
         if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
-            raise RunError(f"codes must be finite numbers. Received: {values.dtype}")
+            raise DataError(f"codes must be finite numbers. Received: {values.dtype}")
         values = values[None] if values.shape == shape else values
         if values.shape[1:] != shape:
-            raise RunError(
+            raise DataError(
                 f"codes must be {format_shape(('N', *shape))}, as encode gives them. "
                 f"Received: {format_shape(values.shape)}"
             )
-        images = np.empty((len(values), *self._decoder.outputs[0].shape[1:]), np.float32)
-        for part in self._slices(len(values)):
-            images[part] = self._decode(values[part].astype(np.float32))[0]
-        return images
+        return self._run(self._decode, values, self._decoder.outputs[0].shape[1:])
 
     def reconstruct(self, images: ArrayLike) -> Floats:
-        """What the model makes of `images`: float32 (N, H', W', C') in [0, 1].
+        """Return the outputs of the model for images, float32 (N, H', W', C') in [0, 1].
 
-        The reconstructions of an autoencoder, or the denoised or otherwise changed images of a
-        model that was trained for that; H', W' and C' are those of the images but for such.
+        These are the reconstructions of an autoencoder, the denoised or larger images of a model
+        that denoises or upscales, or the probability of each class for each pixel.
 
         >>> import convae, numpy as np
-        >>> again = convae.load("mnist").reconstruct(np.zeros((28, 28), np.uint8))
-        >>> again.shape, again.dtype
+        >>> output = convae.load("mnist").reconstruct(np.zeros((28, 28), np.uint8))
+        >>> output.shape, output.dtype
         ((1, 28, 28, 1), dtype('float32'))
         """
-        pixels = self._images(images)
-        if self.config is not None:
-            return np.asarray(self._reconstruct(pixels))
-        result = np.empty((len(pixels), *self.model.output_shape[1:]), np.float32)
-        for part in self._slices(len(pixels)):
-            result[part] = self._reconstruct(pixels[part] / np.float32(255))[0]
-        return result
+        pixels = self._to_pixels(images)
+        if self._engine is not None:
+            return np.asarray(self._engine.predict(pixels))
+        return self._run(self._model, pixels, self.model.output_shape[1:], 255)
 
     def score(self, images: ArrayLike, targets: ArrayLike | None = None) -> NDArray[np.float64]:
-        """The mean squared error of each image, of gray values in [0, 1]: (N,), 0 is perfect.
+        """Return the mean squared error (N,) of each output, in values of [0, 1]; 0 is perfect.
 
-        What the model makes of `images` is compared with `targets`, or with the images themselves,
-        where a large value means: unlike what the model was trained on. Raises RunError for a
-        model that segments, whose outputs are no images, and for one that upscales if there are no
-        targets.
+        Args:
+            images: The inputs. A large error means that an image is unlike the training data.
+            targets: The images to compare with, by default the inputs.
+
+        Raises:
+            UnsupportedError: The model segments.
+            DataError: The targets are missing for a model that upscales, or have another shape.
 
         >>> import convae, numpy as np
         >>> digits = np.zeros((4, 28, 28), np.uint8)
@@ -163,26 +154,32 @@ class Autoencoder:
         (4,)
         """
         if self.config is not None and not build_task(self.config).outputs_images:
-            raise RunError("a model that segments has no squared error: compare its classes")
-        shape, made_of = tuple(self.model.output_shape[1:]), tuple(self.model.input_shape[1:])
-        if targets is None and shape != made_of:
-            raise RunError(
-                f"this model makes {format_shape(shape)} of {format_shape(made_of)}: "
+            raise UnsupportedError("this model gives classes, which have no squared error")
+        output, input_ = tuple(self.model.output_shape[1:]), tuple(self.model.input_shape[1:])
+        if targets is None and output != input_:
+            raise DataError(
+                f"this model turns {format_shape(input_)} into {format_shape(output)}: "
                 "score needs the targets, score(images, targets)"
             )
-        made = self.reconstruct(images)
-        wanted = pixels_of(images if targets is None else targets, made.shape[1:], "targets")
-        if len(wanted) != len(made):
-            raise RunError(f"{len(made):,} images, but {len(wanted):,} targets")
-        errors = np.square(made - wanted / np.float32(255))
+        outputs = self.reconstruct(images)
+        pixels = to_pixels(images if targets is None else targets, output, "targets")
+        if len(pixels) != len(outputs):
+            raise DataError(f"{len(outputs):,} images, but {len(pixels):,} targets")
+        errors = np.square(outputs - pixels / np.float32(255))
         return np.asarray(errors.mean(axis=(1, 2, 3), dtype=np.float64))
 
-    def _images(self, images: ArrayLike) -> NDArray[np.uint8]:
-        return pixels_of(images, tuple(self.model.input_shape[1:]), "images")
+    def _to_pixels(self, images: ArrayLike) -> Images:
+        return to_pixels(images, tuple(self.model.input_shape[1:]), "images")
 
-    def _slices(self, count: int) -> Iterator[slice]:
-        for start in range(0, count, self._batch):
-            yield slice(start, start + self._batch)
+    def _run(
+        self, function: Callable[[Any], Any], values: Array, shape: tuple[int, ...], scale: int = 1
+    ) -> Floats:
+        """Return the outputs (N, *shape) of a compiled model, in batches, for values / scale."""
+        outputs = np.empty((len(values), *shape), np.float32)
+        for start in range(0, len(values), self._batch):
+            batch = values[start : start + self._batch].astype(np.float32)
+            outputs[start : start + len(batch)] = function(batch / np.float32(scale))[0]
+        return outputs
 
     def __repr__(self) -> str:
         name = self.config.name if self.config else self.model.name
@@ -190,37 +187,36 @@ class Autoencoder:
         return f"<Autoencoder {name}: {format_shape(image)} to a code of {format_shape(code)}>"
 
 
-def pixels_of(images: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[np.uint8]:
-    """Images of `shape` (H, W, C) as uint8 (N, H, W, C). Raises DataError, calling them `what`."""
+def to_pixels(images: ArrayLike, shape: tuple[int, ...], name: str) -> Images:
+    """Return images of `shape` (H, W, C) as uint8 (N, H, W, C); DataError calls them `name`."""
     values = np.asarray(images)
-    wanted = f"{what} must be {format_shape(('N', *shape))}"
-    if shape[2] == 1:
-        wanted += f" or {format_shape(('N', *shape[:2]))}"
+    expected = f"{name} must be {format_shape(('N', *shape))}"
     gray = shape[2] == 1
+    if gray:
+        expected += f" or {format_shape(('N', *shape[:2]))}"
     if values.shape == shape or (gray and values.shape == shape[:2]):
         values = values.reshape(1, *shape)
     elif gray and values.ndim == 3 and values.shape[1:] == shape[:2]:
         values = values[..., None]
     if values.ndim != 4 or values.shape[1:] != shape:
-        raise DataError(f"{wanted}. Received: {format_shape(values.shape) or 'a single number'}")
+        received = format_shape(values.shape) or "a single number"
+        raise DataError(f"{expected}. Received: {received}")
     if values.dtype == np.uint8:
         return values
     kind = values.dtype.kind
     if kind not in "fiu":
-        raise DataError(f"{what} must be uint8, or floats in [0, 1]. Received: {values.dtype}")
+        raise DataError(f"{name} must be uint8, or floats in [0, 1]. Received: {values.dtype}")
     if not values.size:
         return values.astype(np.uint8)
     low, high, limit = values.min(), values.max(), 1 if kind == "f" else 255
-    if not (low >= 0 and high <= limit):  # a NaN, too, is neither
-        raise DataError(
-            f"{what} as {'floats must lie in [0, 1]' if kind == 'f' else 'integers: 0 to 255'}. "
-            f"Received: {low:g} to {high:g}"
-        )
+    if not (low >= 0 and high <= limit):  # NaN fails, too
+        allowed = "floats must lie in [0, 1]" if kind == "f" else "integers: 0 to 255"
+        raise DataError(f"{name} as {allowed}. Received: {low:g} to {high:g}")
     return (np.rint(values * 255.0) if kind == "f" else values).astype(np.uint8)
 
 
-def plan_of(config: Config) -> Plan:
-    """The runtime of `config`, but in float32; the caller's random numbers stay as they were."""
+def make_plan(config: Config) -> Plan:
+    """Return the plan of `config` in float32; the caller's random numbers stay as they were."""
     with _own_randomness():
         return start_in_float32(config)
 
@@ -236,12 +232,13 @@ def _own_randomness() -> Iterator[None]:
         np.random.set_state(numpy)  # noqa: NPY002
 
 
-def _compiled(part: Any) -> Any:
-    """A Keras model as one function of any batch size, giving a list of arrays."""
-    inputs = [tf.TensorSpec((None, *i.shape[1:]), tf.float32) for i in part.inputs]
+def _compile(model: Any) -> Callable[..., list[Any]]:
+    """Return a Keras model as one function of any batch size that gives a list of arrays."""
+    inputs = [tf.TensorSpec((None, *i.shape[1:]), tf.float32) for i in model.inputs]
 
     def call(*values: Any) -> list[Any]:
-        made = part(list(values) if len(values) > 1 else values[0], training=False)
-        return list(made) if isinstance(made, list | tuple) else [made]
+        outputs = model(list(values) if len(values) > 1 else values[0], training=False)
+        return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
-    return tf.function(call, input_signature=inputs)
+    compiled: Callable[..., list[Any]] = tf.function(call, input_signature=inputs)
+    return compiled

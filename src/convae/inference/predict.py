@@ -1,8 +1,9 @@
-"""Files in, pictures out: what a trained model makes of images from anywhere.
+"""Run a trained model on image files, and write the outputs as pictures.
 
-Images are fitted to the model's size. With `as_digit`, a photograph or scan of a digit is made to
-look as MNIST's do: light on dark, in a box of 20 pixels, its center of mass in the middle (LeCun,
-Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", 1998).
+Images are resized to the model's input. With `as_digit`, a photograph or scan of a digit is first
+made to look like those of MNIST: light on dark, in a box of 20 pixels, its center of mass in the
+middle (LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document
+recognition", 1998).
 """
 
 from __future__ import annotations
@@ -16,98 +17,98 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from convae import files as atomic
+from convae.arrays import Images
 from convae.console import no_bar
 from convae.data.transforms import SUFFIXES, decode, png
-from convae.errors import RunError
-from convae.evaluation.evaluate import load_model
-from convae.plots import image_grids as plots
+from convae.errors import DataError, FileError, UnsupportedError
+from convae.files import write_atomic
+from convae.inference.autoencoder import load
 from convae.plots import style
-from convae.runtime.start import start_in_float32
+from convae.plots.image_grids import COLUMNS, GAP, LEFT, NARROWEST, TILE, draw_rows
 from convae.tasks import build_task
-from convae.training.engine import Engine
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from convae.runs.run import Run
 
-Images = NDArray[np.uint8]  # (N, H, W, C) or (H, W, C)
-
 BATCH = 500  # images decoded, predicted and written at once
-SHOWN = 20  # in the overview
-BOX = 20  # pixels of the longer side of a digit in MNIST's 28
+OVERVIEW = 20  # images in overview.png
+DIGIT_BOX = 20  # pixels of the longer side of a digit in MNIST's 28
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What came of one file."""
+    """The result for one file."""
 
     file: str
     output: str  # the picture that was written
-    score: float | None = None  # how badly it comes out: the task's score, or the MSE
+    score: float | None = None  # the task's reconstruction score, 0 is perfect
     anomaly: bool | None = None  # whether the score is above the run's threshold
 
 
 def predict(
-    run: Run,
-    names: Sequence[str],
-    output: Path | None = None,
-    *,
-    as_digit: bool = False,
+    run: Run, names: Sequence[str], output: Path | None = None, *, as_digit: bool = False
 ) -> list[Prediction]:
-    """Predict every image that `names` lead to, and write the results into `output`.
+    """Run a model on image files and write the results.
 
-    `names` are files, folders (with all images below them) and patterns such as "*.png". `output`
-    is by default the folder `predictions` of the run: a PNG for each image under the name that it
-    has below its folder, `scores.csv` where the model reconstructs what goes in, and
-    `overview.png` of the first ones. Raises RunError for what is no image, or for nothing at all.
+    Args:
+        run: A run with weights.
+        names: Files, folders (with all images below them) and patterns such as "*.png".
+        output: The folder to write to, by default `predictions` in the run's folder: a PNG for
+            each image under the name that it has below its folder, `scores.csv` if the model
+            reconstructs its inputs, and `overview.png` of the first images.
+        as_digit: Prepare photographs of digits as MNIST's images were.
+
+    Returns:
+        A prediction for each file.
+
+    Raises:
+        DataError: A file is not an image, or there are none.
+        UnsupportedError: `as_digit` for a model of color images.
+        FileError: The folder cannot be written.
     """
     files = list(find_files(names))
     if not files:
-        raise RunError(f"no images ({', '.join(SUFFIXES)}) in: {', '.join(names) or 'nothing'}")
+        raise DataError(f"no images ({', '.join(SUFFIXES)}) in: {', '.join(names) or 'nothing'}")
     config = run.config
     shape = config.model.input_shape
     if as_digit and shape[2] != 1:
-        raise RunError(f"--as-digit is for gray images; this model takes {list(shape)}")
-    engine = Engine(load_model(run), config, start_in_float32(config))
+        raise UnsupportedError(f"--as-digit is for gray images; this model takes {list(shape)}")
+    autoencoder, task = load(run.path), build_task(config)
     folder = output or run.path / "predictions"
     threshold = run.known_metrics.get("threshold", {}).get("score")
-    task = build_task(config)
-    found: list[Prediction] = []
+    predictions: list[Prediction] = []
     shown: list[tuple[Images, Images]] = []
     with tqdm(total=len(files), desc="images", disable=no_bar()) as bar:
         for start in range(0, len(files), BATCH):
-            part = files[start : start + BATCH]
-            inputs = np.stack([read(path, shape, as_digit) for path, _ in part])
-            outputs = engine.predict(inputs)
+            batch = files[start : start + BATCH]
+            inputs = np.stack([read_image(path, shape, as_digit) for path, _ in batch])
+            outputs = autoencoder.reconstruct(inputs)
             pictures = task.to_images(outputs)
-            scores: Sequence[float | None] = [None] * len(part)
+            scores: Sequence[float | None] = [None] * len(batch)
             if task.reconstruction_score:
-                values = task.scores(inputs, outputs)[task.reconstruction_score]
-                scores = [float(value) for value in values]
-            shown += list(zip(inputs, pictures, strict=True))[: SHOWN - len(shown)]
-            for (path, name), picture, score in zip(part, pictures, scores, strict=True):
+                scores = task.scores(inputs, outputs)[task.reconstruction_score].tolist()
+            shown += list(zip(inputs, pictures, strict=True))[: OVERVIEW - len(shown)]
+            for (path, name), picture, score in zip(batch, pictures, scores, strict=True):
                 target = folder / f"{name}.png"
                 _write(target, picture)
-                alarm = None if threshold is None or score is None else score > threshold
-                found.append(Prediction(str(path), str(target), score, alarm))
-            bar.update(len(part))
-    if any(prediction.score is not None for prediction in found):
-        atomic.write_atomic(folder / "scores.csv", scores_csv(found).encode())
-    style.save(overview(shown, f"{config.name}: {len(files):,} files"), folder / "overview.png")
-    return found
+                anomaly = None if threshold is None or score is None else score > threshold
+                predictions.append(Prediction(str(path), str(target), score, anomaly))
+            bar.update(len(batch))
+    if task.reconstruction_score:
+        write_atomic(folder / "scores.csv", _format_csv(predictions).encode())
+    style.save(_overview(shown, f"{config.name}: {len(files):,} files"), folder / "overview.png")
+    return predictions
 
 
 def find_files(names: Sequence[str]) -> Iterator[tuple[Path, str]]:
-    """Each file with the name of its result: below a folder, its path from there.
+    """Yield each file with the name of its result: its path below a folder, else its own name.
 
-    Of several with one name all but the first get a number. Raises RunError for a name that leads
-    to nothing.
+    Equal names get a number. Raises DataError for a name that leads to nothing.
     """
     taken: set[str] = set()
     for name in names:
@@ -121,7 +122,7 @@ def find_files(names: Sequence[str]) -> Iterator[tuple[Path, str]]:
         else:
             matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute ones, too
             if not matches:
-                raise RunError(f"{name}: no such file or folder, and no file matches it")
+                raise DataError(f"{name}: no such file or folder, and no file matches it")
             pairs = [(Path(m), Path(m).stem) for m in matches if Path(m).is_file()]
         for file, result in pairs:
             unique, number = result, 2
@@ -131,22 +132,25 @@ def find_files(names: Sequence[str]) -> Iterator[tuple[Path, str]]:
             yield file, unique
 
 
-def read(path: Path, shape: tuple[int, int, int], as_digit: bool = False) -> Images:
-    """One file as the model takes it: uint8 `shape`. Raises RunError if it is no image."""
+def read_image(path: Path, shape: tuple[int, int, int], as_digit: bool = False) -> Images:
+    """Return an image file as uint8 (H, W, C) of `shape`; DataError if it is no image."""
     height, width, channels = shape
     try:
         if as_digit:
-            return digit(decode(path, 1, None, "crop")[:, :, 0], (height, width))[..., None]
+            return crop_digit(decode(path, 1, None, "crop")[:, :, 0], (height, width))[..., None]
         return decode(path, channels, (height, width), "crop")
-    except Exception as error:  # Pillow's decoders raise nearly anything at damaged bytes
-        raise RunError(f"{path}: is no image that can be read: {error}") from None
+    except Exception as error:  # Pillow's decoders raise nearly anything for damaged bytes
+        raise DataError(f"{path}: this image cannot be read: {error}") from None
 
 
-def digit(gray: Images, size: tuple[int, int]) -> Images:
-    """A gray photograph of one digit (H, W) as MNIST would hold it, at `size` (height, width).
+def crop_digit(gray: Images, size: tuple[int, int]) -> Images:
+    """Return a photograph of one digit, uint8 (H, W), as an image of MNIST at `size` (h, w).
 
-    Its border tells the paper from the ink; ink is what differs from the paper by more than half
-    as much as anything does. Raises ValueError if there is nothing.
+    The border shows the color of the paper. Ink is what differs from it by more than half of the
+    largest difference.
+
+    Raises:
+        ValueError: Nothing stands out from the background.
     """
     values = gray.astype(np.float32)
     border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
@@ -156,70 +160,68 @@ def digit(gray: Images, size: tuple[int, int]) -> Images:
         raise ValueError("nothing stands out from its background")
     rows, columns = (np.flatnonzero((ink > strongest / 2).any(axis=axis)) for axis in (1, 0))
     cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] / strongest
-    cut = np.clip((cut - 0.2) / 0.6, 0, 1)  # shadows of the paper are no ink
-    box = BOX * min(size) / 28
-    scale = box / max(cut.shape)
+    cut = np.clip((cut - 0.2) / 0.6, 0, 1)  # without shadows of the paper
+    scale = DIGIT_BOX * min(size) / 28 / max(cut.shape)
     small = Image.fromarray((cut * 255).astype(np.uint8)).resize(
         (max(1, round(cut.shape[1] * scale)), max(1, round(cut.shape[0] * scale))),
         Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR,
     )
-    drawn = np.asarray(small)
-    center = [
-        float((drawn.sum(axis=1 - axis) * np.arange(drawn.shape[axis])).sum() / drawn.sum())
-        for axis in (0, 1)
-    ]
+    digit = np.asarray(small)
+    places = []
+    for axis in (0, 1):
+        profile = digit.sum(axis=1 - axis)
+        center = float((profile * np.arange(len(profile))).sum() / digit.sum())
+        places.append(int(np.clip(round(size[axis] / 2 - center), 0, size[axis] - len(profile))))
     result = np.zeros(size, np.uint8)
-    place = [
-        int(np.clip(round(size[axis] / 2 - center[axis]), 0, size[axis] - drawn.shape[axis]))
-        for axis in (0, 1)
-    ]
-    result[place[0] : place[0] + drawn.shape[0], place[1] : place[1] + drawn.shape[1]] = drawn
+    top, left = places
+    result[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
     return result
 
 
 @style.applied()
-def overview(pairs: Sequence[tuple[Images, Images]], data: str) -> Figure:
-    """What went in above what came out, ten in a row."""
-    row, step = plots.COLUMNS, plots.TILE + plots.GAP
-    bands = [pairs[at : at + row] for at in range(0, len(pairs), row)]
-    band = 2 * step + 18
-    width = max(plots.LEFT + len(bands[0]) * step + style.MARGIN, plots.NARROWEST)
-    paper = style.sheet(width, len(bands) * band, "What went in, and what came out", data)
-    for number, part in enumerate(bands):
-        rows = {word: np.stack([pair[i] for pair in part]) for i, word in enumerate(("in", "out"))}
-        shown = {word: images / np.float32(255) for word, images in rows.items()}
-        plots.draw_rows(paper, shown, number * band + 8, plots.TILE)
+def _overview(pairs: Sequence[tuple[Images, Images]], data: str) -> Figure:
+    """Draw inputs above outputs, ten in a row."""
+    step = TILE + GAP
+    bands = [pairs[at : at + COLUMNS] for at in range(0, len(pairs), COLUMNS)]
+    height = 2 * step + 18
+    width = max(LEFT + len(bands[0]) * step + style.MARGIN, NARROWEST)
+    paper = style.sheet(width, len(bands) * height, "Inputs and outputs", data)
+    for number, band in enumerate(bands):
+        inputs, outputs = (np.stack(images) / np.float32(255) for images in zip(*band, strict=True))
+        draw_rows(paper, {"input": inputs, "output": outputs}, number * height + 8, TILE)
     return paper.figure
 
 
-def told(predictions: Sequence[Prediction], folder: Path) -> str:
-    """How many, where, and which images stand out, as text."""
+def _by_score(predictions: Sequence[Prediction]) -> list[Prediction]:
+    return sorted((p for p in predictions if p.score is not None), key=lambda p: -(p.score or 0))
+
+
+def format_predictions(predictions: Sequence[Prediction], folder: Path) -> str:
+    """Return the number of images, the folder, and the images with the highest scores."""
     lines = [f"{len(predictions):,} images, written to {folder}"]
-    scored = sorted((p for p in predictions if p.score is not None), key=lambda p: -(p.score or 0))
-    if scored:
-        alarms = [p for p in scored if p.anomaly]
+    if scored := _by_score(predictions):
         lines.append("highest scores:")
         lines += [f"  {p.score:.5f}  {p.file}{'  anomaly' * bool(p.anomaly)}" for p in scored[:5]]
         if scored[0].anomaly is not None:
-            lines.append(f"{len(alarms):,} above the threshold that eval chose")
+            count = sum(bool(p.anomaly) for p in scored)
+            lines.append(f"{count:,} above the threshold in metrics.json")
     return "\n".join(lines)
 
 
-def scores_csv(predictions: Sequence[Prediction]) -> str:
-    """`file,score,anomaly`, the highest score first; `anomaly` is empty without a threshold."""
+def _format_csv(predictions: Sequence[Prediction]) -> str:
+    """Return `file,score,anomaly`, the highest score first; no anomaly without a threshold."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "score", "anomaly"])
-    for one in sorted(predictions, key=lambda p: -(p.score or 0)):
-        writer.writerow(
-            [one.file, f"{one.score:.6g}", "" if one.anomaly is None else int(one.anomaly)]
-        )
+    for one in _by_score(predictions):
+        anomaly = "" if one.anomaly is None else int(one.anomaly)
+        writer.writerow([one.file, f"{one.score:.6g}", anomaly])
     return text.getvalue()
 
 
 def _write(path: Path, picture: Images) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(picture))  # not synced: that takes longer than all else together
+        path.write_bytes(png(picture))  # not synced: that takes longer than everything else
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error}") from None
+        raise FileError(f"{path}: cannot be written: {error}") from None

@@ -1,4 +1,4 @@
-"""`ConvAutoencoder`: a convolutional autoencoder as a transformer of scikit-learn."""
+"""`ConvAutoencoder`: a convolutional autoencoder as a scikit-learn transformer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from convae.config.schema import Config, Training
-from convae.errors import RunError
+from convae.errors import UnsupportedError
 from convae.layers.spec import Conv, ConvTranspose, Layer, Model
 
 try:
@@ -22,7 +22,9 @@ try:
     from sklearn.utils import check_random_state
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError:
-    raise RunError("ConvAutoencoder needs scikit-learn: pip install 'convae[sklearn]'") from None
+    raise UnsupportedError(
+        "ConvAutoencoder needs scikit-learn: pip install 'convae[sklearn]'"
+    ) from None
 
 Shape = tuple[int, int, Literal[1, 3]]  # height, width, channels
 SMALLEST = 4  # an axis is halved while it is longer than this
@@ -34,23 +36,30 @@ class ConvAutoencoder(
     TransformerMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]
 ):
-    """Rows of pixels to codes of `code_size` numbers, and back, as PCA does it.
+    """Encode rows of pixels as `code_size` numbers, and decode them, as PCA does.
 
     The model is built, trained and run by the same code as those of a YAML config: convolutions of
-    stride 2, then one as large as what is left, and the mirror image of these. The pixels are
-    scaled to [0, 1] by the lowest and highest value that `fit` saw, *of all features together*, as
-    those of an image belong together, and kept as 256 gray levels. For features of different
-    scales, put a MinMaxScaler in front. Values outside what `fit` saw are clipped.
+    stride 2, then one that covers what is left, and the mirror image of these. The pixels are
+    scaled to [0, 1] by the lowest and highest value in `fit`, *of all features together*, and kept
+    as 256 gray levels. For features of different scales, put a MinMaxScaler in front. Values
+    outside the range of `fit` are clipped.
 
-    Parameters: `code_size`, numbers in a code; `input_shape`, (height, width, channels) of the
-    image in a row, channels 1 or 3, or None for a square gray one, or one of height 1 if the
-    number of features is no square; `epochs`; `batch_size`, at most all samples; `learning_rate`
-    of Adam; `random_state`, an int for the same bits each time.
+    Args:
+        code_size: Numbers in a code.
+        input_shape: (height, width, channels) of the image in a row, channels 1 or 3; None for a
+            square gray one, or one of height 1 if the number of features is no square.
+        epochs: Passes over the rows.
+        batch_size: Rows in a batch.
+        learning_rate: Of Adam.
+        random_state: An int for the same bits each time.
 
-    Attributes after fit: `config_`, what was trained, as `convae.load_config` would give it;
-    `state_`, the arrays of the model's weights and then of the optimizer; `history_`, the mean
-    loss (binary cross-entropy, nats per pixel) of each epoch; `data_min_`, `data_max_`;
-    `n_features_in_`; `feature_names_in_`.
+    Attributes:
+        config_: The config, as `convae.load_config` would give it.
+        state_: The arrays of the model's weights, then of the optimizer.
+        history_: The mean loss of each epoch, binary cross-entropy in nats per pixel.
+        data_min_: The lowest value in `fit`.
+        data_max_: The highest value in `fit`.
+        n_features_in_: Pixels in a row.
 
     >>> import numpy as np
     >>> from convae import ConvAutoencoder
@@ -78,30 +87,30 @@ class ConvAutoencoder(
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: N803
-        """Train on the rows of `X` (N, features) from the start; `y` is ignored."""
+        """Train a new model on the rows of `X` (N, features); `y` is ignored."""
         self._check_parameters()
-        values = self._validated(X, reset=True)
+        values = self._validate(X, reset=True)
         self._begin(values)
         return self._train(values, self.epochs)
 
     def partial_fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: N803
-        """Go on for one epoch over the rows of `X`; the first call sets the scale and the shape."""
+        """Train for one more epoch; the first call sets the scale and shape."""
         self._check_parameters()
         first = not hasattr(self, "state_")
-        values = self._validated(X, reset=first)
+        values = self._validate(X, reset=first)
         if first:
             self._begin(values)
         return self._train(values, 1)
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
-        """The codes of the rows of `X`: (N, code_size), of the dtype of `X`."""
-        values = self._known(X)
-        with self._held() as machine:
-            codes = machine.autoencoder.encode(self._images(values))
+        """Return the codes (N, code_size) of the rows of `X`, in the dtype of `X`."""
+        values = self._validated_rows(X)
+        with self._compiled() as model:
+            codes = model.autoencoder.encode(self._images(values))
         return np.asarray(codes.reshape(len(codes), -1), values.dtype)
 
     def inverse_transform(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
-        """The rows of pixels (N, features), in the scale of the data, of codes (N, code_size)."""
+        """Return the rows (N, features), in the scale of the data, of codes (N, code_size)."""
         check_is_fitted(self)
         codes = np.asarray(X)
         if codes.ndim != 2 or codes.shape[1] != self._n_features_out:
@@ -109,19 +118,19 @@ class ConvAutoencoder(
                 f"codes must be (N, {self._n_features_out}), as transform gives them. "
                 f"Received: {codes.shape}"
             )
-        with self._held() as machine:
-            images = machine.autoencoder.decode(codes[:, None, None])
+        with self._compiled() as model:
+            images = model.autoencoder.decode(codes[:, None, None])
         return self._rows(images)
 
     def score(self, X: ArrayLike, y: object = None) -> float:  # noqa: N803
-        """Minus the mean squared error of the reconstructions of `X`, in the scale of the data.
+        """Return the negative mean squared error of the reconstructions of `X`.
 
-        The larger the better, as scikit-learn's model selection wants it.
+        It is in the scale of the data; larger is better, as in scikit-learn's model selection.
         """
-        values = self._known(X)
-        with self._held() as machine:
-            made = machine.autoencoder.reconstruct(self._images(values))
-        return -float(np.square(self._rows(made) - values).mean())
+        values = self._validated_rows(X)
+        with self._compiled() as model:
+            outputs = model.autoencoder.reconstruct(self._images(values))
+        return -float(np.square(self._rows(outputs) - values).mean())
 
     @property
     def _n_features_out(self) -> int:
@@ -137,20 +146,20 @@ class ConvAutoencoder(
         for name in ("code_size", "epochs", "batch_size"):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number from 1 on. Received: {value!r}")
+                raise ValueError(f"{name} must be an integer of 1 or more. Received: {value!r}")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be above 0. Received: {self.learning_rate!r}")
 
-    def _validated(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:  # noqa: N803
+    def _validate(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:  # noqa: N803
         values = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
         return np.asarray(values)
 
-    def _known(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
+    def _validated_rows(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
         check_is_fitted(self)
-        return self._validated(X, reset=False)
+        return self._validate(X, reset=False)
 
     def _begin(self, values: NDArray[Any]) -> None:
-        """The scale, the config, and the weights and optimizer of a training not yet begun."""
+        """Set the scale, the config, and the initial weights and optimizer."""
         self.data_min_, self.data_max_ = float(values.min()), float(values.max())
         seed = int(check_random_state(self.random_state).randint(2**31))
         shape = image_shape(self.n_features_in_, self.input_shape)
@@ -165,21 +174,21 @@ class ConvAutoencoder(
             ),
         )
         self.history_: list[float] = []
-        self.state_ = _machine_of(self.config_).fresh(self.config_)
+        self.state_ = _compiled_model(self.config_).initial_state(self.config_)
 
     def _train(self, values: NDArray[Any], epochs: int) -> Self:
         from convae.training.trainer import epoch_order
 
         images = self._images(values)
         count, size = len(images), int(self.batch_size)
-        with self._held() as machine:
-            machine.optimizer.learning_rate = self.learning_rate
+        with self._compiled() as model:
+            model.optimizer.learning_rate = self.learning_rate
             for _ in range(epochs):
                 order = epoch_order(self.config_.seed, len(self.history_), count, count)
                 batches = [images[order[start : start + size]] for start in range(0, count, size)]
-                losses = [machine.engine.train_step(batch, batch) * len(batch) for batch in batches]
+                losses = [model.engine.train_step(batch, batch) * len(batch) for batch in batches]
                 self.history_.append(math.fsum(losses) / count)
-            self.state_ = machine.state
+            self.state_ = model.state
         return self
 
     def _images(self, values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -192,12 +201,12 @@ class ConvAutoencoder(
         rows = images.reshape(len(images), -1).astype(np.float64)
         return rows * (self.data_max_ - self.data_min_) + self.data_min_
 
-    def _held(self) -> Any:
-        return _machine_of(self.config_).held(self.state_)
+    def _compiled(self) -> Any:
+        return _compiled_model(self.config_).holding(self.state_)
 
 
 def image_shape(features: int, given: Sequence[int] | None) -> Shape:
-    """The shape of the image in a row of `features` pixels. ValueError if `given` is not."""
+    """Return the shape of the image in a row of `features` pixels; ValueError if it cannot be."""
     if given is None:
         side = math.isqrt(features)
         return (side, side, 1) if side * side == features else (1, features, 1)
@@ -211,13 +220,13 @@ def image_shape(features: int, given: Sequence[int] | None) -> Shape:
 
 
 def build(shape: Shape, code_size: int) -> Model:
-    """The layers for images of `shape` and codes of 1x1x`code_size`, whatever the sizes are."""
+    """Return the layers for images of any `shape` and codes of 1x1x`code_size`."""
     size: tuple[int, int] = shape[:2]
     levels: list[tuple[tuple[int, int], tuple[int, int], tuple[int, int]]] = []
     while max(size) > SMALLEST:
         strides = (1 + (size[0] > SMALLEST), 1 + (size[1] > SMALLEST))
         smaller = (-(-size[0] // strides[0]), -(-size[1] // strides[1]))
-        # A transposed convolution of an odd kernel leads to (smaller - 1) * strides + 1 pixels.
+        # A transposed convolution with an odd kernel gives (smaller - 1) * strides + 1 pixels.
         missing = (
             size[0] - (smaller[0] - 1) * strides[0] - 1,
             size[1] - (smaller[1] - 1) * strides[1] - 1,
@@ -226,10 +235,9 @@ def build(shape: Shape, code_size: int) -> Model:
         size = smaller
     widths = [min(FILTERS * 2**level, WIDEST) for level in range(len(levels))]
     relu: dict[str, Any] = {"activation": "relu", "kernel_initializer": "he_normal"}
-    ways = list(zip(levels, widths, strict=True))
     encoder: list[Layer] = [
         Conv(type="conv", filters=f, kernel_size=k, strides=s, padding="same", **relu)
-        for (s, _, k), f in ways
+        for (s, _, k), f in zip(levels, widths, strict=True)
     ]
     encoder.append(Conv(type="conv", filters=code_size, kernel_size=size))
     # The outputs of the decoder's layers mirror the inputs of the encoder's.
@@ -256,32 +264,32 @@ def build(shape: Shape, code_size: int) -> Model:
     return Model(input_shape=shape, encoder=tuple(encoder), decoder=tuple(decoder))
 
 
-class _Machine:
-    """A compiled model that one estimator after the other puts its own numbers into.
+class _CompiledModel:
+    """A compiled model that estimators take turns to use with their own weights.
 
-    Compiling takes a second; a grid search of a hundred fits needs it but once. An estimator holds
-    arrays alone, which can be pickled and copied.
+    Compiling takes a second; a grid search of a hundred fits does it once. An estimator holds
+    only arrays, which can be pickled and copied.
     """
 
     def __init__(self, config: Config) -> None:
-        from convae.inference.autoencoder import Autoencoder, plan_of
+        from convae.inference.autoencoder import Autoencoder, make_plan
         from convae.models.builder import build_model
         from convae.runtime.backend import keras
         from convae.training.engine import Engine
 
         model = build_model(config)
-        # Small images have little to share out among cores, and one thread is compiled sooner.
-        few = math.prod(config.model.input_shape) < 400
-        plan = plan_of(config)
-        plan = replace(plan, threads=1) if few else plan
+        plan = make_plan(config)
+        if math.prod(config.model.input_shape) < 400:
+            # Small images gain little from several threads, and one is compiled sooner.
+            plan = replace(plan, threads=1)
         self.optimizer = keras.optimizers.Adam()
         self.engine = Engine(model, config, plan, self.optimizer)
         self.autoencoder = Autoencoder(model, config)
-        self._weights = model.weights
+        self._variables = (*model.weights, *self.optimizer.variables)
         self._lock = threading.Lock()
 
-    def fresh(self, config: Config) -> list[NDArray[Any]]:
-        """The state of a model that has learned nothing yet: weights of the config's seed."""
+    def initial_state(self, config: Config) -> list[NDArray[Any]]:
+        """Return the weights of the config's seed, and zeros for the optimizer."""
         from convae.models.builder import build_model
 
         zeros = [np.zeros(v.shape, v.dtype) for v in self.optimizer.variables]
@@ -290,24 +298,23 @@ class _Machine:
     @property
     def state(self) -> list[NDArray[Any]]:
         """The weights, then the optimizer's variables."""
-        return [np.array(variable) for variable in (*self._weights, *self.optimizer.variables)]
+        return [np.array(variable) for variable in self._variables]
 
     @contextmanager
-    def held(self, state: Sequence[NDArray[Any]]) -> Iterator[_Machine]:
-        """The machine with the numbers of `state`, for one thread at a time."""
-        variables = (*self._weights, *self.optimizer.variables)
+    def holding(self, state: Sequence[NDArray[Any]]) -> Iterator[_CompiledModel]:
+        """Yield the model with the values of `state`, for one thread at a time."""
         with self._lock:
-            for variable, array in zip(variables, state, strict=True):
+            for variable, array in zip(self._variables, state, strict=True):
                 variable.assign(array)
             yield self
 
 
-def _machine_of(config: Config) -> _Machine:
-    """The machine for a config, whatever its seed, its learning rate and its epochs are."""
+def _compiled_model(config: Config) -> _CompiledModel:
+    """Return the compiled model of a config, for any seed, learning rate and number of epochs."""
     training = Training(batch_size=config.training.batch_size)
-    return _machine(config.model_copy(update={"seed": 0, "training": training}))
+    return _cached_model(config.model_copy(update={"seed": 0, "training": training}))
 
 
 @lru_cache(maxsize=8)
-def _machine(config: Config) -> _Machine:
-    return _Machine(config)
+def _cached_model(config: Config) -> _CompiledModel:
+    return _CompiledModel(config)
