@@ -115,7 +115,7 @@ def test_files_are_bounded(server: demo.Server) -> None:
     connection.close()
 
 
-def test_a_port_in_use(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_port_in_use(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     found = choices(SHIPPED[:1], str(tmp_path))
     with socket.socket() as taken:
         taken.bind((demo.HOST, 0))
@@ -123,9 +123,7 @@ def test_a_port_in_use(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
         port = taken.getsockname()[1]
         with demo.listen(found, port) as made:
             assert made.server_address[1] > port
-            assert (
-                f"port {port} is in use; using {made.server_address[1]}" in capsys.readouterr().err
-            )
+            assert f"port {port} is in use; using {made.server_address[1]}" in caplog.text
 
 
 def test_no_port_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -108,8 +108,8 @@ def test_rgb_images_in_rows() -> None:
 @pytest.mark.parametrize(
     ("wrong", "part"),
     [
-        ({"code_size": 0}, "code_size must be a whole number from 1 on. Received: 0"),
-        ({"epochs": 1.5}, "epochs must be a whole number"),
+        ({"code_size": 0}, "code_size must be an integer of 1 or more. Received: 0"),
+        ({"epochs": 1.5}, "epochs must be an integer"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"input_shape": (4, 5, 1)}, "product of 16"),
         ({"input_shape": (4, 2, 2)}, "1 or 3"),
