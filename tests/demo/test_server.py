@@ -141,7 +141,7 @@ def test_sees_what_is_sent(server: demo.Server) -> None:
     assert ask(server, "/choices/0")[1]["digit"] is True
     status, view = ask(server, "/choices/0?digit=1", picture())
     assert status == 200
-    assert [p["title"] for p in view["pictures"]][-1] == "code"
+    assert [p["title"] for p in view["pictures"]][-1] == "Code"
     for body in (b"no picture", bomb()):
         status, answer = ask(server, "/choices/0?digit=1", body)
         assert status == 422
@@ -153,7 +153,7 @@ def test_ends_with_ctrl_c(tmp_path: Path) -> None:
     # A shell that starts the tests in the background has SIGINT ignored in all below it.
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from convae.cli import main; main()"
+        "from convae.cli.main import main; main()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, "demo", SHIPPED[0], "--port", "7990"],
