@@ -7,7 +7,7 @@
     metrics = convae.evaluate(run)
     codes = convae.load("mnist").encode(images)
 
-Importing the package imports neither TensorFlow nor Keras: each name is fetched when it is used.
+`import convae` is quick: TensorFlow and Keras are imported when a name that needs them is used.
 """
 
 from importlib import import_module

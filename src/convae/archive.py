@@ -1,6 +1,6 @@
-"""Zip files that are written unpacked, as Keras and np.savez write them, and what lies in them.
+"""Read .npz and .keras files, whose members are stored without compression, and their contents.
 
-Nothing is unpacked, so what is read never takes more memory than the file has bytes.
+Nothing is decompressed, so reading never takes more memory than the file has bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-BROKEN = (  # what the readers of the standard library and NumPy raise at damaged bytes
+BROKEN = (  # errors of the standard library and NumPy for damaged bytes
     ArithmeticError,
     EOFError,
     LookupError,
@@ -39,7 +39,11 @@ MAX_JSON = 4_000_000  # characters
 
 
 def members(data: bytes) -> dict[str, bytes]:
-    """What a zip file holds, by name. Raises ValueError for a damaged, packed or odd one."""
+    """Return the members of a zip file by name.
+
+    Raises:
+        ValueError: the file is damaged, compressed, or its members overlap.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
@@ -48,20 +52,24 @@ def members(data: bytes) -> dict[str, bytes]:
             if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
                 raise ValueError("its members must be stored, not compressed")
             if sum(info.file_size for info in infos) > len(data):
-                raise ValueError("its members overlap or promise more than the file holds")
+                raise ValueError("its members overlap or are larger than the file")
             return {info.filename: archive.read(info) for info in infos}
     except BROKEN as error:
-        raise ValueError(f"no whole archive: {error}") from None
+        raise ValueError(f"not a complete archive: {error}") from None
 
 
 def array(data: bytes) -> NDArray[Any]:
-    """The array of one .npy file. Raises ValueError if it is damaged or holds Python objects."""
+    """Return the array of a .npy file.
+
+    Raises:
+        ValueError: the file is damaged or holds Python objects.
+    """
     stream = io.BytesIO(data)
     try:
         shape, fortran, dtype = read_npy_header(stream)
         rest = data[stream.tell() :]
         if math.prod(shape) * dtype.itemsize != len(rest):
-            raise ValueError(f"its header promises {shape} of {dtype}, it holds {len(rest)} bytes")
+            raise ValueError(f"its header says {shape} of {dtype}, but it holds {len(rest)} bytes")
         flat = np.frombuffer(rest, dtype)
         return flat.reshape(shape, order="F" if fortran else "C")
     except BROKEN as error:
@@ -86,7 +94,11 @@ def read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[
 
 
 def mapping(text: bytes | str) -> dict[str, Any]:
-    """A JSON object. Raises ValueError for anything else, and for one too long or too deep."""
+    """Return a JSON object.
+
+    Raises:
+        ValueError: the text is no JSON object, or is too long or nested too deep.
+    """
     if len(text) > MAX_JSON:
         raise ValueError(f"longer than {MAX_JSON:,} characters")
     try:

@@ -1,4 +1,4 @@
-"""Types of arrays, said once; shapes and value ranges stand in the docstrings that use them."""
+"""Types of arrays. Shapes and value ranges are in the docstrings that use them."""
 
 from typing import Any
 

@@ -33,7 +33,7 @@ _handler = _StderrHandler()
 
 
 def set_level(level: Level) -> None:
-    """Show messages on stderr: only errors, the usual ones, or details too."""
+    """Show on stderr only errors ("quiet"), messages ("normal"), or details as well ("verbose")."""
     logger.setLevel(
         {"quiet": logging.ERROR, "normal": logging.INFO, "verbose": logging.DEBUG}[level]
     )
@@ -42,12 +42,12 @@ def set_level(level: Level) -> None:
 
 
 def no_bar() -> bool | None:
-    """Return what tqdm takes as `disable`: None hides a bar only where there is no terminal."""
+    """Return tqdm's `disable`: True hides a bar; None hides it if stderr is no terminal."""
     return None if logger.isEnabledFor(logging.INFO) else True
 
 
 def suggest(command: str, *, silent: bool = False) -> None:
-    """Log what one would do next; `silent` when a program reads the answer."""
+    """Log the next useful command, unless `silent`, for output that a program reads."""
     if not silent:
         logger.info(f"{paint('next:', 'blue')} {command}")
 
@@ -58,12 +58,12 @@ def print_error(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Text from files and names without what could steer a terminal; lines and blanks stay."""
+    """Return `text` with control characters escaped, except line breaks."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def paint(text: str, color: Literal["blue", "green", "gray", "red"]) -> str:
-    """`text` in a color, where stderr is a terminal that shows colors."""
+    """Return `text` in a color if stderr is a terminal that shows colors."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     if plain or not sys.stderr.isatty():
         return text
@@ -72,7 +72,12 @@ def paint(text: str, color: Literal["blue", "green", "gray", "red"]) -> str:
 
 
 def format_table(cells: Sequence[tuple[str, ...]], mark: int | None = None) -> str:
-    """Lines of cells, the first two columns left-aligned, below a head and a rule."""
+    """Return lines of cells as a table, the first two columns left-aligned.
+
+    Args:
+        cells: the head, and then the lines.
+        mark: the line, counted from 0 after the first one, that gets an arrow.
+    """
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = []
     for number, line in enumerate(cells):

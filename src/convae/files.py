@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also after a crash: written aside, synced, renamed."""
+"""Write files atomically: complete or not at all, even after a crash; and lock them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds all of it, or what it held before. Raises OSError."""
+    """Write `data` to `path`, which keeps its old content until all is written. Raises OSError."""
     with whole(path) as temporary:
         temporary.write_bytes(data)
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; what is there at the end gets its own. Raises OSError."""
+    """Give a temporary path to write to, which becomes `path` at the end. Raises OSError."""
     temporary = aside(path)
     try:
         yield temporary
@@ -30,21 +30,21 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def aside(path: Path) -> Path:
-    """A name beside `path`, with its ending, for what is not whole yet."""
+    """Return the temporary path of this process for `path`, in its folder, with its suffix."""
     return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that no longer live left half written in `folder`."""
+    """Remove the temporary files in `folder` of processes that have ended."""
     for path in folder.glob(".*.partial*"):
         process = re.search(r"\.(\d+)\.partial", path.name)
-        if process and not lives(int(process[1])):
+        if process and not is_running(int(process[1])):
             path.unlink(missing_ok=True)
 
 
-def lives(process: int) -> bool:
-    """Whether there is such a process, and it is not this one."""
-    if process == os.getpid():  # in containers the same ids come again: it was one before us
+def is_running(process: int) -> bool:
+    """Return whether the process with this id runs and is not this one."""
+    if process == os.getpid():  # containers reuse ids: the file is of an earlier process
         return False
     try:
         os.kill(process, 0)
@@ -56,7 +56,7 @@ def lives(process: int) -> bool:
 
 
 def replace(temporary: Path, path: Path) -> None:
-    """Give a whole file its name, once the disk has it, and make the disk remember the name."""
+    """Sync a complete file to the disk, rename it to `path`, and sync the folder."""
     for place, rename in ((temporary, True), (path.parent, False)):
         handle = os.open(place, os.O_RDONLY)
         try:

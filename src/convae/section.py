@@ -1,4 +1,4 @@
-"""What a section of YAML is."""
+"""The base of every section of a config."""
 
 from __future__ import annotations
 

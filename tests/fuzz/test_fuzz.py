@@ -308,7 +308,7 @@ def test_a_keras_file_of_another_project_is_told_what_it_lacks(tmp_path: Path) -
     assert "lacks the sub-model encoder and the sub-model decoder" in text
     assert "Its layers: image" in text
     assert "lacks config.json" in looked_at(tmp_path, fuzz_inputs.zipped({"model.weights.h5": b""}))
-    assert "no whole archive" in looked_at(tmp_path, b"")
+    assert "not a complete archive" in looked_at(tmp_path, b"")
     with pytest.raises(ConvaeError, match="no such file"):
         keras_file.check(tmp_path / "nothing.keras")
 

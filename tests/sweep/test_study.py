@@ -352,13 +352,12 @@ def test_without_optuna_the_error_has_the_install_line(
 
 
 def test_the_shipped_sweep_fits_the_shipped_config() -> None:
-    from convae.config import yaml_tree as yamltree
-    from convae.config.validation import validated
+    from convae.config.validation import validate
+    from convae.config.yaml_tree import read
     from convae.sweep.study import check_parameter
 
-    path = ROOT / "configs/sweep.yaml"
-    tree, places = yamltree.read(path, ())
-    for key, parameter in validated(Sweep, tree, places, str(path)).parameters.items():
+    settings = validate(Sweep, read(ROOT / "configs/sweep.yaml"))
+    for key, parameter in settings.parameters.items():
         check_parameter(MNIST, [], key, parameter, "")
 
 

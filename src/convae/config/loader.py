@@ -1,50 +1,62 @@
-"""Read a YAML file, its `base:` files and overrides, and check all of it."""
+"""Load a config: a YAML file over its `base:` files, overrides, and the check of all of it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from convae.config import yaml_tree as yamltree
 from convae.config.renamed import translate
 from convae.config.schema import Config
-from convae.config.validation import validated
+from convae.config.validation import validate
+from convae.config.yaml_tree import YamlTree, parse, read
 from convae.errors import ConfigError
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read the YAML at `path`, its `base:` files below it and `key.sub=value` overrides above it.
+    """Return the config of a YAML file.
 
-    Raises ConfigError with every error of the config at once, each with file and line.
+    Args:
+        path: the file. Its key `base:` may name another file, over which it is merged.
+        overrides: `key.sub=value` texts, which replace keys of the file; numbers are places in a
+            list.
+
+    Raises:
+        ConfigError: with every error of the config at once, each with file and line.
+
+    Example:
+        >>> import convae
+        >>> config = convae.load_config("configs/mnist.yaml", ["training.epochs=1"])
+        >>> config.training.epochs, config.model_summary.parameters
+        (1, 12785)
     """
-    tree, places = yamltree.read(Path(path), ())
-    # A file's name may hold what a folder of runs should not.
-    tree.setdefault("name", re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).stem).lstrip("_.-"))
-    for override in overrides:
-        yamltree.override(tree, places, override)
-    return _check(tree, places, str(path))
+    yaml = read(Path(path))
+    # A file's name may hold characters that a folder of runs should not.
+    yaml.keys.setdefault("name", re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).stem).lstrip("_.-"))
+    return _check(yaml, overrides)
 
 
 def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
     """Return the config of a run from the YAML `text` that `Config.to_yaml` gave.
 
-    Keys of earlier versions are translated. Raises ConfigError, like `load_config`.
+    Keys of earlier versions are translated. `source` names the text in errors.
+
+    Raises:
+        ConfigError: with every error of the config at once.
     """
-    tree, places = yamltree.parse(text, source)
-    translate(tree)
+    yaml = parse(text, source)
+    translate(yaml.keys)
+    return _check(yaml, overrides)
+
+
+def _check(yaml: YamlTree, overrides: Sequence[str]) -> Config:
     for override in overrides:
-        yamltree.override(tree, places, override)
-    return _check(tree, places, source)
-
-
-def _check(tree: dict[str, Any], places: Mapping[yamltree.KeyPath, str], source: str) -> Config:
-    config = validated(Config, tree, places, source)
+        yaml.override(override)
+    config = validate(Config, yaml)
     if problem := config.model_summary.find_problem():
         index, text = problem
         encoder = len(config.model.encoder)
         where = ("encoder", index) if index < encoder else ("decoder", index - encoder)
-        place = yamltree.place_of(places, ("model", *where))
-        raise ConfigError(f"{source}: the layers do not fit together\n  {place}{text}")
+        place = yaml.place_of(("model", *where))
+        raise ConfigError(f"{yaml.source}: the layers do not fit together\n  {place}{text}")
     return config

@@ -1,33 +1,33 @@
-"""What a section of YAML is, and how its errors are told: all at once, each with file and line."""
+"""Check YAML against a section, and report all errors at once, each with file and line."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from convae.config import yaml_tree as yamltree
 from convae.config.renamed import RENAMED
+from convae.config.yaml_tree import YamlTree
 from convae.errors import ConfigError
 from convae.section import Section
 
 Root = TypeVar("Root", bound=Section)
 
 
-def validated(
-    root: type[Root], tree: dict[str, Any], places: Mapping[yamltree.KeyPath, str], source: str
-) -> Root:
-    """The Section that a YAML tree describes. Raises ConfigError with every error at once."""
+def validate(root: type[Root], yaml: YamlTree) -> Root:
+    """Return the section of type `root` that a YAML file holds.
+
+    Raises:
+        ConfigError: with a line for each error.
+    """
     try:
-        return root.model_validate(_tuples(tree))
+        return root.model_validate(_tuples(yaml.keys))
     except ValidationError as error:
-        lines = _lines(root, tree, places, error.errors(include_url=False))
+        lines = _lines(root, yaml, error.errors(include_url=False))
         count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
-        raise ConfigError(
-            f"{source}: {count}\n" + "\n".join(f"  {line}" for line in lines)
-        ) from None
+        text = "".join(f"\n  {line}" for line in lines)
+        raise ConfigError(f"{yaml.source}: {count}{text}") from None
 
 
 def _tuples(value: Any) -> Any:
@@ -36,18 +36,16 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-def _lines(
-    root: Any, tree: Any, places: Mapping[yamltree.KeyPath, str], errors: list[Any]
-) -> list[str]:
-    """A line for each key that is wrong: place, key, what is wrong, what was received."""
+def _lines(root: Any, yaml: YamlTree, errors: list[Any]) -> list[str]:
+    """Return a line for each wrong key: place, key, problem and received value."""
     found: dict[tuple[str, str], tuple[list[str], str]] = {}
     for error in errors:
         if error["type"] == "too_short" and error["input"]:
-            continue  # a list whose only layer is wrong is called empty, besides
-        path, section = _locate(root, tree, error)
-        key = (yamltree.place_of(places, tuple(path)), ".".join(map(str, path)))
-        told = error["type"] in {"missing", "extra_forbidden", "value_error"}
-        received = "" if told else f". Received: {error['input']!r:.80}"
+            continue  # pydantic also calls a list empty whose only layer is wrong
+        path, section = _locate(root, yaml.keys, error)
+        key = (yaml.place_of(tuple(path)), ".".join(map(str, path)))
+        complete = error["type"] in {"missing", "extra_forbidden", "value_error"}
+        received = "" if complete else f". Received: {error['input']!r:.80}"
         found.setdefault(key, ([], received))[0].append(_message(error, path, section))
     return [
         f"{place}{key}{': ' if key else ''}{', or '.join(messages)}{received}"
@@ -70,7 +68,7 @@ def _message(error: Any, path: list[str | int], section: Any) -> str:
 
 
 def _locate(root: Any, tree: Any, error: Any) -> tuple[list[str | int], Any]:
-    """The way to the key in the YAML, without the tags that pydantic adds, and its section."""
+    """Return the path of a key in the YAML, without pydantic's tags, and its section."""
     path: list[str | int] = []
     section: Any = root
     choices: list[Any] = []
@@ -98,7 +96,7 @@ def _locate(root: Any, tree: Any, error: Any) -> tuple[list[str | int], Any]:
 
 
 def _sections(annotation: Any) -> list[Any]:
-    """The Section classes inside a type such as tuple[Annotated[Conv | ConvTranspose, ...]]."""
+    """Return the Section classes in a type, such as tuple[Annotated[Conv | ConvTranspose, ...]]."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [s for arg in get_args(annotation) for s in _sections(arg)]

@@ -1,14 +1,14 @@
-"""YAML text to a tree of plain values that knows the file and line of every key.
+"""Read YAML into a tree of plain values with the file and line of every key.
 
-Reads a file over its `base:`, and sets `key.sub=value` overrides. What the keys mean is told by
-config.py.
+A file is merged over its `base:`, and `key.sub=value` overrides are set. The meaning of the keys is
+in schema.py.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +23,73 @@ MAX_NODES = 10_000  # keys, values and lists
 MAX_SCALAR = 10_000  # characters of one key or value
 MAX_DEPTH = 20  # of lists in mappings in lists, of `base:` below `base:`, of key.sub.sub
 
-KeyPath = tuple[str | int, ...]  # the way to a key: ("model", "encoder", 0, "filters")
+KeyPath = tuple[str | int, ...]  # such as ("model", "encoder", 0, "filters")
+
+
+@dataclass
+class YamlTree:
+    """The keys of a YAML file, and the file and line of each."""
+
+    source: str  # the file, for messages
+    keys: dict[str, Any]
+    places: dict[KeyPath, str]
+
+    def place_of(self, path: KeyPath) -> str:
+        """Return the file and line of a key, or of the nearest key above it, for a message."""
+        while path and path not in self.places:
+            path = path[:-1]
+        return f"{self.places[path]}: " if path else ""
+
+    def override(self, text: str) -> None:
+        """Set one `key.sub=value`; numbers are places in a list. Raises ConfigError."""
+        key, equals, raw = text.partition("=")
+        if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+            raise ConfigError(
+                f"override {text!r:.80}: must read key=value or key.sub=value, such as "
+                "training.epochs=5"
+            )
+        source = f"override {text:.80}"
+        parsed = parse(f"value: {raw}", source)
+        value, node = parsed.keys["value"], cast(Any, self.keys)
+        path: KeyPath = ()
+        *parents, last = key.split(".")
+        if len(parents) >= MAX_DEPTH:
+            raise ConfigError(f"{source}: nested more than {MAX_DEPTH} deep")
+        for part in parents:
+            node, path = self._step(node, path, part, source)
+        if isinstance(node, list):
+            index = _index(node, last, source)
+            path = (*path, index)
+            node[index] = value
+        else:
+            path = (*path, last)
+            node[last] = merge({last: node.get(last)}, {last: value})[last]
+        if not isinstance(value, dict):
+            for old in [place for place in self.places if place[: len(path)] == path]:
+                del self.places[old]
+        self.places |= {(*path, *place[1:]): source for place in parsed.places if place}
+
+    def _step(self, node: Any, path: KeyPath, part: str, source: str) -> tuple[Any, KeyPath]:
+        """Return the container below `node` at `part`; create a missing section."""
+        if isinstance(node, list):
+            index = _index(node, part, source)
+            path, below = (*path, index), node[index]
+        else:
+            path = (*path, part)
+            if node.get(part) is None:
+                node[part] = {}
+                self.places[path] = source
+            below = node[part]
+        if not isinstance(below, dict | list):
+            raise ConfigError(f"{source}: {'.'.join(map(str, path))} holds no keys")
+        return below, path
+
+
+def _index(node: list[Any], part: str, source: str) -> int:
+    # An index of more than 9 digits is larger than any list.
+    if not part.isdecimal() or len(part) > 9 or int(part) >= len(node):
+        raise ConfigError(f"{source}: {part:.20} is no place in a list of {len(node)}")
+    return int(part)
 
 
 class _Loader(yaml.SafeLoader):
@@ -36,8 +102,13 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], dict[KeyPath, str]]:
-    """A YAML file over its `base:`, and for each key the file and line that it came from."""
+def read(path: Path, above: tuple[Path, ...] = ()) -> YamlTree:
+    """Return the keys of a YAML file, merged over those of its `base:`.
+
+    Args:
+        path: the file.
+        above: the files whose `base:` led here.
+    """
     try:
         resolved = path.resolve()
         if resolved in above:
@@ -52,26 +123,26 @@ def read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], dict[KeyP
         raise ConfigError(f"{path}: no such file.{_near_files(path)}") from None
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle
         raise ConfigError(f"{path}: cannot be read as a text file: {error}") from None
-    tree, places = parse(text, str(path))
-    base = tree.pop("base", None)
+    tree = parse(text, str(path))
+    base = tree.keys.pop("base", None)
     if base is None:
-        return tree, places
+        return tree
     if not isinstance(base, str):
         raise ConfigError(
-            f"{place_of(places, ('base',))}base: must name a YAML file. Received: {base}"
+            f"{tree.place_of(('base',))}base: must name a YAML file. Received: {base}"
         )
     try:
-        below, below_places = read(path.parent / base, (*above, resolved))
+        below = read(path.parent / base, (*above, resolved))
     except ConvaeError as error:
-        raise ConfigError(f"{place_of(places, ('base',))}base: {error}") from None
-    below.pop("name", None)  # a config is named by its own file
-    merged = merge(below, tree)
-    kept = {key: place for key, place in below_places.items() if _holds(merged, below, key)}
-    return merged, kept | places
+        raise ConfigError(f"{tree.place_of(('base',))}base: {error}") from None
+    below.keys.pop("name", None)  # a config is named by its own file
+    merged = merge(below.keys, tree.keys)
+    kept = {k: place for k, place in below.places.items() if _holds(merged, below.keys, k)}
+    return YamlTree(tree.source, merged, kept | tree.places)
 
 
 def read_text(path: Path) -> str:
-    """The text of a config file, which may be a pipe. Raises ConfigError if it is too long."""
+    """Return the text of a config file, which may be a pipe. Raises ConfigError if too long."""
     with path.open(encoding="utf-8") as file:
         text = file.read(MAX_CHARACTERS + 1)
     if len(text) > MAX_CHARACTERS:
@@ -80,7 +151,7 @@ def read_text(path: Path) -> str:
 
 
 def _holds(merged: Any, below: Any, path: KeyPath) -> bool:
-    """Whether what stands at `path` after the merge is still what stood there before."""
+    """Return whether the value at `path` is the same after the merge."""
     for part in path:
         if isinstance(merged, dict) and isinstance(below, dict):
             if part not in merged:
@@ -97,10 +168,11 @@ def _near_files(path: Path) -> str:
     return f" In {path.parent}: {', '.join(near)}" if near else ""
 
 
-def parse(text: str, source: str) -> tuple[dict[str, Any], dict[KeyPath, str]]:
-    """The tree in a YAML text, and for each key the place where it stands in `source`.
+def parse(text: str, source: str) -> YamlTree:
+    """Return the keys of a YAML text.
 
-    Raises ConfigError for what is not YAML, not a mapping, or what `refuse_traps` refuses.
+    Raises:
+        ConfigError: the text is not YAML, not a mapping, or what `_refuse_traps` refuses.
     """
     places: dict[KeyPath, str] = {}
 
@@ -127,7 +199,7 @@ def parse(text: str, source: str) -> tuple[dict[str, Any], dict[KeyPath, str]]:
         return scalar
 
     try:
-        refuse_traps(text, source)
+        _refuse_traps(text, source)
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
@@ -142,11 +214,11 @@ def parse(text: str, source: str) -> tuple[dict[str, Any], dict[KeyPath, str]]:
         raise ConfigError(f"{source}: not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{source}: must be a mapping of keys to values. Received: {tree!r:.80}")
-    return tree, places
+    return YamlTree(source, tree, places)
 
 
-def refuse_traps(text: str, source: str) -> None:
-    """Stop at the first thing that no config needs and that may cost much, or build an object.
+def _refuse_traps(text: str, source: str) -> None:
+    """Raise ConfigError for YAML that no config needs and that costs much or builds objects.
 
     An alias or a deep nesting can make a small file a huge tree; a tag chooses the constructor.
     """
@@ -170,7 +242,10 @@ def refuse_traps(text: str, source: str) -> None:
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Mappings merge key by key, all else is replaced, and so is a mapping of another `type`."""
+    """Return `below` with the keys of `above`.
+
+    Mappings are merged key by key; all else is replaced, and so is a mapping of another `type`.
+    """
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
@@ -180,65 +255,3 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
-
-
-def override(tree: dict[str, Any], places: dict[KeyPath, str], text: str) -> None:
-    """Set one `key.sub=value`; numbers name places in a list. Raises ConfigError."""
-    key, equals, raw = text.partition("=")
-    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
-        raise ConfigError(
-            f"override {text!r:.80}: must read key=value or key.sub=value, such as "
-            "training.epochs=5"
-        )
-    source = f"override {text:.80}"
-    parsed, inside = parse(f"value: {raw}", source)
-    value, node = parsed["value"], cast(Any, tree)
-    path: KeyPath = ()
-    *parents, last = key.split(".")
-    if len(parents) >= MAX_DEPTH:
-        raise ConfigError(f"{source}: nested more than {MAX_DEPTH} deep")
-    for part in parents:
-        node, path = _step(node, path, part, places, source)
-    if isinstance(node, list):
-        index = _index(node, last, source)
-        path = (*path, index)
-        node[index] = value
-    else:
-        path = (*path, last)
-        node[last] = merge({last: node.get(last)}, {last: value})[last]
-    if not isinstance(value, dict):
-        for old in [place for place in places if place[: len(path)] == path]:
-            del places[old]
-    places |= {(*path, *place[1:]): source for place in inside if place}
-
-
-def _step(
-    node: Any, path: KeyPath, part: str, places: dict[KeyPath, str], source: str
-) -> tuple[Any, KeyPath]:
-    """The container below `node` at `part`; a missing section is made."""
-    if isinstance(node, list):
-        index = _index(node, part, source)
-        path, below = (*path, index), node[index]
-    else:
-        path = (*path, part)
-        if node.get(part) is None:
-            node[part] = {}
-            places[path] = source
-        below = node[part]
-    if not isinstance(below, dict | list):
-        raise ConfigError(f"{source}: {'.'.join(map(str, path))} holds no keys")
-    return below, path
-
-
-def _index(node: list[Any], part: str, source: str) -> int:
-    # As many digits as an int may have are more than a list can have places.
-    if not part.isdecimal() or len(part) > 9 or int(part) >= len(node):
-        raise ConfigError(f"{source}: {part:.20} is no place in a list of {len(node)}")
-    return int(part)
-
-
-def place_of(places: Mapping[KeyPath, str], path: KeyPath) -> str:
-    """Where the key stands, or the nearest key above it that stands anywhere."""
-    while path and path not in places:
-        path = path[:-1]
-    return f"{places[path]}: " if path else ""

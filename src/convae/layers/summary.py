@@ -10,7 +10,7 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
-from convae.console import format_table
+from convae.console import format_shape, format_table
 from convae.layers import arithmetic
 from convae.layers.arithmetic import Operation
 from convae.layers.fixes import smallest_fix
@@ -125,8 +125,8 @@ class ModelSummary:
         if skip not in shapes:
             return f"skip: the encoder has no layer called {skip}; {hint}"
         if skip not in fitting:
-            sizes = f"{_by(shapes[skip][:2])}, but the input is {_by(row.input_shape[:2])}"
-            return f"skip: {skip} gives {sizes}; {hint}"
+            size, needed = format_shape(shapes[skip][:2]), format_shape(row.input_shape[:2])
+            return f"skip: {skip} gives {size}, but the input is {needed}; {hint}"
         return None
 
     def _wrong_output(self) -> tuple[int, str] | None:
@@ -135,7 +135,8 @@ class ModelSummary:
             return None
         fix = smallest_fix(self.model, self.names, target)
         required = "its input is" if target == self.model.input_shape else "the task requires"
-        text = f"{self.names[-1]}: the decoder gives {_by(shape)}, but {required} {_by(target)}"
+        text = f"{self.names[-1]}: the decoder gives {format_shape(shape)}, "
+        text += f"but {required} {format_shape(target)}"
         text += f"; suggested fix: {fix}" if fix else "; no small change fixes it"
         return last, f"{text}\n\n{self.table(last)}"
 
@@ -146,9 +147,10 @@ class ModelSummary:
         code, image = self.code_size, prod(self.model.input_shape)
         if self._compresses and code > image:
             found.append(
-                f"the code {_by(self.code_shape)} = {code:,} numbers is {code / image:.2f} times "
-                f"as large as the image ({image:,}): nothing is compressed; strides: 2 or fewer "
-                f"filters in {self.encoder[-1].name} would make it smaller"
+                f"the code {format_shape(self.code_shape)} = {code:,} numbers is "
+                f"{code / image:.2f} times as large as the image ({image:,}): nothing is "
+                f"compressed; strides: 2 or fewer filters in {self.encoder[-1].name} would make "
+                "it smaller"
             )
         for row, layer in zip(self.rows, self.model.layers, strict=True):
             found += [f"{row.name}: {text}" for text in _layer_warnings(row, layer)]
@@ -181,7 +183,7 @@ class ModelSummary:
     def __str__(self) -> str:
         """Return the model summary as text: table, sums, code and warnings."""
         head = ("Layer", "Output shape", "Param #", "MACs", "Memory", "Receptive field", "Crop")
-        cells = [(*head, "Overlap"), ("input", _by(self.model.input_shape), *[""] * 6)]
+        cells = [(*head, "Overlap"), ("input", format_shape(self.model.input_shape), *[""] * 6)]
         cells += [_cells(row) for row in self.rows]
         facts = self.to_dict()
         ratio = facts["code_ratio"]
@@ -192,7 +194,7 @@ class ModelSummary:
             "",
             f"Total: {facts['parameters']:,} parameters, {facts['macs']:,} MACs and "
             f"{_memory(facts['activation_bytes'])} of activations for one image (float32)",
-            f"Code: {_by(self.code_shape)} = {facts['code_size']:,} numbers for the "
+            f"Code: {format_shape(self.code_shape)} = {facts['code_size']:,} numbers for the "
             f"{prod(self.model.input_shape):,} of an image: "
             + (f"{ratio:.2f} times as many" if ratio > 1 else f"{1 / ratio:.2f} times fewer"),
         ]
@@ -262,7 +264,8 @@ def _too_large(input_shape: Shape, rows: Sequence[LayerSummary]) -> tuple[int, s
     """
     for i, row in enumerate(rows):
         if max(row.output_shape[:2]) > MOST_PIXELS:
-            return i, f"{row.name}: gives {_by(row.output_shape)}; {MOST_PIXELS:,} pixels are most"
+            shape = format_shape(row.output_shape)
+            return i, f"{row.name}: gives {shape}; {MOST_PIXELS:,} pixels are most"
     costs = [4 * FLOAT * row.parameters + 2 * row.activation_bytes for row in rows]
     need, there = sum(costs) + FLOAT * prod(input_shape), memory()
     if need <= there:
@@ -333,18 +336,14 @@ def _cells(row: LayerSummary) -> tuple[str, ...]:
     overlap = "" if row.overlap is None else "-".join(map(str, dict.fromkeys(row.overlap)))
     return (
         row.name if named else f"{row.name} ({row.type})",
-        _by(row.output_shape),
+        format_shape(row.output_shape),
         f"{row.parameters:,}",
         f"{row.macs:,}",
         _memory(row.activation_bytes),
-        _by(row.receptive_field),
+        format_shape(row.receptive_field),
         crop,
         overlap and f"{overlap} {'even' if row.even else 'UNEVEN'}",
     )
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
 
 
 def _memory(count: int) -> str:

@@ -227,7 +227,7 @@ def is_stale(trial: optuna.trial.FrozenTrial) -> bool:
     """Return whether the sweep that ran `trial` has ended."""
     attributes = trial.user_attrs
     here = attributes.get("host") == socket.gethostname() and "pid" in attributes
-    if here and not files.lives(int(attributes["pid"])):
+    if here and not files.is_running(int(attributes["pid"])):
         return True
     started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
     return bool(time.time() - float(attributes.get("seen", started)) > STALE_SECONDS)

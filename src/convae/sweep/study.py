@@ -19,11 +19,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convae.config import yaml_tree
 from convae.config.diff import differences
 from convae.config.loader import load_config
 from convae.config.schema import Config
-from convae.config.validation import validated
+from convae.config.validation import validate
+from convae.config.yaml_tree import read
 from convae.errors import ConfigError, ConvaeError, FileError, UnsupportedError
 from convae.runtime import processes
 from convae.sweep.results import Results, collect
@@ -60,14 +60,14 @@ def sweep(
         ConvaeError: Before the first trial, for all mistakes that can be found without one.
     """
     # Checks come before the first folder is made.
-    tree, places = yaml_tree.read(Path(sweep_path), ())
+    yaml = read(Path(sweep_path))
     for key, value in {"trials": trials, "workers": workers}.items():
         if value is not None:
-            yaml_tree.override(tree, places, f"{key}={value}")
-    settings = validated(Sweep, tree, places, sweep_path)
+            yaml.override(f"{key}={value}")
+    settings = validate(Sweep, yaml)
     config = load_config(config_path, overrides)
     for key, parameter in settings.parameters.items():
-        place = yaml_tree.place_of(places, ("parameters", key))
+        place = yaml.place_of(("parameters", key))
         check_parameter(config_path, overrides, key, parameter, place)
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"--timeout: must be above 0 seconds. Received: {timeout:g}")
