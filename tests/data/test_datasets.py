@@ -53,7 +53,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             path.write_bytes(gzip.compress(magic + content, mtime=0))
             archives[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     row = replace(
-        datasets.FASHION_MNIST, files=archives, images_sha256=hashes, url="http://127.0.0.1:9",
+        datasets.DATASETS["fashion_mnist"], files=archives, images_sha256=hashes, url="http://127.0.0.1:9",
         packages={"Debian's dataset-fashion-mnist": tmp_path / "debian"},
     )  # fmt: skip
     monkeypatch.setitem(datasets.DATASETS, "fashion_mnist", row)
@@ -103,7 +103,7 @@ def test_a_further_data_set_is_one_row(files: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_an_incomplete_row_is_refused(missing: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="mnist: a data set needs"):
-        replace(datasets.MNIST, **missing)  # type: ignore[arg-type]
+        replace(datasets.DATASETS["mnist"], **missing)  # type: ignore[arg-type]
 
 
 def test_it_is_downloaded_into_the_cache_of_keras(
@@ -114,7 +114,7 @@ def test_it_is_downloaded_into_the_cache_of_keras(
     loaded = data.load_training(SETTINGS, SHAPE)
     assert (loaded.name, loaded.is_sample, loaded.notice) == ("Fashion-MNIST", False, None)
     assert (len(loaded.train), len(loaded.validation)) == (16, 4)
-    assert loaded.classes == datasets.FASHION_MNIST.classes
+    assert loaded.classes == datasets.DATASETS["fashion_mnist"].classes
     assert row.cache_folder.name == "fashion-mnist"  # where Keras' own loader looks
     assert sorted(path.name for path in row.cache_folder.iterdir()) == sorted(row.files)
     assert len(data.load_test(schema.Data(name="fashion_mnist", download=False), SHAPE).test) == 10
@@ -127,7 +127,10 @@ def test_debians_package_is_found(
     monkeypatch.setenv("CONVAE_DATA", "mnist.npz")  # for MNIST only
     assert data.load_training(SETTINGS, SHAPE).name == "Fashion-MNIST"
     by_path = data.load_training(schema.Data(path=str(files)), SHAPE)
-    assert (by_path.name, by_path.classes) == ("Fashion-MNIST", datasets.FASHION_MNIST.classes)
+    assert (by_path.name, by_path.classes) == (
+        "Fashion-MNIST",
+        datasets.DATASETS["fashion_mnist"].classes,
+    )
 
 
 def test_no_sample_replaces_it(files: Path) -> None:

@@ -81,7 +81,7 @@ def test_the_network_comes_before_the_sample(
 ) -> None:
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.delenv("CONVAE_DATA", raising=False)
-    row = replace(datasets.MNIST, url=f"{server}/missing")
+    row = replace(datasets.DATASETS["mnist"], url=f"{server}/missing")
     monkeypatch.setitem(datasets.DATASETS, "mnist", row)
     monkeypatch.setattr(datasets, "_failed_downloads", {})
     notice = data.load_training(config.Data(), (28, 28, 1)).notice

@@ -47,7 +47,7 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No data but the test's own, and no network."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.delenv("CONVAE_DATA", raising=False)
-    row = replace(datasets.MNIST, url="http://127.0.0.1:9")
+    row = replace(datasets.DATASETS["mnist"], url="http://127.0.0.1:9")
     monkeypatch.setitem(datasets.DATASETS, "mnist", row)
     monkeypatch.setattr(datasets, "_failed_downloads", {})
     monkeypatch.setenv("no_proxy", "*")
@@ -177,8 +177,10 @@ def test_no_sample_where_it_is_not_allowed() -> None:
 
 
 def test_a_damaged_sample_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    sample = replace(datasets.SAMPLE, images_sha256=datasets.MNIST.images_sha256)
-    monkeypatch.setitem(datasets.DATASETS, "mnist", replace(datasets.MNIST, sample=sample))
+    sample = replace(datasets.SAMPLE, images_sha256=datasets.DATASETS["mnist"].images_sha256)
+    monkeypatch.setitem(
+        datasets.DATASETS, "mnist", replace(datasets.DATASETS["mnist"], sample=sample)
+    )
     with pytest.raises(ConvaeError, match=r"mnist_sample\.npz: damaged or incomplete"):
         data.load_training(config.Data(), SHAPE)
 
@@ -199,7 +201,7 @@ def mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_cache_is_used_and_a_damaged_one_named(mnist: Path, tmp_path: Path) -> None:
-    cache = datasets.MNIST.cache_folder / "mnist.npz"
+    cache = datasets.DATASETS["mnist"].cache_folder / "mnist.npz"
     assert cache == tmp_path / "keras" / "datasets" / "mnist.npz"
     cache.parent.mkdir(parents=True)
     cache.write_bytes(mnist.read_bytes())

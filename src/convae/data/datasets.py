@@ -17,6 +17,10 @@ from convae.data.readers import Arrays, SplitName, digests, read
 from convae.errors import ConvaeError, DataError
 
 _DIGITS = tuple("0123456789")
+_CLOTHES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 _KERAS_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets"
 _failed_downloads: dict[str, str] = {}  # URL to reason: a process waits for a server only once
 
@@ -146,6 +150,13 @@ class NamedDataset:
                 raise
 
 
+def _idx_files(*digests: str) -> dict[str, str]:
+    """Return MNIST's four file names with their SHA-256: images and labels of train, then test."""
+    kinds = ("images-idx3", "labels-idx1")
+    names = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in kinds]
+    return dict(zip(names, digests, strict=True))
+
+
 SAMPLE = NamedDataset(
     name="mnist_sample",
     display_name="MNIST sample",
@@ -160,61 +171,42 @@ SAMPLE = NamedDataset(
 )
 SAMPLE_PATH = Path(__file__).with_name("mnist_sample.npz")
 
-MNIST = NamedDataset(
-    name="mnist",
-    display_name="MNIST",
-    classes=_DIGITS,
-    sizes={"train": 60_000, "test": 10_000},
-    images_sha256={
-        "train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
-        "test": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
-    },
-    files={"mnist.npz": "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"},
-    url=_KERAS_URL,
-    variable="CONVAE_DATA",
-    sample=SAMPLE,
-)
-
-FASHION_MNIST = NamedDataset(  # of Zalando Research
-    name="fashion_mnist",
-    display_name="Fashion-MNIST",
-    classes=(
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
+_ROWS = (
+    NamedDataset(
+        name="mnist",
+        display_name="MNIST",
+        classes=_DIGITS,
+        sizes={"train": 60_000, "test": 10_000},
+        images_sha256={
+            "train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
+            "test": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
+        },
+        files={"mnist.npz": "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"},
+        url=_KERAS_URL,
+        variable="CONVAE_DATA",
+        sample=SAMPLE,
     ),
-    sizes={"train": 60_000, "test": 10_000},
-    images_sha256={
-        "train": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
-        "test": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
-    },
-    files={
-        "train-images-idx3-ubyte.gz": (
-            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
+    NamedDataset(  # of Zalando Research
+        name="fashion_mnist",
+        display_name="Fashion-MNIST",
+        classes=_CLOTHES,
+        sizes={"train": 60_000, "test": 10_000},
+        images_sha256={
+            "train": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
+            "test": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
+        },
+        files=_idx_files(
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
         ),
-        "train-labels-idx1-ubyte.gz": (
-            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"
-        ),
-        "t10k-images-idx3-ubyte.gz": (
-            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
-        ),
-        "t10k-labels-idx1-ubyte.gz": (
-            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
-        ),
-    },
-    url=_KERAS_URL,
-    cache="fashion-mnist",
-    packages={"Debian's dataset-fashion-mnist": Path("/usr/share/datasets/fashion-mnist")},
+        url=_KERAS_URL,
+        cache="fashion-mnist",
+        packages={"Debian's dataset-fashion-mnist": Path("/usr/share/datasets/fashion-mnist")},
+    ),
 )
-
-DATASETS = {dataset.name: dataset for dataset in (MNIST, FASHION_MNIST)}
+DATASETS = {row.name: row for row in _ROWS}
 
 
 def get_dataset(name: str) -> NamedDataset:

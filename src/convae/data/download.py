@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -39,41 +39,13 @@ def download(
     """
     if not url.startswith(("https://", "http://")):
         raise DataError(f"{url}: must be an http or https address")
-    import pooch  # here, because this import takes 0.2 seconds
+    import pooch  # here, because these imports take 0.2 seconds
     import requests
     import urllib3
 
-    end = time.monotonic() + deadline
-
-    def stream(url: str, output: str, _: Any) -> None:
-        """Write the file to `output`, as pooch asks its downloaders to."""
-        with (
-            requests.get(
-                url, stream=True, timeout=timeout, headers={"Accept-Encoding": "identity"}
-            ) as response,
-            Path(output).open("wb") as file,
-            tqdm(
-                desc=target.name,
-                total=int(response.headers.get("Content-Length", 0)) or None,
-                unit="B",
-                unit_scale=True,
-                leave=False,
-                disable=no_bar(),
-            ) as bar,
-        ):
-            response.raise_for_status()
-            # read1 returns what is there: read would wait for a complete block, past the deadline
-            while chunk := response.raw.read1(_CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
-                if file.tell() > limit:
-                    raise DataError(f"{url}: larger than the {limit:,} bytes allowed")
-                if time.monotonic() > end:
-                    raise DataError(f"{url}: not complete after {deadline:g} s")
-        Path(output).chmod(0o644)  # other users may read Keras' cache; pooch's file is private
-
     pooch.get_logger().setLevel("WARNING")
     try:
+        stream = partial(_stream, timeout=timeout, deadline=deadline, limit=limit)
         pooch.retrieve(url, f"sha256:{sha256}", target.name, target.parent, downloader=stream)
     except requests.HTTPError as error:
         answer = f"{error.response.status_code} {error.response.reason}"
@@ -81,9 +53,41 @@ def download(
     except (requests.Timeout, urllib3.exceptions.TimeoutError):
         raise DataError(f"{url}: no answer within {timeout:g} s") from None
     except requests.ConnectionError as error:
-        reason = getattr(error.args[0], "reason", error)  # without urllib3's frame around it
+        reason = getattr(error.args[0], "reason", error)  # without the text that urllib3 adds
         raise DataError(f"{url}: {reason}") from None
     except DataError:
         raise
     except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
         raise DataError(f"{url}: {error or type(error).__name__}") from None
+
+
+def _stream(
+    url: str, output: str, _: object, *, timeout: float, deadline: float, limit: int
+) -> None:
+    """Write the file at `url` to `output`: a downloader for pooch."""
+    import requests
+
+    end = time.monotonic() + deadline
+    headers = {"Accept-Encoding": "identity"}  # the checksum is that of the file as published
+    with (
+        requests.get(url, stream=True, timeout=timeout, headers=headers) as response,
+        Path(output).open("wb") as file,
+        tqdm(
+            desc=url.rpartition("/")[2],
+            total=int(response.headers.get("Content-Length", 0)) or None,
+            unit="B",
+            unit_scale=True,
+            leave=False,
+            disable=no_bar(),
+        ) as bar,
+    ):
+        response.raise_for_status()
+        # read1 returns the bytes that are there; read waits for all of _CHUNK, past the deadline.
+        while chunk := response.raw.read1(_CHUNK):
+            file.write(chunk)
+            bar.update(len(chunk))
+            if file.tell() > limit:
+                raise DataError(f"{url}: larger than the {limit:,} bytes allowed")
+            if time.monotonic() > end:
+                raise DataError(f"{url}: not complete after {deadline:g} s")
+    Path(output).chmod(0o644)  # other users may read Keras' cache; the file of pooch is private

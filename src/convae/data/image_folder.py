@@ -43,7 +43,7 @@ def list_folder(folder: Path, split: SplitName) -> Listing:
 
     Folders train/ and test/ are the splits; without them both splits list all images. The next
     folder level names the classes; with an image outside such folders there are no classes. The
-    order is that of the SHA-256 of the paths, so that each part of the list holds all classes.
+    order is that of the SHA-256 of the paths, so that a slice of the list holds all classes.
 
     Raises:
         DataError: The folder holds no image, a file of another kind, or a link that leads out of
@@ -120,14 +120,7 @@ def _refuse_outside(path: Path, folder: Path) -> None:
 
 
 def not_images(root: Path, bad: Sequence[str], good: int, reason: str) -> DataError:
-    """Return the error for files that are not images, or are damaged.
-
-    Args:
-        root: The folder.
-        bad: The names of these files.
-        good: The number of images in the folder.
-        reason: Why the first of `bad` is not an image.
-    """
+    """Return the error for the files `bad` in `root`; `reason` is that of the first by name."""
     more = f", and {len(bad) - 1:,} other files are not" if len(bad) > 1 else ""
     return DataError(
         f"{root / min(bad)}: is not an image ({reason}){more}; {good:,} files here are images. "
@@ -138,16 +131,9 @@ def not_images(root: Path, bad: Sequence[str], good: int, reason: str) -> DataEr
 def check_sizes(
     folder: Path, sizes: Mapping[tuple[int, int], Sequence[str]], shape: Shape, *, crop: bool
 ) -> None:
-    """Check that all images have the height and width of `shape`.
+    """Raise DataError unless the only key of `sizes`, (height, width), is that of `shape`.
 
-    Args:
-        folder: The folder, for the message.
-        sizes: By height and width, the names of the files with that size.
-        shape: Height, width and channels that are needed.
-        crop: Whether `data.crop` is set.
-
-    Raises:
-        DataError: The sizes differ from each other or from `shape`.
+    The values of `sizes` are the names of the files with that size; `crop` changes the advice.
     """
     height, width, channels = shape
     fix = f"set data.resize to [{height},{width}]"

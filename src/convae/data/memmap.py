@@ -1,4 +1,4 @@
-"""Images that stay in their file: an array of them, and what is mapped given back in time."""
+"""A memory-mapped array of images whose pages are released, so that memory does not grow."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class Mapped(np.ndarray[Any, np.dtype[np.uint8]]):
-    """The images of an .npy file, which stay on the disk until they are looked at.
+    """The images of an .npy file, which stay on the disk until they are used.
 
-    Slices are views. What is mapped counts as this process's memory until it is given back, which
-    is done whenever `HELD` bytes have been asked for. A choice of images (an array of places) is
-    read, not mapped: for a page asked for the system may map the two megabytes around it.
+    Slices are views. Mapped pages count as memory of this process until they are released, after
+    each `HELD` bytes that were accessed. Images at an array of indices are read, not mapped: for
+    one page the system may map the two megabytes around it.
     """
 
     HELD = 16 << 20
@@ -26,7 +26,7 @@ class Mapped(np.ndarray[Any, np.dtype[np.uint8]]):
 
     @classmethod
     def open(cls, file: IO[bytes], offset: int, shape: tuple[int, ...]) -> Mapped:
-        """The array of `shape` that begins at byte `offset` of an open file."""
+        """Map the array of `shape` that begins at byte `offset` of an open file."""
         opened = _File(file)
         mapped = np.frombuffer(opened.map, np.uint8, math.prod(shape), offset)
         images = mapped.reshape(shape).view(cls)
@@ -44,53 +44,53 @@ class Mapped(np.ndarray[Any, np.dtype[np.uint8]]):
         if self._file is None:
             return super().__getitem__(key)
         if isinstance(key, list | np.ndarray):
-            places = np.asarray(key)
-            if places.dtype == bool and places.shape == self.shape[:1]:
-                places = np.flatnonzero(places)
-            if places.ndim == 1 and places.dtype.kind in "iu" and self._is_rows():
-                return self._read(places)
-        if self._file.asked > self.HELD:
-            self._file.give_back()
+            indices = np.asarray(key)
+            if indices.dtype == bool and indices.shape == self.shape[:1]:
+                indices = np.flatnonzero(indices)
+            if indices.ndim == 1 and indices.dtype.kind in "iu" and self._is_rows():
+                return self._read(indices)
+        if self._file.accessed > self.HELD:
+            self._file.release()
         result = super().__getitem__(key)
-        self._file.asked += result.nbytes
+        self._file.accessed += result.nbytes
         own = isinstance(result, Mapped) and result._file is None
         return result.view(np.ndarray) if own else result
 
     def _is_rows(self) -> bool:
-        """Whether each image lies in one piece, as it does not in a view of their middles."""
+        """Return whether the bytes of each image are contiguous; those of a center crop are not."""
         strides = [math.prod(self.shape[axis + 1 :]) for axis in range(1, self.ndim)]
         return self.ndim > 1 and list(self.strides[1:]) == strides
 
-    def _read(self, places: NDArray[np.integer]) -> NDArray[np.uint8]:
+    def _read(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
         count, file = len(self), cast(_File, self._file)
-        if len(places) and not -count <= places.min() <= places.max() < count:
+        if len(indices) and not -count <= indices.min() <= indices.max() < count:
             raise IndexError(
-                f"the images are {count:,}. Received: {places.min()} to {places.max()}"
+                f"the images are {count:,}. Received: {indices.min()} to {indices.max()}"
             )
         begin = _address(self) - file.start
-        result = np.empty((len(places), *self.shape[1:]), np.uint8)
-        for image, place in zip(result, places.tolist(), strict=True):
-            at = begin + (place % count) * self.strides[0]
+        result = np.empty((len(indices), *self.shape[1:]), np.uint8)
+        for image, index in zip(result, indices.tolist(), strict=True):
+            at = begin + (index % count) * self.strides[0]
             if os.preadv(file.handle, [image], at) != image.nbytes:
-                raise OSError(f"cut off while it was read: there is nothing at byte {at:,}")
+                raise OSError(f"the file was cut off while it was read: there is no byte {at:,}")
         return result
 
 
 class _File:
-    """An open file and its map; closed when the last view of it is gone."""
+    """An open file and its map; closed with the last view of it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.handle = os.dup(file.fileno())
         self.map = mmap.mmap(self.handle, 0, access=mmap.ACCESS_READ)
         self.start = 0  # the map's address
-        self.asked = 0  # bytes since the map was last given back
+        self.accessed = 0  # bytes since the last release
 
     def __del__(self) -> None:
         os.close(self.handle)
 
-    def give_back(self) -> None:
-        """Let go of all pages; they stay in the system's cache of the disk."""
-        self.asked = 0
+    def release(self) -> None:
+        """Release all pages; they stay in the disk cache of the system."""
+        self.accessed = 0
         if hasattr(mmap, "MADV_DONTNEED"):
             self.map.madvise(mmap.MADV_DONTNEED)
 

@@ -254,8 +254,8 @@ def _refuse_bomb(path: Path, size: int, where: object) -> None:
     held = path.stat().st_size
     if size > max(_BOMB_BYTES, _BOMB_RATIO * held):
         raise DataError(
-            f"{where}: takes {size / 2**20:,.0f} MiB of memory from a file of {held:,} bytes; "
-            f"files that decompress to more than {_BOMB_RATIO} times their size are refused"
+            f"{where}: a file of {held:,} bytes that decompresses to {size / 2**20:,.0f} MiB is "
+            f"refused: that is more than {_BOMB_RATIO} times its size"
         )
 
 
