@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from convae.cli.options import Json, Overrides, split
+from convae.cli.options import Json, Overrides, split_overrides
 from convae.console import logger, suggest
 from convae.errors import ConfigError
 
@@ -21,7 +21,7 @@ cache_app = typer.Typer(
     rich_markup_mode=None,
 )
 Folder = Annotated[
-    str | None, typer.Argument(metavar="[FOLDER]", help="Only entries of this folder of images.")
+    str | None, typer.Argument(metavar="FOLDER", help="Only entries of this folder of images.")
 ]
 CacheDir = Annotated[
     str | None,
@@ -33,7 +33,7 @@ CacheDir = Annotated[
 def build(
     source: Annotated[
         str | None,
-        typer.Argument(metavar="[FOLDER or CONFIG]", help="Images, or the YAML that names them."),
+        typer.Argument(metavar="FOLDER|CONFIG", help="Images, or the YAML that names them."),
     ] = None,
     overrides: Overrides = None,
     config: Annotated[
@@ -42,7 +42,7 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Decode a folder of images in advance."""
-    source, words = split(source, overrides)
+    source, words = split_overrides(source, overrides)
     if source and Path(source).is_file():
         config = source
     elif source:

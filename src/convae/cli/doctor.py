@@ -73,10 +73,10 @@ def _describe_decisions(config: Config) -> list[str]:
     reasons = plan.reasons.items()
     on = os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1"
     return [
-        f"  {'device_name':<12}{plan.device_name}",
-        *(f"  {key:<12}{getattr(plan, key)}  ({reason})" for key, reason in reasons),
+        f"  {'device_name':<18}{plan.device_name}",
+        *(f"  {key:<18}{getattr(plan, key)}  ({reason})" for key, reason in reasons),
         *(f"  {warning}" for warning in plan.warnings),
-        f"  oneDNN      {'on' if on else 'off: set TF_ENABLE_ONEDNN_OPTS=1'}",
+        f"  {'oneDNN':<18}{'on' if on else 'off: set TF_ENABLE_ONEDNN_OPTS=1'}",
     ]
 
 

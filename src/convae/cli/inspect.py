@@ -18,7 +18,7 @@ from convae.errors import ConfigError
 def size(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE ...]", help="Overrides of the --through config."),
+        typer.Argument(metavar="KEY=VALUE", help="Overrides of the --through config."),
     ] = None,
     start: Annotated[int | None, typer.Option("--from", metavar="A", help="Input size.")] = None,
     end: Annotated[int | None, typer.Option("--to", metavar="B", help="Output size.")] = None,

@@ -30,7 +30,7 @@ from convae.cli.options import (
     complete_config_or_run,
     complete_run,
     read_names,
-    split,
+    split_overrides,
 )
 from convae.console import logger, print_error, set_level, suggest
 from convae.errors import ConfigError, ConvaeError
@@ -77,7 +77,7 @@ def train(
     config: Annotated[
         str | None,
         typer.Argument(
-            metavar="[CONFIG or RUN]",
+            metavar="CONFIG|RUN",
             help="A YAML file; with --resume, a run's folder, id or name, or the newest run.",
             autocompletion=complete_config_or_run,
         ),
@@ -103,7 +103,7 @@ def train(
     from convae.data.loading import find_path
     from convae.runs.run import Run
 
-    name, words = split(config, overrides)
+    name, words = split_overrides(config, overrides)
     run = None
     if resume:
         if name and name.endswith((".yaml", ".yml")):
@@ -148,7 +148,7 @@ def evaluate(
     """Measure a run on the test split, draw its figures, and write its report."""
     from convae.runs.run import Run
 
-    name, words = split(run, overrides)
+    name, words = split_overrides(run, overrides)
     found = Run.find(name, runs_dir)
     from convae.evaluation.evaluate import evaluate as measure
     from convae.evaluation.evaluate import format_result
@@ -308,7 +308,7 @@ def demo(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN ...]",
+            metavar="RUN",
             help="Runs' folders, ids or names, or pretrained:NAME; by default all.",
             autocompletion=complete_run,
         ),
@@ -329,14 +329,14 @@ def demo(
 @app.command()
 def doctor(
     config: Annotated[
-        str | None, typer.Argument(metavar="[CONFIG]", help="A YAML file to show decisions for.")
+        str | None, typer.Argument(metavar="CONFIG", help="A YAML file to show decisions for.")
     ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Print versions, devices, processor features, data, and how to fix what is missing."""
     from convae.cli.doctor import report
 
-    name, words = split(config, overrides)
+    name, words = split_overrides(config, overrides)
     print(report(name, words))
     suggest(shlex.join(["convae", "train", name or "configs/mnist.yaml", *words]))
 

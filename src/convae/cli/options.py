@@ -49,24 +49,24 @@ ConfigPath = Annotated[
 RunName = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RUN]",
+        metavar="RUN",
         help="A run's folder, id or name; by default the newest run.",
         autocompletion=complete_run,
     ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE ...]", help="Overrides, such as training.epochs=5."),
+    typer.Argument(metavar="KEY=VALUE", help="Overrides, such as training.epochs=5."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 RunsDir = Annotated[str, typer.Option(metavar="FOLDER", help="Where runs are kept.")]
 OutputDir = Annotated[
     str | None,
-    typer.Option(metavar="FOLDER", help="Where to write; by default a folder in the run's."),
+    typer.Option(metavar="FOLDER", help="Where to write; by default a folder of the run."),
 ]
 
 
-def split(first: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:
+def split_overrides(first: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:
     """Return an optional first argument, and overrides; the argument may be one of them."""
     words = list(overrides or [])
     return (None, [first, *words]) if first is not None and "=" in first else (first, words)
