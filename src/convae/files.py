@@ -11,11 +11,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from convae.errors import FileError
+
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path`, which keeps its old content until all is written. Raises OSError."""
     with whole(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_output(path: str | Path, data: bytes) -> Path:
+    """Write a file that the user named, and its folders; FileError if it cannot be written."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from None
+    return path
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The commands `explain`, `size` and `inspect`: answers, JSON, and what wrong input gets."""
+"""The commands `explain`, `size` and `inspect`: output, JSON, and errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return call
 
 
-def test_explain_with_one_s_own_numbers(run: Run) -> None:
+def test_explain_typed_numbers(run: Run) -> None:
     given = ["explain", "--input", "1 2; 3 4", "--kernel", "0 1; 2 3", "--stride", "2"]
     given += ["--padding", "same", "--output-padding", "1"]
     code, out, _ = run(*given, "--json")
@@ -53,7 +53,7 @@ def test_explain_with_one_s_own_numbers(run: Run) -> None:
     assert "cropped: 1 at the bottom, 1 at the right" in out
 
 
-def test_explain_alone_shows_the_basic_operation(run: Run) -> None:
+def test_explain_shows_the_basic_operation_by_default(run: Run) -> None:
     assert "The basic operation" in run("explain")[1]
 
 
@@ -104,14 +104,14 @@ def test_effects_in_json(run: Run) -> None:
         (["--stride", "2", "--output-padding", "2"], "smaller than strides 2"),
         (["--stride", "2", "--dilation", "2"], "cannot both be above 1"),
         (["--stride", "2,1", "--dilation", "1,2"], "cannot both be above 1"),
-        (["--stride", "1.5"], "strides must be a whole number"),
+        (["--stride", "1.5"], "strides must be an integer"),
         (["--stride", "0"], "strides must be 1 or more"),
         (["--padding", "same", "--output-padding", "0"], "an even kernel"),
         (["--conv", "--output-padding", "0"], "belongs to a transposed convolution"),
         (["--example", "5"], "--example must be one of"),
         (["--view", "side"], "--view must be"),
         (["--out", "picture.bmp"], "must end in"),
-        (["--stride", "2", "inverse"], "must stand behind inverse"),
+        (["--stride", "2", "inverse"], "must come after inverse"),
         (["overlap", "missing.yaml"], "no such file"),
         (["overlap"], "which config?"),
         (["inverse", "--input", "; ".join(["1 " * 21] * 20)], "at most 400 numbers"),
@@ -125,7 +125,7 @@ def test_wrong_input_gets_one_message(run: Run, arguments: list[str], text: str)
     assert err.count("\n") == 1
 
 
-def test_size_answers_the_reverse_question(run: Run) -> None:
+def test_size_finds_settings(run: Run) -> None:
     ways = json.loads(run("size", "--from", "13", "--to", "25", "--json")[1])
     keys = {"kernel_size", "strides", "padding", "output_padding", "dilation_rate", "crop", "even"}
     assert all(keys <= set(way) for way in ways)
@@ -175,7 +175,7 @@ def test_inspect(run: Run) -> None:
     assert (code, "conv2d_transpose_3" in out, "160" in out) == (0, True, True)
 
 
-def test_a_run_s_spectrum(run: Run, digits: Path, tmp_path: Path) -> None:
+def test_spectrum_of_a_run(run: Run, digits: Path, tmp_path: Path) -> None:
     from convae.training import trainer
 
     found = trainer.train(load_config(MNIST, tiny(digits, tmp_path / "runs", "training.epochs=1")))
@@ -190,7 +190,7 @@ def test_a_run_s_spectrum(run: Run, digits: Path, tmp_path: Path) -> None:
     assert run("explain", "overlap", "--run", "no-such-run")[0] == 2
 
 
-def test_the_spectrum_of_a_run_whose_images_go_in_otherwise_than_they_come_out(
+def test_spectrum_of_a_run_that_upscales(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -202,7 +202,7 @@ def test_the_spectrum_of_a_run_whose_images_go_in_otherwise_than_they_come_out(
     assert "its outputs are classes" in err
 
 
-def test_lab_needs_no_tensorflow_and_inspect_not_even_numpy() -> None:
+def test_explain_needs_no_tensorflow_and_inspect_no_numpy() -> None:
     code = (
         "import sys; from convae.cli import explain, inspect\n"
         "from convae.layers import search, summary\n"

@@ -1,4 +1,4 @@
-"""The page to draw on: its server, and the page in a real browser where there is one."""
+"""The server of the demo, and its page in a browser if there is one."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def ask(
     return answer.status, content.decode() if page else json.loads(content)
 
 
-def test_pages_ask_nothing_of_the_network(server: demo.Server) -> None:
+def test_pages_load_nothing_from_the_network(server: demo.Server) -> None:
     for path in ("/", "/explorer"):
         status, html = ask(server, path)
         assert status == 200
@@ -80,7 +80,7 @@ def test_pages_ask_nothing_of_the_network(server: demo.Server) -> None:
         )
 
 
-def test_answers_by_number_alone(server: demo.Server) -> None:
+def test_only_numbers_of_choices_are_answered(server: demo.Server) -> None:
     status, titles = ask(server, "/choices")
     assert (status, len(titles)) == (200, 2)
     for path in (
@@ -95,13 +95,13 @@ def test_answers_by_number_alone(server: demo.Server) -> None:
     assert ask(server, "/choices/9", picture())[0] == 404
 
 
-def test_strangers_are_refused(server: demo.Server) -> None:
+def test_other_sites_are_refused(server: demo.Server) -> None:
     assert ask(server, "/choices", Host="evil.example")[0] == 403
     assert ask(server, "/choices/0", picture(), Origin="http://evil.example")[0] == 403
     assert ask(server, "/choices", Origin=server.url.rstrip("/"))[0] == 200
 
 
-def test_files_are_bounded(server: demo.Server) -> None:
+def test_file_size_is_limited(server: demo.Server) -> None:
     connection = HTTPConnection(demo.HOST, server.server_address[1], timeout=20)
     connection.putrequest("POST", "/choices/0")
     connection.putheader("Content-Length", str(demo.MAX_FILE + 1))
@@ -126,7 +126,7 @@ def test_a_port_in_use(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None
             assert f"port {port} is in use; using {made.server_address[1]}" in caplog.text
 
 
-def test_no_port_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_free_port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(demo, "PORT_ATTEMPTS", 1)
     found = choices(SHIPPED[:1], str(tmp_path))
     with socket.socket() as taken:
@@ -137,7 +137,7 @@ def test_no_port_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sees_what_is_sent(server: demo.Server) -> None:
+def test_an_image_is_answered_with_pictures(server: demo.Server) -> None:
     assert ask(server, "/choices/0")[1]["digit"] is True
     status, view = ask(server, "/choices/0?digit=1", picture())
     assert status == 200
@@ -149,7 +149,7 @@ def test_sees_what_is_sent(server: demo.Server) -> None:
 
 
 @pytest.mark.slow
-def test_ends_with_ctrl_c(tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_server(tmp_path: Path) -> None:
     # A shell that starts the tests in the background has SIGINT ignored in all below it.
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -175,7 +175,7 @@ def test_ends_with_ctrl_c(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
-def test_wrong_runs_are_one_message(convae: Any) -> None:
+def test_wrong_runs_give_one_message(convae: Any) -> None:
     done = convae("demo", "nothing")
     assert done.returncode == 2
     assert "no run called 'nothing'" in done.stderr
@@ -223,7 +223,7 @@ def shown(page: Any, number: int, before: str | None = None) -> str:
 
 
 @pytest.mark.slow
-def test_draws_and_sees_it_change(page: Any) -> None:
+def test_drawing_updates_the_pictures(page: Any) -> None:
     draw(page, (0.5, 0.2), (0.5, 0.8))
     first = shown(page, 1)
     draw(page, (0.3, 0.3), (0.7, 0.3), (0.7, 0.6))
@@ -239,7 +239,7 @@ def test_draws_and_sees_it_change(page: Any) -> None:
 
 
 @pytest.mark.slow
-def test_files_of_every_kind_get_an_answer(page: Any) -> None:
+def test_all_files_get_an_answer(page: Any) -> None:
     def upload(name: str, content: bytes) -> None:
         page.locator("#upload").set_input_files(
             {"name": name, "mimeType": "image/png", "buffer": content}
@@ -260,7 +260,7 @@ def test_files_of_every_kind_get_an_answer(page: Any) -> None:
 
 
 @pytest.mark.slow
-def test_the_laboratory_is_on_the_second_tab(page: Any) -> None:
+def test_the_explorer_is_on_the_second_tab(page: Any) -> None:
     page.locator("#tab-explore").click()
     frame = page.frame_locator("iframe")
     frame.locator("#note", has_text="copies summed").wait_for(timeout=20_000)

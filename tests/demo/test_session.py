@@ -1,4 +1,4 @@
-"""A picture through a run, task by task, and what a browser may send."""
+"""Views of an image for every task, and the files that a browser may send."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_reconstructions_show_the_code() -> None:
     assert np.abs(expected * 255 - out).max() <= 0.51
 
 
-def test_tasks_show_what_they_do() -> None:
+def test_views_of_the_tasks() -> None:
     denoise = made("denoise")
     picture = denoise.read_image(image(bar()), as_digit=True)
     noisy, again, clean = (
@@ -89,7 +89,7 @@ def test_tasks_show_what_they_do() -> None:
 
 
 @pytest.mark.parametrize(("threshold", "says"), [(0.0, "above"), (1e9, "below"), (None, "eval")])
-def test_anomalies_stand_beside_the_threshold(threshold: float | None, says: str) -> None:
+def test_anomaly_scores_are_compared_with_the_threshold(threshold: float | None, says: str) -> None:
     seen = made("anomaly", threshold)
     view = seen.view(seen.read_image(image(bar()), as_digit=True))
     assert says in " ".join(view.lines)
@@ -101,7 +101,7 @@ def test_anomalies_stand_beside_the_threshold(threshold: float | None, says: str
     [b"", b"just text", image(bar())[:-40], b"\x89PNG\r\n\x1a\n", image(np.full((9, 9), 255))],
     ids=["nothing", "text", "cut", "header", "blank"],
 )
-def test_what_is_no_digit_is_one_message(data: bytes) -> None:
+def test_an_image_without_a_digit_gives_one_message(data: bytes) -> None:
     with pytest.raises(ConvaeError, match="image cannot be read|no digit found"):
         made("bottleneck").read_image(data, as_digit=True)
 
@@ -116,7 +116,7 @@ def test_bombs_are_not_decoded() -> None:
                 made("bottleneck").read_image(bytes(bomb), as_digit=as_digit)
 
 
-def test_large_photographs_are_digits_too() -> None:
+def test_large_photographs_give_the_same_digit() -> None:
     seen = made("bottleneck")
     small, large = (
         seen.read_image(image(bar(*size)), as_digit=True) for size in ((100, 100), (3000, 3000))
@@ -124,7 +124,7 @@ def test_large_photographs_are_digits_too() -> None:
     assert np.abs(small.astype(int) - large).mean() < 12
 
 
-def test_mosaics_keep_every_channel() -> None:
+def test_mosaics_show_every_channel() -> None:
     code = np.arange(2 * 3 * 5, dtype=np.float32).reshape(2, 3, 5)
     found = mosaic(code)
     assert found[:2, :3, 0].tolist() == np.rint(code[:, :, 0] * (255 / 29)).astype(int).tolist()
@@ -134,7 +134,7 @@ def test_mosaics_keep_every_channel() -> None:
     assert found.ndim == 3
 
 
-def test_choices_are_runs_with_weights_and_what_is_shipped(tmp_path: Path) -> None:
+def test_choices_are_runs_with_weights_and_shipped_weights(tmp_path: Path) -> None:
     for name, day in (("a", 1), ("b", 2), ("c", 3)):
         folder = tmp_path / name / f"2026010{day}-000000-{4 * name}"
         folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The page, in a real browser where there is one: its arithmetic against operation.py."""
+"""The explorer page in a browser: its arithmetic against operation.py."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ QUIET = (
 PADDINGS: tuple[Padding | int, ...] = ("valid", "same", 0, 1, 2, 3)
 
 
-def test_asks_nothing_of_the_network() -> None:
+def test_loads_nothing_from_the_network() -> None:
     html = build_page()
     assert "__PRESETS__" not in html
     assert not re.findall(r"https?://|//cdn|@import|url\(|<link|src=", html)
 
 
-def test_writes_whole_or_says_why(tmp_path: Path) -> None:
+def test_write_page(tmp_path: Path) -> None:
     assert write_page(tmp_path / "new" / "page.html").read_text(encoding="utf-8") == build_page()
     (tmp_path / "file").write_text("")
     with pytest.raises(ConvaeError, match="cannot be written"):
@@ -93,7 +93,7 @@ def ours(case: dict[str, Any]) -> Case | str:
         return str(error)
 
 
-def test_arithmetic_is_ours(page: Any) -> None:
+def test_arithmetic_equals_that_of_python(page: Any) -> None:
     cases = random_cases(700)
     answers = page.evaluate("(cases) => cases.map(convae.compute)", cases)
     grids = page.evaluate(
@@ -119,7 +119,7 @@ def test_arithmetic_is_ours(page: Any) -> None:
     assert legal > 350
 
 
-def test_code_says_the_setting(page: Any) -> None:
+def test_code_contains_the_options(page: Any) -> None:
     code = page.evaluate(
         "convae.keras({input: [[1, 2]], kernel: [[1], [2]], strides: 2, padding: 1, "
         "output_padding: null, dilation_rate: 1})"
@@ -169,7 +169,7 @@ def test_plays_by_keyboard_and_pointer(page: Any) -> None:
     assert "even kernel" in page.locator("#error").inner_text()
 
 
-def test_fits_a_telephone_and_the_night(page: Any) -> None:
+def test_fits_a_phone_and_has_a_dark_theme(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     paper = "getComputedStyle(document.body).backgroundColor"
     before = page.evaluate(paper)

@@ -1,4 +1,4 @@
-"""The laboratory's pictures: fresh in the repository, same bytes each time, readable."""
+"""The figures of explain: up to date in docs, reproducible, readable."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_pictures_of_the_docs_are_fresh(name: str, tmp_path: Path) -> None:
         assert fresh_enough, "stale: python -m scripts.docs.lab_figures"
 
 
-def test_docs_show_every_picture_and_no_other() -> None:
+def test_docs_show_every_picture() -> None:
     text = (ROOT / "docs" / "transposed-convolution.md").read_text(encoding="utf-8")
     assert all(f"images/{name}" in text for name in SCRIPT.PICTURES)
     assert {p.name for p in SCRIPT.IMAGES.glob("*")} >= set(SCRIPT.PICTURES)
@@ -82,7 +82,7 @@ def test_same_figure_same_bytes(suffix: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("view", ["copies", "zeros"])
 @pytest.mark.parametrize("extra", [None, (0, 0), (1, 1)])
-def test_animation_has_a_frame_a_step_all_alike_in_size(
+def test_animation_has_one_frame_a_step_of_equal_size(
     view: figures.View, extra: tuple[int, int] | None, tmp_path: Path
 ) -> None:
     case = Case(
@@ -101,7 +101,7 @@ def words(figure: Figure) -> set[str]:
     return {text.get_text() for axes in figure.axes for text in axes.texts}
 
 
-def test_panels_hold_every_number() -> None:
+def test_panels_contain_every_number() -> None:
     case = EXAMPLES["4"][1]
     shown = words(figures.panels(case))
     assert {str(n) for n in case.canvas().ravel()} <= shown
@@ -110,7 +110,7 @@ def test_panels_hold_every_number() -> None:
     assert "9: 9 × kernel" in shown
 
 
-def test_too_large_or_unknown_is_told() -> None:
+def test_too_large_or_unknown_is_refused() -> None:
     large = Case(np.ones((20, 20)), np.ones((5, 5)), ConvOptions((2, 2)))
     with pytest.raises(ConvaeError, match="at most 24x24 cells"):
         figures.panels(large)
@@ -138,7 +138,7 @@ def test_bilinear_kernel_is_bilinear_upsampling(factor: int) -> None:
     )
 
 
-def test_checkerboards_come_where_they_are_said_to() -> None:
+def test_contrast_of_checkerboards() -> None:
     found = {
         (c.name.split("\n")[0] + c.name.split("\n")[1][:8], c.weights): c.contrast
         for c in effects.checkerboards()

@@ -1,4 +1,4 @@
-"""The operation four ways: alike, exact, and what the installed Keras computes."""
+"""All methods of the operation agree with each other and with the installed Keras."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def made(random: np.random.Generator, conv: bool) -> Drawn:
 
 
 def in_keras(name: str, *arguments: Any) -> Array | str:
-    """Run in the process that has Keras: the result, or why there is none."""
+    """Return the result in the process that imports Keras, or its error."""
     try:
         found: Array = getattr(operation, name)(*arguments)
     except Exception as error:
@@ -81,7 +81,7 @@ def keras() -> Iterator[ProcessPoolExecutor]:
 
 
 def compare(pool: ProcessPoolExecutor, one: Drawn, conv: bool) -> bool:
-    """Whether ours is legal; assert that Keras says the same, in shape and in value."""
+    """Return whether our options are legal, and assert that Keras gives the same."""
     run, name = (
         (operation.conv, "conv_by_keras")
         if conv
@@ -105,7 +105,7 @@ def compare(pool: ProcessPoolExecutor, one: Drawn, conv: bool) -> bool:
     return True
 
 
-def test_transposed_convolution_is_that_of_keras(keras: ProcessPoolExecutor) -> None:
+def test_transposed_convolution_equals_keras(keras: ProcessPoolExecutor) -> None:
     legal = []
 
     @settings(
@@ -124,7 +124,7 @@ def test_transposed_convolution_is_that_of_keras(keras: ProcessPoolExecutor) -> 
     assert not all(legal)
 
 
-def test_convolution_is_that_of_keras(keras: ProcessPoolExecutor) -> None:
+def test_convolution_equals_keras(keras: ProcessPoolExecutor) -> None:
     legal = []
 
     @settings(
@@ -157,7 +157,7 @@ def test_gradient_of_a_convolution_is_the_transposed_one(keras: ProcessPoolExecu
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(drawn(), st.sampled_from([None, 0, 1, 2]))
-def test_three_ways_agree_exactly_on_whole_numbers(one: Drawn, number: int | None) -> None:
+def test_methods_agree_exactly_on_integers(one: Drawn, number: int | None) -> None:
     x, kernel, options = (one[0] * 9).astype(int), (one[1] * 9).astype(int), one[2]
     if number is not None:
         options = ConvOptions(
@@ -177,7 +177,7 @@ def test_three_ways_agree_exactly_on_whole_numbers(one: Drawn, number: int | Non
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(drawn(conv=True))
-def test_convolution_ways_agree_and_the_transpose_is_the_adjoint(one: Drawn) -> None:
+def test_convolution_methods_agree_and_the_transpose_is_the_adjoint(one: Drawn) -> None:
     x, kernel, options = (one[0] * 9).astype(int), (one[1] * 9).astype(int), one[2]
     try:
         first, *others = (
@@ -196,7 +196,7 @@ def test_convolution_ways_agree_and_the_transpose_is_the_adjoint(one: Drawn) -> 
     assert (first * y).sum() == (x * operation.conv_transpose(y, kernel, options)).sum()
 
 
-def test_shapes_in_are_shapes_out() -> None:
+def test_outputs_have_the_axes_of_the_input() -> None:
     kernel = np.ones((2, 2), int)
     assert operation.conv_transpose(np.ones((3, 3), int), kernel).shape == (4, 4)
     assert operation.conv_transpose(np.ones((3, 3, 1), int), kernel).shape == (4, 4, 1)
@@ -219,12 +219,12 @@ def test_shapes_in_are_shapes_out() -> None:
         (ConvOptions((0, 1)), "strides must be 1 or more"),
     ],
 )
-def test_refusals_name_the_reason(options: ConvOptions, text: str) -> None:
+def test_errors_name_the_reason(options: ConvOptions, text: str) -> None:
     with pytest.raises(ConvaeError, match=text):
         operation.conv_transpose(np.ones((3, 3)), np.ones((2, 2)), options)
 
 
-def test_examples_of_the_reading_have_its_sizes() -> None:
+def test_examples_have_the_sizes_of_the_article() -> None:
     cases = {name: case for name, (_, case) in EXAMPLES.items()}
     assert cases["basic"].result().tolist() == [[0, 0, 1], [0, 4, 6], [4, 12, 9]]
     assert cases["1"].padded().shape == (8, 8)

@@ -15,7 +15,7 @@ MNIST = ROOT / "configs/mnist.yaml"
 
 
 def untrained(folder: Path, *overrides: str) -> Run:
-    """A run whose best weights are those that a training begins with."""
+    """Return a run whose best weights are the initial ones."""
     from convae.models.builder import build_model, save_plain
 
     config = load_config(MNIST, [f"output.folder={folder}", *overrides])
@@ -49,7 +49,7 @@ TASKS = {
 
 
 def unet() -> Any:
-    """A model whose decoder also takes what the encoder saw on the way."""
+    """A model with a skip connection."""
     from convae.runtime.backend import keras
 
     conv, transpose = keras.layers.Conv2D, keras.layers.Conv2DTranspose
@@ -71,7 +71,7 @@ def digits28() -> Any:
 
 
 @pytest.mark.parametrize("stack", ["strided", "dilated", "RGB and not square"])
-def test_parts_are_those_of_the_keras_model(tmp_path: Path, stack: str) -> None:
+def test_encoder_and_decoder_equal_the_keras_model(tmp_path: Path, stack: str) -> None:
     run = untrained(tmp_path, *STACKS[stack], "runtime.micro_batch_size=4")
     autoencoder = convae.load(run.path)
     assert autoencoder.config == run.config
@@ -89,7 +89,7 @@ def test_parts_are_those_of_the_keras_model(tmp_path: Path, stack: str) -> None:
     assert autoencoder.score(images, images[::-1])[0] != errors[0]
 
 
-def test_images_of_any_sort_are_the_same_images(tmp_path: Path, digits28: Any) -> None:
+def test_all_forms_of_images_give_the_same_codes(tmp_path: Path, digits28: Any) -> None:
     autoencoder = convae.load(untrained(tmp_path, *STACKS["strided"]).path)
     expected = autoencoder.encode(digits28)
     sorts = [digits28[..., 0], digits28.astype(np.int64), digits28 / 255,
@@ -115,7 +115,7 @@ def test_images_of_any_sort_are_the_same_images(tmp_path: Path, digits28: Any) -
         (np.full((1, 28, 28), "a"), "must be uint8, or floats in \\[0, 1\\]"),
     ],
 )
-def test_what_is_no_image_is_refused(images: Any, part: str) -> None:
+def test_wrong_images_are_refused(images: Any, part: str) -> None:
     from convae.inference.autoencoder import to_pixels
 
     with pytest.raises(ConvaeError, match=part):
@@ -134,7 +134,7 @@ def test_wrong_codes_and_targets_are_refused(tmp_path: Path, digits28: Any) -> N
         autoencoder.score(digits28, digits28[:3])
 
 
-def test_a_keras_file_alone_is_enough(tmp_path: Path, digits28: Any) -> None:
+def test_a_keras_file_without_a_config(tmp_path: Path, digits28: Any) -> None:
     run = untrained(tmp_path / "runs", *STACKS["strided"])
     known = convae.load(run.best)  # its config lies beside it
     assert known.config == run.config
@@ -180,7 +180,7 @@ def test_a_model_that_segments_gives_classes(tmp_path: Path) -> None:
         autoencoder.score(scenes)
 
 
-def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+def test_load_errors(tmp_path: Path) -> None:
     from convae.runtime.backend import keras
 
     with pytest.raises(ConvaeError, match="no.keras: no such file"):
@@ -197,7 +197,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
         convae.load(other)
 
 
-def test_loading_leaves_the_callers_random_numbers_alone(tmp_path: Path) -> None:
+def test_loading_keeps_the_random_state_of_the_caller(tmp_path: Path) -> None:
     run = untrained(tmp_path, *STACKS["strided"])
     np.random.seed(5)  # noqa: NPY002
     expected = np.random.random(3)  # noqa: NPY002

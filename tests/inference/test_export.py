@@ -1,4 +1,4 @@
-"""Exported files, read in their own runtimes; those that are not installed are skipped."""
+"""Exported files, read in their runtimes; runtimes that are not installed are skipped."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.rglob("*")) if folder.exists() else []
 
 
-def test_onnx_gives_what_keras_gives(run: Run) -> None:
+def test_onnx_equals_keras(run: Run) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
     result = exporting.export(run, ["onnx"])
@@ -101,7 +101,7 @@ def test_a_saved_model_is_replaced_by_the_next(run: Run) -> None:
     assert loaded.serve(tf.zeros((2, 28, 28, 1))).shape == (2, 7, 7, 6)
 
 
-def test_weights_are_read_by_numpy_alone(run: Run) -> None:
+def test_weights_can_be_read_with_numpy_only(run: Run) -> None:
     result = exporting.export(run, ["weights"])
     assert result["files"][0]["difference"] == 0
     assert leftovers(run.path / "export") == ["architecture.json", "weights.npz"]
@@ -163,7 +163,9 @@ def test_models_of_other_tasks(
         assert {quality["metric"] for quality in qualities} == {metric}
 
 
-def test_a_format_that_cannot_hold_the_model_leaves_nothing(tmp_path: Path, digits: Path) -> None:
+def test_a_format_that_cannot_represent_the_model_writes_nothing(
+    tmp_path: Path, digits: Path
+) -> None:
     pytest.importorskip("ai_edge_litert")
     run = untrained(tmp_path / "outputs", f"data.path={digits}", *STACKS["dilated"])
     with pytest.raises(
@@ -195,7 +197,7 @@ def test_a_difference_above_the_limit_is_refused(
     assert sorted(p.name for p in (run.path / "export").iterdir()) == sorted(files_of(before))
 
 
-def test_without_its_data_the_sample_stands_in(tmp_path: Path) -> None:
+def test_the_sample_replaces_missing_data(tmp_path: Path) -> None:
     rgb = untrained(tmp_path, "data.path=gone", *STACKS["RGB and not square"])
     found = exporting.comparison_data(rgb.config)
     assert found.inputs.shape == (1000, 20, 14, 3)
@@ -213,7 +215,9 @@ def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_a_missing_package_is_told_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_its_install_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(exporting, "find_spec", lambda name: None)
     line = r"pip install 'convae\[export\]'"
     with pytest.raises(ConvaeError, match=f"onnx needs onnx, tf2onnx, onnxruntime: {line}"):
@@ -235,7 +239,7 @@ def test_a_missing_package_is_told_with_its_install_line(monkeypatch: pytest.Mon
         (["export"], "which format?"),
     ],
 )
-def test_wrong_words(convae: Command, run: Run, words: list[str], part: str) -> None:
+def test_wrong_arguments(convae: Command, run: Run, words: list[str], part: str) -> None:
     folder = "empty" if "there is no run" in part else str(run.path.parents[1])
     done = convae(*words, "--runs-dir", folder)
     assert done.returncode == 2
@@ -244,7 +248,7 @@ def test_wrong_words(convae: Command, run: Run, words: list[str], part: str) -> 
     assert done.stdout == ""
 
 
-def test_the_command_ends_with_json(convae: Command, run: Run) -> None:
+def test_the_command_prints_json(convae: Command, run: Run) -> None:
     done = convae("export", run.path.name, "--format", "weights", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

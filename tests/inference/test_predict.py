@@ -1,4 +1,4 @@
-"""Files from anywhere through a model, as a user would have them."""
+"""Predictions for image files: photographs, folders, patterns."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ def photograph(digit: np.ndarray) -> Image.Image:
     return Image.fromarray(paper.clip(0, 255).astype(np.uint8))
 
 
-def test_a_photograph_becomes_what_mnist_would_hold() -> None:
+def test_a_photograph_becomes_an_image_like_those_of_mnist() -> None:
     alike = []
     for digit in digits(8):
         found = predict.crop_digit(np.asarray(photograph(digit)), (28, 28))
@@ -41,7 +41,7 @@ def test_a_photograph_becomes_what_mnist_would_hold() -> None:
     assert np.mean(alike) > 0.95
 
 
-def test_white_ink_on_black_is_found_as_well() -> None:
+def test_white_ink_on_black_is_found() -> None:
     picture = np.asarray(photograph(digits(1)[0]))
     np.testing.assert_allclose(
         predict.crop_digit(picture, (28, 28)), predict.crop_digit(255 - picture, (28, 28)), atol=1
@@ -66,7 +66,7 @@ def test_files_folders_and_patterns_keep_their_names(tmp_path: Path) -> None:
         list(predict.find_files([str(tmp_path / "nothing*")]))
 
 
-def test_a_model_scores_what_it_has_not_seen(tmp_path: Path) -> None:
+def test_a_model_scores_files(tmp_path: Path) -> None:
     run = Run.find("pretrained:bottleneck", str(tmp_path))
     folder = tmp_path / "in"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""The estimator as scikit-learn sees it: its own checks, a pipeline, a grid search."""
+"""The estimator in scikit-learn: its checks, a pipeline, a grid search."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
 
 
 def rows(count: int = 60, features: int = 16) -> Any:
-    """Images that hang on two numbers, in a scale of their own: -10 to 90."""
+    """Return images that depend on two numbers, in the range -10 to 90."""
     numbers = np.random.default_rng(0).random((count, 2))
     patterns = np.random.default_rng(1).random((2, features)) > 0.5
     return (numbers @ patterns / 2 * 100 - 10).astype(np.float64)
 
 
-def test_it_learns_and_its_codes_come_back() -> None:
+def test_it_learns_and_decodes_its_codes() -> None:
     data = rows()
     estimator = ConvAutoencoder(4, epochs=150, batch_size=20, learning_rate=0.01, random_state=0)
     codes = estimator.fit(data).transform(data)
@@ -46,7 +46,7 @@ def test_it_learns_and_its_codes_come_back() -> None:
     assert list(estimator.get_feature_names_out()) == [f"convautoencoder{i}" for i in range(4)]
 
 
-def test_the_random_state_decides_the_bits_and_leaves_the_callers_alone() -> None:
+def test_the_random_state_determines_the_bits() -> None:
     data = rows(20)
     np.random.seed(5)  # noqa: NPY002
     expected = np.random.random(3)  # noqa: NPY002
@@ -59,7 +59,7 @@ def test_the_random_state_decides_the_bits_and_leaves_the_callers_alone() -> Non
     assert np.abs(first.transform(data) - other.transform(data)).max() > 0
 
 
-def test_epoch_by_epoch_and_pickled_in_between_is_the_same_training() -> None:
+def test_partial_fit_and_pickle_give_the_same_training() -> None:
     data = rows(30)
     whole = ConvAutoencoder(2, epochs=3, batch_size=8, random_state=0).fit(data)
     parts = ConvAutoencoder(2, epochs=3, batch_size=8, random_state=0)
@@ -126,7 +126,9 @@ def test_codes_of_another_size_are_refused() -> None:
         estimator.inverse_transform(np.zeros((3, 4)))
 
 
-def test_without_scikit_learn_the_install_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_scikit_learn_the_error_names_the_install_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import sys
 
     from convae.errors import ConvaeError

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -19,6 +19,7 @@ from convae.errors import ConfigError, UnsupportedError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from convae.explain.step_figures import View
     from convae.explain.worked_example import Case
 
 explain_app = typer.Typer(
@@ -86,7 +87,7 @@ def explain(
     if command := context.invoked_subcommand:
         if given:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise ConfigError(f"{options} must stand behind {command}")
+            raise ConfigError(f"{options} must come after {command}")
         return
     if view not in ("copies", "zeros"):
         raise ConfigError(f"--view must be copies or zeros. Received: {view}")
@@ -103,7 +104,7 @@ def explain(
         if verify:
             print(f"\nlargest difference to the installed Keras: {difference:g}")
     for name in out or []:
-        _draw(case, title, name, cast(Literal["copies", "zeros"], view))
+        _draw(case, title, name, cast("View", view))
     steps = "convae explain --example 2 --out steps.gif"
     suggest("convae explain inverse" if out else steps, silent=as_json)
 
@@ -169,7 +170,7 @@ def _keras_difference(case: Case) -> float:
     return float(np.abs(keras - case.result()).max())
 
 
-def _draw(case: Case, title: str | None, name: str, view: Literal["copies", "zeros"]) -> None:
+def _draw(case: Case, title: str | None, name: str, view: View) -> None:
     from convae.explain.cell_grid import check_format, write
     from convae.explain.step_figures import frames, panels
 

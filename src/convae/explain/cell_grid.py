@@ -17,9 +17,9 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from convae.arrays import Array
-from convae.errors import ConfigError, FileError
+from convae.errors import ConfigError
 from convae.explain.worked_example import format_cell
-from convae.files import write_atomic
+from convae.files import write_output
 from convae.plots import style
 from convae.plots.style import GRAY, INK, MARGIN, Sheet
 
@@ -145,15 +145,9 @@ def write(figures: Figure | Sequence[Figure], path: str | Path) -> Path:
         ConfigError: The name does not end in .png, .svg or .gif.
         FileError: The file cannot be written.
     """
-    path = Path(path)
     check_format(path)
     frames = [figures] if isinstance(figures, Figure) else list(figures)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, WRITERS[path.suffix](frames))
-    except OSError as error:
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from None
-    return path
+    return write_output(path, WRITERS[Path(path).suffix](frames))
 
 
 def _svg(figures: Sequence[Figure]) -> bytes:

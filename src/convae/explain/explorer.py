@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from convae.errors import FileError
 from convae.evaluation.html import render
 from convae.explain.operation import ConvOptions
 from convae.explain.worked_example import EXAMPLES, Case
-from convae.files import write_atomic
+from convae.files import write_output
 
 
 def build_page() -> str:
@@ -35,10 +34,4 @@ def build_page() -> str:
 
 def write_page(path: str | Path) -> Path:
     """Write the page and return its path; FileError if it cannot be written."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, build_page().encode())
-    except OSError as error:
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from None
-    return path
+    return write_output(path, build_page().encode())

@@ -234,7 +234,7 @@ def parse_pair(text: str, name: str, least: int = 0) -> Pair:
     """Return one integer for both axes, or two: "2" or "2,3"; ConfigError below `least`."""
     words = re.split(r"[\s,x]+", text.strip())
     if len(words) > 2 or not all(re.fullmatch(r"-?\d{1,4}", w) for w in words):
-        raise ConfigError(f"{name} must be a whole number, or two as in 2,3. Received: {text!r}")
+        raise ConfigError(f"{name} must be an integer, or two as in 2,3. Received: {text!r}")
     values = int(words[0]), int(words[-1])
     if min(values) < least:
         raise ConfigError(f"{name} must be {least} or more. Received: {text!r}")
