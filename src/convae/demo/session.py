@@ -157,7 +157,8 @@ class Session:
             code = self.autoencoder.encode(inputs)
             outputs = self.autoencoder.decode(code)  # without running the encoder again
         output = to_bytes(outputs[0])
-        labels = self.task.input_label, self.task.output_label, self.task.target_label
+        input_label = "input" if clean else self.task.input_label
+        labels = input_label, self.task.output_label, self.task.target_label
         images = [inputs[0], output] if inputs is target else [inputs[0], output, image]
         pictures = [
             _picture(label.capitalize(), pixels, format_shape(pixels.shape))
