@@ -14,6 +14,8 @@ from typing import Any
 from convae import __version__
 from convae.console import format_number, format_shape
 
+PACKAGE = Path(__file__).parents[1]
+FOLDERS = [PACKAGE / "evaluation/templates", PACKAGE / "demo", PACKAGE / "explain"]
 DOTS = 2  # pixels a point in the figures' files (style.DOTS, without importing matplotlib)
 
 
@@ -52,13 +54,7 @@ def render(template: str, **values: Any) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [
-                jinja2.PackageLoader("convae.evaluation"),
-                jinja2.PackageLoader("convae.demo", ""),
-                jinja2.PackageLoader("convae.explain", ""),
-            ]
-        ),
+        loader=jinja2.FileSystemLoader(FOLDERS),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

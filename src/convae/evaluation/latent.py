@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -134,12 +135,8 @@ def check_umap(task: Task) -> None:
     """Raise RunError if the run has no codes for UMAP, UnsupportedError without the package."""
     if not has_bottleneck(task):
         raise RunError("--umap maps codes, but this run has none smaller than its images")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # as below
-            import umap  # noqa: F401
-    except ImportError:
-        raise UnsupportedError("--umap needs umap-learn: pip install 'convae[umap]'") from None
+    if find_spec("umap") is None:
+        raise UnsupportedError("--umap needs umap-learn: pip install 'convae[umap]'")
 
 
 def umap_map(codes: Floats, seed: int) -> Floats:

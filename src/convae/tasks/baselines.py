@@ -39,17 +39,6 @@ def mean_image_baseline(images: Images) -> Baseline:
     )
 
 
-def constant_class(index: int, count: int, name: str) -> Baseline:
-    """Return the baseline that gives each pixel the class `index` of `count`."""
-
-    def outputs(inputs: Images) -> Floats:
-        result = np.zeros((*inputs.shape[:3], count), np.float32)
-        result[..., index] = 1
-        return result
-
-    return Baseline(name, f"{name} everywhere", outputs)
-
-
 def code_size(config: Config) -> int:
     """Return how many numbers of an image reach the decoder: the code and skip connections."""
     summary = config.model_summary
@@ -90,11 +79,6 @@ def interpolation(name: str, size: tuple[int, int]) -> Baseline:
         return np.moveaxis(np.asarray(resized, np.float32), 1, 3).clip(0, 1)
 
     return Baseline(name, f"{name} interpolation", outputs)
-
-
-def noisy_input() -> Baseline:
-    """Return the baseline whose output is its input."""
-    return Baseline("noisy input", "the noisy input, unchanged", to_floats)
 
 
 def tuned_filters(inputs: Images, targets: Images) -> dict[str, Baseline]:

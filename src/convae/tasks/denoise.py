@@ -13,7 +13,7 @@ import numpy as np
 from convae.arrays import Images
 from convae.config import schema
 from convae.errors import ConfigError
-from convae.tasks.baselines import Baseline, noisy_input, tuned_filters
+from convae.tasks.baselines import Baseline, to_floats, tuned_filters
 from convae.tasks.task import Task, to_bytes
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class Denoise(Task):
         """Return the mean image, the noisy input, and filters tuned on validation images."""
         tuning = self.evaluation_examples(data.validation)[slice(TUNED_ON)]
         filters = tuned_filters(tuning.inputs, tuning.targets)
-        return super().baselines(data) | {"noisy_input": noisy_input()} | filters
+        unchanged = Baseline("noisy input", "the noisy input, unchanged", to_floats)
+        return super().baselines(data) | {"noisy_input": unchanged} | filters
 
 
 def _gaussian(

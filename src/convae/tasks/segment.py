@@ -12,7 +12,7 @@ from convae.arrays import Floats, Images, Labels
 from convae.config import schema
 from convae.errors import DataError
 from convae.tasks import metrics
-from convae.tasks.baselines import Baseline, constant_class
+from convae.tasks.baselines import Baseline
 from convae.tasks.scenes import draw_scenes
 from convae.tasks.task import EVALUATION, Examples, Indices, Shape, Task, example_generator
 
@@ -135,8 +135,13 @@ class Segment(Task):
 
     def baselines(self, data: TrainingData) -> dict[str, Baseline]:
         """Return the background for every pixel, which is right for most of them."""
-        classes = self.settings.classes + 1
-        return {"background": constant_class(classes - 1, classes, "background")}
+        background = np.zeros(self.settings.classes + 1, np.float32)
+        background[-1] = 1
+
+        def outputs(inputs: Images) -> Floats:
+            return np.broadcast_to(background, (*inputs.shape[:3], len(background)))
+
+        return {"background": Baseline("background", "background everywhere", outputs)}
 
 
 def class_colors(count: int) -> NDArray[np.uint8]:
