@@ -60,7 +60,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
-    "name", ["console", "inference.autoencoder", "inference.sklearn", "runs.run"]
+    "name",
+    ["config.loader", "console", "inference.autoencoder", "inference.sklearn", "runs.run"],
 )
 def test_examples_of_the_docstrings(name: str) -> None:
     if name == "inference.sklearn":

@@ -19,7 +19,7 @@ from convae.errors import ConvaeError
 from convae.explain import operation
 from convae.explain.operation import ConvOptions
 from convae.explain.worked_example import EXAMPLES
-from convae.layers import arithmetic as sizes
+from convae.layers import arithmetic
 
 NO_DILATION = "do not yet support dilation"  # TensorFlow on a CPU without oneDNN
 Drawn = tuple[Array, Array, ConvOptions]
@@ -43,7 +43,7 @@ def made(random: np.random.Generator, conv: bool) -> Drawn:
     over = random.random() < 0.05  # now and then as large as the stride, which is refused
     rows, columns = (int(random.integers(0, s + over)) for s in strides)
     extra = None if conv or random.random() < 0.4 else (rows, columns)
-    padding: sizes.Padding = "same" if random.random() < 0.5 else "valid"
+    padding: arithmetic.Padding = "same" if random.random() < 0.5 else "valid"
     kernel = random.normal(size=(kh, kw, a, b) if conv else (kh, kw, b, a))
     return random.normal(size=(n, h, w, a)), kernel, ConvOptions(strides, padding, extra, dilation)
 
@@ -143,7 +143,7 @@ def test_convolution_equals_keras(keras: ProcessPoolExecutor) -> None:
 
 
 def test_gradient_of_a_convolution_is_the_transposed_one(keras: ProcessPoolExecutor) -> None:
-    paddings: tuple[sizes.Padding, ...] = ("valid", "same")
+    paddings: tuple[arithmetic.Padding, ...] = ("valid", "same")
     for padding, k, s in product(paddings, (1, 2, 3, 4), (1, 2, 3)):
         random = np.random.default_rng(k + 10 * s)
         small = random.normal(size=(2, 3, 4, 3))

@@ -20,7 +20,7 @@ from convae.config import schema as config
 from convae.config.loader import load_config
 from convae.data import loading as data
 from convae.errors import ConvaeError
-from convae.layers import summary as ledger
+from convae.layers import summary
 from convae.layers.fixes import smallest_fix
 from convae.models import keras_file
 from convae.runs.run import Run
@@ -114,7 +114,7 @@ def test_the_search_for_a_fix_ends() -> None:
 
 
 def test_what_does_not_fit_this_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "memory", lambda: 100_000)
+    monkeypatch.setattr(summary, "memory", lambda: 100_000)
     text = refused()
     assert "conv2d_transpose_3: too large for this machine: training needs at least" in text
     assert "Fewer filters" in text

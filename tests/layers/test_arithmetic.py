@@ -14,17 +14,16 @@ from convae.explain.operation import (
     conv_transpose,
     transpose_by_copies,
 )
-from convae.layers import arithmetic as sizes
-from convae.layers import search
+from convae.layers import arithmetic, search
 from convae.layers.arithmetic import ConvAxis, ConvTransposeAxis
 
-PADDINGS: tuple[sizes.Padding | int, ...] = ("valid", "same", 0, 1)
+PADDINGS: tuple[arithmetic.Padding | int, ...] = ("valid", "same", 0, 1)
 LEGAL: list[Any] = [
     (i, k, s, p, op, d)
     for i, k, s, d in product((1, 2, 3, 5), range(1, 6), range(1, 5), (1, 2, 3))
     for p in PADDINGS
     for op in (None, *range(s))
-    if not sizes.problem(i, k, s, p, op, d)
+    if not arithmetic.problem(i, k, s, p, op, d)
 ]
 
 
@@ -44,31 +43,31 @@ LEGAL: list[Any] = [
     ],
 )
 def test_sizes_and_crops_from_seven(
-    options: tuple[int, int, sizes.Padding | int, int | None], size: int, crop: tuple[int, int]
+    options: tuple[int, int, arithmetic.Padding | int, int | None], size: int, crop: tuple[int, int]
 ) -> None:
-    assert sizes.conv_transpose_size(7, *options) == size
-    assert sizes.crop(7, *options) == crop
+    assert arithmetic.conv_transpose_size(7, *options) == size
+    assert arithmetic.crop(7, *options) == crop
 
 
 def test_the_article_s_examples() -> None:
-    assert sizes.conv_size(6, 2, 2, 1) == 4
-    assert sizes.conv_transpose_size(3, 2, 2, 0) == 6
-    assert sizes.conv_transpose_size(5, 2, 1, 0) == 6
-    assert sizes.conv_transpose_size(3, 2, 2, 1) == 4
+    assert arithmetic.conv_size(6, 2, 2, 1) == 4
+    assert arithmetic.conv_transpose_size(3, 2, 2, 0) == 6
+    assert arithmetic.conv_transpose_size(5, 2, 1, 0) == 6
+    assert arithmetic.conv_transpose_size(3, 2, 2, 1) == 4
 
 
 def test_crops_add_up_for_every_legal_setting() -> None:
     assert len(LEGAL) > 1000
     for i, k, s, p, op, d in LEGAL:
-        canvas = (i - 1) * s + sizes.extent(k, d)
-        size = sizes.conv_transpose_size(i, k, s, p, op, d)
-        assert sum(sizes.crop(i, k, s, p, op, d)) == canvas - size
+        canvas = (i - 1) * s + arithmetic.extent(k, d)
+        size = arithmetic.conv_transpose_size(i, k, s, p, op, d)
+        assert sum(arithmetic.crop(i, k, s, p, op, d)) == canvas - size
 
 
 def test_a_same_convolution_is_undone_in_size() -> None:
     for size, k, s in product(range(1, 12), range(1, 6), range(1, 5)):
-        shrunk = sizes.conv_size(size, k, s, "same")
-        assert sizes.conv_transpose_size(shrunk, k, s, "same") >= size
+        shrunk = arithmetic.conv_size(size, k, s, "same")
+        assert arithmetic.conv_transpose_size(shrunk, k, s, "same") >= size
 
 
 @pytest.mark.parametrize(
@@ -85,13 +84,13 @@ def test_a_same_convolution_is_undone_in_size() -> None:
     ],
 )
 def test_overlap_inside(k: int, s: int, copies: tuple[int, int]) -> None:
-    low, high = sizes.overlap(k, s)
+    low, high = arithmetic.overlap(k, s)
     assert (low**2, high**2) == copies
 
 
 def test_overlap_is_even_exactly_when_the_stride_divides_the_kernel() -> None:
     for k, s in product(range(1, 20), range(1, 9)):
-        low, high = sizes.overlap(k, s)
+        low, high = arithmetic.overlap(k, s)
         assert (low == high) == (k % s == 0)
 
 
@@ -100,7 +99,7 @@ def test_overlap_counts_are_a_transposed_convolution_of_ones() -> None:
         both = None if op is None else (op, 0)
         setting = ConvOptions((s, 1), p, both, (d, 1))
         counts = conv_transpose(np.ones((i, 3), int), np.ones((k, 1), int), setting)
-        assert counts[:, 0].tolist() == sizes.overlap_counts(i, k, s, p, op, d)
+        assert counts[:, 0].tolist() == arithmetic.overlap_counts(i, k, s, p, op, d)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +111,7 @@ def test_overlap_counts_are_a_transposed_convolution_of_ones() -> None:
         [ConvAxis(3, 1, "same", 3), ConvTransposeAxis(2, 2)],
     ],
 )
-def test_receptive_field_is_what_a_change_reaches(stack: list[sizes.Operation]) -> None:
+def test_receptive_field_is_what_a_change_reaches(stack: list[arithmetic.Operation]) -> None:
     size, steps, matrix = 48, [], np.eye(48)
     for operation in stack:
         steps.append((size, operation))
@@ -120,7 +119,7 @@ def test_receptive_field_is_what_a_change_reaches(stack: list[sizes.Operation]) 
         strides, dilation = (operation.strides, 1), (operation.dilation_rate, 1)
         columns = matrix.T[:, :, None, None]  # one image for each input pixel
         if isinstance(operation, ConvAxis):
-            pad = sizes.conv_padding(size, *operation)
+            pad = arithmetic.conv_padding(size, *operation)
             padded = np.pad(columns, [(0, 0), pad, (0, 0), (0, 0)])
             options = ConvOptions(strides, "valid", None, dilation)
             out = conv_by_taps(padded, kernel, options)
@@ -130,7 +129,7 @@ def test_receptive_field_is_what_a_change_reaches(stack: list[sizes.Operation]) 
         size = operation.output_size(size)
         matrix = out[:, :, 0, 0].T
     spans = [np.ptp(np.flatnonzero(row)) + 1 for row in matrix if row.any()]
-    assert sizes.receptive_field(steps) == max(spans)
+    assert arithmetic.receptive_field(steps) == max(spans)
 
 
 def test_settings_are_all_and_only_those_that_lead_there() -> None:
@@ -145,8 +144,8 @@ def test_settings_are_all_and_only_those_that_lead_there() -> None:
             for p in PADDINGS[:2]
             for op in (None, *range(s))
             if not (d > 1 and k == 1)  # one tap has no dilation
-            and not sizes.problem(start, k, s, p, op, d)
-            and sizes.conv_transpose_size(start, k, s, p, op, d) == end
+            and not arithmetic.problem(start, k, s, p, op, d)
+            and arithmetic.conv_transpose_size(start, k, s, p, op, d) == end
         }
         assert asked == expected
         assert [w.cost for w in found] == sorted(w.cost for w in found)
@@ -167,7 +166,7 @@ def test_settings_begin_with_the_simplest() -> None:
 
 
 def test_pytorch_has_no_crop_that_takes_more_off_the_end() -> None:
-    assert sizes.pytorch((1, 1), 2) == (1, 0)
-    assert sizes.pytorch((1, 0), 2) == (1, 1)
-    assert sizes.pytorch((0, 1), 2) is None
-    assert sizes.pytorch((0, -1), 2) == (0, 1)
+    assert arithmetic.pytorch((1, 1), 2) == (1, 0)
+    assert arithmetic.pytorch((1, 0), 2) == (1, 1)
+    assert arithmetic.pytorch((0, 1), 2) is None
+    assert arithmetic.pytorch((0, -1), 2) == (0, 1)

@@ -209,7 +209,7 @@ class ConvAxis(NamedTuple):
 
     @property
     def transposed(self) -> bool:
-        """False."""
+        """Whether this is a transposed convolution."""
         return False
 
     def output_size(self, size: int) -> int:
@@ -252,7 +252,7 @@ class ConvTransposeAxis(NamedTuple):
 
     @property
     def transposed(self) -> bool:
-        """True."""
+        """Whether this is a transposed convolution."""
         return True
 
     def output_size(self, size: int) -> int:
