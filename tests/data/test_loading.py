@@ -8,7 +8,7 @@ import os
 import sys
 import zipfile
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,23 +19,14 @@ from convae.config import schema as config
 from convae.data import datasets
 from convae.data import loading as data
 from convae.errors import ConvaeError
+from tests.data.conftest import SHAPE, make_images, make_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from numpy.typing import NDArray
 
-SHAPE = (6, 5, 1)
 FULL = os.environ.get("CONVAE_DATA", "")
-
-
-def make_images(count: int, shape: tuple[int, ...] = (6, 5), seed: int = 0) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
-
-
-def make_labels(count: int, classes: int = 3) -> NDArray[np.uint8]:
-    return (np.arange(count) % classes).astype(np.uint8)
 
 
 def sha256(content: bytes) -> str:
@@ -51,16 +42,6 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(datasets.DATASETS, "mnist", row)
     monkeypatch.setattr(datasets, "_failed_downloads", {})
     monkeypatch.setenv("no_proxy", "*")
-
-
-@pytest.fixture
-def npz(tmp_path: Path) -> Callable[..., str]:
-    def save(**arrays: Any) -> str:
-        path = tmp_path / "own.npz"
-        np.savez_compressed(path, **arrays)
-        return str(path)
-
-    return save
 
 
 def test_npz_is_split_by_position_and_stays_uint8(npz: Callable[..., str]) -> None:

@@ -23,39 +23,12 @@ from convae.config import schema as config
 from convae.data import loading as data
 from convae.data.readers import read
 from convae.errors import ConvaeError
+from tests.data.conftest import SHAPE, make_images, make_labels, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-
-
-SHAPE = (6, 5, 1)
-
-
-def make_images(count: int, shape: tuple[int, ...] = (6, 5), seed: int = 0) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
-
-
-def make_labels(count: int, classes: int = 3) -> NDArray[np.uint8]:
-    return (np.arange(count) % classes).astype(np.uint8)
-
-
-@pytest.fixture
-def npz(tmp_path: Path) -> Callable[..., str]:
-    def save(**arrays: Any) -> str:
-        path = tmp_path / "own.npz"
-        np.savez_compressed(path, **arrays)
-        return str(path)
-
-    return save
-
-
-def refusal(path: str | Path, shape: tuple[int, int, int] = SHAPE, **settings: Any) -> str:
-    with pytest.raises(ConvaeError) as error:
-        data.load_training(config.Data(path=str(path), **settings), shape)
-    assert str(error.value).startswith("data.path: ")
-    return str(error.value)
 
 
 def test_labels_are_optional_and_may_be_a_column(npz: Callable[..., str]) -> None:
