@@ -40,7 +40,7 @@ VARIANTS = {
     "torch": "PyTorch, written plainly",
     "torch-best": "PyTorch at its strongest",
     "convae-float32": "convae, float32",
-    "convae": "convae as it decides by itself",
+    "convae": "convae, automatic settings",
 }
 
 

@@ -1,16 +1,16 @@
-"""docs/commands/ says what `--help` says, and has an example of every command."""
+"""docs/commands/ shows the output of `--help`, and an example of every command."""
 
 import pytest
 
 from scripts.docs.command_pages import END, FOLDER, helps, pages
 
 
-def test_pages_say_what_help_says() -> None:
+def test_pages_show_the_help_of_today() -> None:
     wanted = pages()
     assert {path.name for path in wanted} | {"README.md"} == {p.name for p in FOLDER.glob("*.md")}
     for path, text in wanted.items():
         assert path.read_text(encoding="utf-8") == text, (
-            "python -m scripts.docs.command_pages mends this"
+            "run python -m scripts.docs.command_pages"
         )
 
 

@@ -1,4 +1,4 @@
-"""The manifests of docs/scale.md give each worker a TF_CONFIG that convae takes; the cost model."""
+"""The recipes of docs/scale.md give each worker a valid TF_CONFIG; the cost model."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 
 def config_of(script: str, **environment: str) -> Cluster:
-    """What TF_CONFIG says where the script would start convae."""
+    """Return the cluster of the TF_CONFIG with which the script would start convae."""
     assert script.count("exec convae train") == 1
     printed = re.sub(r"exec convae train [^'\n]*", 'printf "%s" "$TF_CONFIG"', script)
     done = subprocess.run(
@@ -51,7 +51,7 @@ def test_every_pod_of_the_job_is_a_worker() -> None:
 
 
 @pytest.mark.parametrize("version", ["1.27", "1.36"])
-def test_the_manifests_are_what_kubernetes_knows(version: str) -> None:
+def test_the_manifests_match_the_schema_of_kubernetes(version: str) -> None:
     manifests = list(yaml.safe_load_all((ROOT / "docs/kubernetes.yaml").read_text()))
     for manifest in manifests:
         kubernetes_validate.validate(manifest, version, strict=True)
@@ -69,7 +69,7 @@ def test_every_task_of_slurm_is_a_worker() -> None:
         assert found == Cluster(("n1:2222", "n2:2222"), rank)
 
 
-def test_an_exchange_costs_nothing_alone_and_its_bytes_twice_among_many() -> None:
+def test_a_ring_of_many_workers_sends_its_bytes_twice() -> None:
     workers = np.array([1, 2, 1000])
     assert scale.exchange(workers, 1e6, 0.0, 1e6) == pytest.approx([0, 1, 1.998])
     assert scale.exchange(workers, 0.0, 1e-3, 1e6) == pytest.approx([0, 0.002, 1.998])
@@ -78,7 +78,7 @@ def test_an_exchange_costs_nothing_alone_and_its_bytes_twice_among_many() -> Non
 @pytest.mark.skipif(
     not scale.RESULT.exists(), reason="python -m scripts.bench.distribution was not run"
 )
-def test_the_chart_is_of_the_measurements_that_are_there() -> None:
+def test_the_chart_has_its_measurements() -> None:
     figures = json.loads((ROOT / "docs/scale.json").read_text())
     assert {row["workers"] for row in figures["steps"]} == {1, 2}
     assert all(value >= 0 for value in figures["fit"].values())

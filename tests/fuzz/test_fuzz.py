@@ -1,4 +1,4 @@
-"""A short run of the fuzz suite, and a test for each defect that it and a review found."""
+"""A short run of the fuzz suite, and a test for each defect that was found."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_a_thousand_inputs_give_success_or_a_message(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("\n| ") >= 11
-    left = {path.name for path in here.iterdir()} - {".hypothesis"}  # hypothesis' own cache
+    left = {path.name for path in here.iterdir()} - {".hypothesis"}  # hypothesis' cache
     assert not left
 
 
 @pytest.mark.parametrize("maker", [fuzz_inputs.npz, fuzz_inputs.idx, fuzz_models.run_files])
 def test_the_same_seed_gives_the_same_inputs(maker: Any) -> None:
     first = list(fuzz_inputs.each(maker, 3, 4))
-    time.sleep(2.1)  # zip and gzip would tell the time, in steps of two seconds
+    time.sleep(2.1)  # zip and gzip would write the time, in steps of two seconds
     assert list(fuzz_inputs.each(maker, 3, 4)) == first
 
 
@@ -85,13 +85,13 @@ def test_the_same_seed_gives_the_same_inputs(maker: Any) -> None:
         ("model.decoder.0={type: conv_transpose, filters: 1048576, kernel_size: 255}", "GiB"),
     ],
 )
-def test_settings_that_were_no_message(override: str, part: str) -> None:
+def test_bad_overrides_are_one_message(override: str, part: str) -> None:
     text = refused(override)
     assert part in text
     assert len(text) < 12_000
 
 
-def test_many_layers_are_refused_or_told_in_time() -> None:
+def test_many_layers_are_refused_in_time() -> None:
     layer = (
         "{type: conv_transpose, filters: 2, kernel_size: 3, strides: 3, padding: same, "
         "activation: sigmoid}"
@@ -113,14 +113,14 @@ def test_the_search_for_a_fix_ends() -> None:
     assert time.process_time() - began < 30
 
 
-def test_what_does_not_fit_this_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_larger_than_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(summary, "memory", lambda: 100_000)
     text = refused()
     assert "conv2d_transpose_3: too large for this machine: training needs at least" in text
     assert "Fewer filters" in text
 
 
-def test_base_reads_files_and_not_too_many(tmp_path: Path) -> None:
+def test_base_reads_only_files_and_at_most_20(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("base: /dev/zero\n")
     with pytest.raises(ConvaeError, match="is no file"):
@@ -156,7 +156,7 @@ def test_a_small_npz_cannot_fill_the_memory(tmp_path: Path) -> None:
 def test_a_small_gzipped_idx_cannot_fill_the_memory(tmp_path: Path) -> None:
     import gzip
 
-    # The header promises it, and gzip could hold it: nothing is unpacked before it is refused.
+    # gzip can hold what the header claims: it must be refused before anything is unpacked.
     noise = np.random.default_rng(0).bytes(350_000)
     file = fuzz_inputs.idx_file(3, (300 * 2**20 // 784, 28, 28), noise)
     path = tmp_path / "train-images-idx3-ubyte"
@@ -164,7 +164,7 @@ def test_a_small_gzipped_idx_cannot_fill_the_memory(tmp_path: Path) -> None:
     assert "more than 100 times its size" in load(tmp_path)
 
 
-def test_members_with_paths_write_nothing(tmp_path: Path) -> None:
+def test_paths_of_archive_members_have_no_effect(tmp_path: Path) -> None:
     images = np.zeros((20, 28, 28), np.uint8)
     parts = {name: io.BytesIO() for name in ("x_train.npy", "../../evil.npy", "/tmp/evil.npy")}
     for file in parts.values():
@@ -176,7 +176,9 @@ def test_members_with_paths_write_nothing(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["x.npz"]
 
 
-def test_a_jpeg_of_too_many_scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jpeg_with_too_many_scans_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from convae.data import transforms as images
 
     folder = tmp_path / "images"
@@ -191,7 +193,7 @@ def test_a_jpeg_of_too_many_scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         data.load_training(settings, (28, 28, 1))
 
 
-def test_damaged_run_folders(tmp_path: Path) -> None:
+def test_damaged_run_folders_are_refused(tmp_path: Path) -> None:
     run = Run(tmp_path)
     for text in ("5", "[[1, 2]]", "[" * 100_000, "null"):  # the first was a TypeError
         (tmp_path / "manifest.json").write_text(text)
@@ -216,7 +218,7 @@ def npy(shape: str, descr: str = "<f4", rest: bytes = b"") -> bytes:
     "member",
     [npy("(1000000000000,)"), npy("(-1,)"), npy("(2,)", "|O", bytes(16)), npy("(" * 300), b""],
 )
-def test_checkpoints_whose_headers_lie(tmp_path: Path, member: bytes) -> None:
+def test_checkpoints_with_wrong_headers_are_damaged(tmp_path: Path, member: bytes) -> None:
     (tmp_path / "checkpoint").mkdir()
     path = tmp_path / "checkpoint/latest.npz"
     state = npy("(2,)", "|u1", b"{}")
@@ -230,7 +232,7 @@ def test_checkpoints_whose_headers_lie(tmp_path: Path, member: bytes) -> None:
         Run(tmp_path).load_checkpoint()
 
 
-def looked_at(tmp_path: Path, content: bytes) -> str:
+def refusal(tmp_path: Path, content: bytes) -> str:
     path = tmp_path / "model.keras"
     path.write_bytes(content)
     with pytest.raises(ConvaeError) as caught:
@@ -245,19 +247,19 @@ def test_a_plain_keras_file_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("trap", fuzz_models.TRAPS)
-def test_weights_must_lie_in_the_file(tmp_path: Path, trap: str) -> None:
-    text = looked_at(tmp_path, fuzz_models.keras_file(h5=fuzz_models.weights(trap)))
+def test_weights_outside_the_file_are_refused(tmp_path: Path, trap: str) -> None:
+    text = refusal(tmp_path, fuzz_models.keras_file(h5=fuzz_models.weights(trap)))
     assert "model.weights.h5: " in text
 
 
 @pytest.mark.parametrize("evil", fuzz_models.EVIL)
-def test_what_is_no_plain_layer_is_refused(tmp_path: Path, evil: dict[str, Any]) -> None:
+def test_other_classes_than_plain_layers_are_refused(tmp_path: Path, evil: dict[str, Any]) -> None:
     tree = fuzz_models.architecture()
     plain = evil.get("class_name") in keras_file.LAYERS - keras_file.KERNELS
     tree["config"]["layers"][1]["config"]["layers"].append(evil)
-    if plain:  # nothing to refuse before Keras has told the sizes
+    if plain:  # only Keras can refuse its sizes
         return
-    assert "cannot be loaded as a model of plain layers" in looked_at(
+    assert "cannot be loaded as a model of plain layers" in refusal(
         tmp_path, fuzz_models.keras_file(tree)
     )
 
@@ -281,19 +283,21 @@ def layer_of(tree: dict[str, Any]) -> dict[str, Any]:
         ({"dtype": fuzz_models.POLICY | {"config": {"name": {}}}}, "plain layers"),
     ],
 )
-def test_layers_that_are_not_plain(tmp_path: Path, change: dict[str, Any], part: str) -> None:
+def test_options_that_are_not_plain_are_refused(
+    tmp_path: Path, change: dict[str, Any], part: str
+) -> None:
     tree = fuzz_models.architecture()
     layer_of(tree)["config"].update(change)
-    assert part in looked_at(tmp_path, fuzz_models.keras_file(tree))
+    assert part in refusal(tmp_path, fuzz_models.keras_file(tree))
 
 
-def test_names_that_lead_elsewhere(tmp_path: Path) -> None:
+def test_registered_names_and_compiled_sub_models_are_refused(tmp_path: Path) -> None:
     tree = fuzz_models.architecture()
     layer_of(tree)["registered_name"] = "my>Layer"
-    assert "none of the plain layers" in looked_at(tmp_path, fuzz_models.keras_file(tree))
+    assert "none of the plain layers" in refusal(tmp_path, fuzz_models.keras_file(tree))
     tree = fuzz_models.architecture()
     tree["config"]["layers"][1]["compile_config"] = {"optimizer": "adam"}
-    assert "not described" in looked_at(tmp_path, fuzz_models.keras_file(tree))
+    assert "not described" in refusal(tmp_path, fuzz_models.keras_file(tree))
     tree = fuzz_models.architecture()
     tree["compile_config"] = {"optimizer": {"module": "os", "class_name": "x"}}  # is not built
     path = tmp_path / "compiled.keras"
@@ -301,26 +305,26 @@ def test_names_that_lead_elsewhere(tmp_path: Path) -> None:
     keras_file.check(path)
 
 
-def test_a_keras_file_of_another_project_is_told_what_it_lacks(tmp_path: Path) -> None:
+def test_the_message_for_another_projects_keras_file_lists_what_is_missing(tmp_path: Path) -> None:
     tree = fuzz_models.architecture()
     del tree["config"]["layers"][1:]
-    text = looked_at(tmp_path, fuzz_models.keras_file(tree))
+    text = refusal(tmp_path, fuzz_models.keras_file(tree))
     assert "lacks the sub-model encoder and the sub-model decoder" in text
     assert "Its layers: image" in text
-    assert "lacks config.json" in looked_at(tmp_path, fuzz_inputs.zipped({"model.weights.h5": b""}))
-    assert "not a complete archive" in looked_at(tmp_path, b"")
+    assert "lacks config.json" in refusal(tmp_path, fuzz_inputs.zipped({"model.weights.h5": b""}))
+    assert "not a complete archive" in refusal(tmp_path, b"")
     with pytest.raises(ConvaeError, match="no such file"):
         keras_file.check(tmp_path / "nothing.keras")
 
 
-def test_archives_are_unpacked_and_short() -> None:
+def test_compressed_members_and_long_json_are_refused() -> None:
     with pytest.raises(ValueError, match="stored"):
         archive.members(fuzz_inputs.zipped({"a": bytes(1000)}, zipfile.ZIP_DEFLATED))
     with pytest.raises(ValueError, match="longer"):
         archive.mapping(b" " * (archive.MAX_JSON + 1))
 
 
-def test_messages_cannot_steer_a_terminal(convae: Command) -> None:
+def test_messages_escape_control_characters(convae: Command) -> None:
     done = convae("config", str(MNIST), '"\x1b[31mred"=1')
     assert done.returncode == 2
     assert "\x1b" not in done.stderr
