@@ -9,9 +9,7 @@ def test_pages_show_the_help_of_today() -> None:
     wanted = pages()
     assert {path.name for path in wanted} | {"README.md"} == {p.name for p in FOLDER.glob("*.md")}
     for path, text in wanted.items():
-        assert path.read_text(encoding="utf-8") == text, (
-            "run python -m scripts.docs.command_pages"
-        )
+        assert path.read_text(encoding="utf-8") == text, "run python -m scripts.docs.command_pages"
 
 
 @pytest.mark.parametrize("command", [command for command in helps() if " " not in command])
