@@ -14,9 +14,20 @@ import convae
 from tests.conftest import ROOT
 
 NAMES = [
-    "Autoencoder", "CheckpointError", "ConfigError", "ConvAutoencoder", "ConvaeError", "DataError",
-    "Run", "RunError", "UnsupportedError", "evaluate", "load", "load_config", "train",
-]  # fmt: skip
+    "Autoencoder",
+    "CheckpointError",
+    "ConfigError",
+    "ConvAutoencoder",
+    "ConvaeError",
+    "DataError",
+    "Run",
+    "RunError",
+    "UnsupportedError",
+    "evaluate",
+    "load",
+    "load_config",
+    "train",
+]
 PAGE = ROOT / "docs/api.md"
 
 
@@ -61,7 +72,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     "name",
-    ["config.loader", "console", "inference.autoencoder", "inference.sklearn", "runs.run"],
+    [
+        "config.loader",
+        "console",
+        "inference.autoencoder",
+        "inference.sklearn",
+        "runs.run",
+        "training.trainer",
+    ],
 )
 def test_examples_of_the_docstrings(name: str) -> None:
     if name == "inference.sklearn":

@@ -88,8 +88,11 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
 
     Example:
         >>> import convae
-        >>> config = convae.load_config("configs/mnist.yaml")
-        >>> run = convae.train(config)  # doctest: +SKIP
+        >>> small = ["data.download=false", "data.subset=100", "training.batch_size=20"]
+        >>> config = convae.load_config("configs/mnist.yaml", [*small, "training.epochs=1"])
+        >>> run = convae.train(config)
+        >>> [row["epoch"] for row in run.history]
+        [1]
     """
     return Trainer(config, callbacks).run(resume)
 
