@@ -14,20 +14,13 @@ import convae
 from tests.conftest import ROOT
 
 NAMES = [
-    "Autoencoder",
-    "CheckpointError",
-    "ConfigError",
-    "ConvAutoencoder",
-    "ConvaeError",
-    "DataError",
-    "Run",
-    "RunError",
-    "UnsupportedError",
-    "evaluate",
-    "load",
-    "load_config",
-    "train",
-]
+    "Autoencoder", "CheckpointError", "ConfigError", "ConvAutoencoder", "ConvaeError", "DataError",
+    "Run", "RunError", "UnsupportedError", "evaluate", "load", "load_config", "train",
+]  # fmt: skip
+EXAMPLES = [
+    "config.loader", "console", "inference.autoencoder", "inference.sklearn", "runs.run",
+    "training.trainer",
+]  # fmt: skip
 PAGE = ROOT / "docs/api.md"
 
 
@@ -70,17 +63,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize(
-    "name",
-    [
-        "config.loader",
-        "console",
-        "inference.autoencoder",
-        "inference.sklearn",
-        "runs.run",
-        "training.trainer",
-    ],
-)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_of_the_docstrings(name: str) -> None:
     if name == "inference.sklearn":
         pytest.importorskip("sklearn")
