@@ -38,15 +38,10 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The workers that train together.
+    """The workers that train together."""
 
-    Attributes:
-        workers: The address of each, "host:port", worker 0 first.
-        rank: Which of them this process is, from 0.
-    """
-
-    workers: tuple[str, ...]
-    rank: int
+    workers: tuple[str, ...]  # the address of each, "host:port", worker 0 first
+    rank: int  # which of them this process is, from 0
 
     @property
     def count(self) -> int:
@@ -76,9 +71,13 @@ def parse_tf_config(text: str) -> Cluster:
         tree = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _wrong(f"is not JSON: {error}", text) from None
-    cluster, task = _mapping(tree, "cluster"), _mapping(tree, "task")
-    unknown = sorted(set(cluster) - {"chief", "worker"})
-    if unknown:
+    if not isinstance(tree, dict):
+        raise _wrong("must be a mapping with cluster and task", tree)
+    for key in ("cluster", "task"):
+        if not isinstance(tree.get(key), dict):
+            raise _wrong(f"has no {key}, which must be a mapping", tree)
+    cluster, task = tree["cluster"], tree["task"]
+    if unknown := sorted(cluster.keys() - {"chief", "worker"}):
         raise _wrong(
             f"cluster has {', '.join(unknown)}; convae trains with equal workers, one of which "
             "may be called chief",
@@ -90,9 +89,9 @@ def parse_tf_config(text: str) -> Cluster:
     workers = (*chiefs, *others)
     if not workers:
         raise _wrong("cluster names no worker", cluster)
-    twice = [address for address, count in Counter(workers).items() if count > 1]
-    if twice:
-        raise _wrong(f"cluster names {twice[0]} twice; every worker needs its own", list(workers))
+    address, count = Counter(workers).most_common(1)[0]
+    if count > 1:
+        raise _wrong(f"cluster names {address} twice; every worker needs its own", list(workers))
 
     kind, index = task.get("type"), task.get("index")
     peers = {"chief": chiefs, "worker": others}.get(kind) if isinstance(kind, str) else None
@@ -118,19 +117,16 @@ def format_tf_config(workers: tuple[str, ...], rank: int) -> str:
 def check_port(cluster: Cluster) -> None:
     """Check that this worker can listen on its port. Raises ConfigError.
 
-    Call it before TensorFlow listens there, which would share a port in use without an error.
+    TensorFlow would share a port in use without an error.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # a port whose last user has just ended is free
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", cluster.port))
-        except OSError as error:
-            raise ConfigError(
-                f"TF_CONFIG: worker {cluster.rank} cannot listen on port {cluster.port}: "
-                f"{error.strerror}. Received: {cluster.address}. Another training may still run "
-                "on it: end that training or choose another port"
-            ) from None
+    try:
+        socket.create_server(("", cluster.port)).close()
+    except OSError as error:
+        raise ConfigError(
+            f"TF_CONFIG: worker {cluster.rank} cannot listen on port {cluster.port}: "
+            f"{os.strerror(error.errno or 0)}. Received: {cluster.address}. Another training may "
+            "still run on it: end that training or choose another port"
+        ) from None
 
 
 def report_started(environment: Mapping[str, str] = os.environ) -> None:
@@ -139,23 +135,11 @@ def report_started(environment: Mapping[str, str] = os.environ) -> None:
         Path(path).touch()
 
 
-def _mapping(tree: Any, key: str) -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        raise _wrong("must be a mapping with cluster and task", tree)
-    if key not in tree:
-        raise _wrong(f"has no {key}", tree)
-    if not isinstance(tree[key], dict):
-        raise _wrong(f"{key} must be a mapping", tree[key])
-    return dict(tree[key])
-
-
 def _addresses(cluster: dict[str, Any], kind: str) -> tuple[str, ...]:
     found = cluster.get(kind, [])
-    if not isinstance(found, list):
-        raise _wrong(f'cluster.{kind} must be a list of "host:port"', found)
-    for address in found:
+    for address in found if isinstance(found, list) else [found]:
         match = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
-        if not match or not 1 <= int(match["port"]) <= 65535:
+        if not isinstance(found, list) or not match or not 1 <= int(match["port"]) <= 65535:
             raise _wrong(f'cluster.{kind} must be a list of "host:port"', address)
     return tuple(found)
 

@@ -59,12 +59,7 @@ def visible_gpus() -> list[str]:
 
 
 def missing_gpu_reason(import_log: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Return one line: why TensorFlow finds no GPU here, and what would help.
-
-    Args:
-        import_log: What TensorFlow logged while it was imported.
-        environment: The environment variables.
-    """
+    """Return why TensorFlow, which logged `import_log`, finds no GPU here, and what would help."""
     if environment.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
         return "CUDA_VISIBLE_DEVICES hides every GPU"
     if platform.system() == "Darwin":
@@ -86,7 +81,5 @@ def split_evenly(items: Sequence[Any], count: int) -> list[list[Any]]:
 
     Where there are fewer items than lists, each item is in several lists.
     """
-    if len(items) < count:
-        return [[items[i * len(items) // count]] if items else [] for i in range(count)]
     bounds = [len(items) * i // count for i in range(count + 1)]
-    return [list(items[a:b]) for a, b in itertools.pairwise(bounds)]
+    return [list(items[a : max(b, a + 1)]) for a, b in itertools.pairwise(bounds)]

@@ -16,10 +16,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from convae.console import logger
 from convae.errors import ConfigError
@@ -65,119 +65,95 @@ def launch(
         raise ConfigError(
             f"--rendezvous-timeout: must be above 0 seconds. Received: {rendezvous_timeout:g}"
         )
+    running: list[subprocess.Popen[bytes]] = []
+    readers: list[threading.Thread] = []
     with (
         tempfile.TemporaryDirectory(prefix="convae-launch-") as folder,
         processes.catch_stop_signals() as received,
     ):
-        workers = _Workers(Path(folder), rendezvous_timeout, grace)
+        started = [Path(folder, str(rank)) for rank in range(len(commands))]
         try:
-            workers.start(commands)
-            return workers.wait(received)
+            for command, options in zip(commands, _options(started), strict=True):
+                process = processes.start(command, **options)
+                running.append(process)
+                arguments = len(readers), process.stdout or process.stderr
+                readers.append(threading.Thread(target=_copy_lines, args=arguments, daemon=True))
+                readers[-1].start()
+            return _wait(running, started, received, rendezvous_timeout, grace)
         except KeyboardInterrupt:
             logger.warning("launch: stopped at once")
             return 128 + signal.SIGINT
         finally:
-            workers.kill()
+            processes.end(running, signal.SIGKILL, 0)
+            for reader in readers:
+                reader.join(timeout=5)  # a grandchild that still runs may hold the pipe open
 
 
 def free_ports(count: int) -> list[int]:
     """Return `count` different ports of the loopback interface on which nobody listens now."""
     with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [int(probe.getsockname()[1]) for probe in probes]
 
 
-class _Workers:
-    """The worker processes of one launch."""
-
-    def __init__(self, folder: Path, rendezvous_timeout: float, grace: float) -> None:
-        self._folder = folder  # of the files by which workers report their start
-        self._rendezvous_timeout = rendezvous_timeout
-        self._grace = grace
-        self._running: list[subprocess.Popen[bytes]] = []
-        self._readers: list[threading.Thread] = []
-
-    def start(self, commands: Sequence[Sequence[str]]) -> None:
-        """Start all workers, and threads that copy their output to stderr."""
-        count = len(commands)
-        addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(count))
-        cores = split_evenly(available_cores(), count)
-        gpus = _gpu_environments(count)
-        for rank, command in enumerate(commands):
-            environment = {
-                **os.environ,
-                "TF_CONFIG": format_tf_config(addresses, rank),
-                STARTED_FILE: str(self._folder / str(rank)),
-                **gpus[rank],
-                "PYTHONUNBUFFERED": "1",  # so that the log appears line by line
-            }
-            pipes = (
-                {"stdout": None, "stderr": subprocess.PIPE}
-                if rank == 0
-                else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-            )
-            self._running.append(processes.start(command, cores[rank], env=environment, **pipes))
-        for rank, process in enumerate(self._running):
-            pipe = process.stdout or process.stderr
-            thread = threading.Thread(target=_copy_lines, args=(rank, pipe), daemon=True)
-            thread.start()
-            self._readers.append(thread)
-
-    def wait(self, received: Sequence[int]) -> int:
-        """Wait until all workers have ended, end them if one fails, and return the exit code."""
-        until = time.monotonic() + self._rendezvous_timeout
-        while True:
-            codes = [process.poll() for process in self._running]
-            failed = next((rank for rank, code in enumerate(codes) if code), None)
-            if failed is not None:
-                return self._end_after_failure(failed, codes[failed] or 0)
-            if received:
-                logger.warning("launch: all workers save and end; press Ctrl-C again to kill them")
-                processes.end(self._running, signal.SIGINT, SAVE_SECONDS)
-                return 128 + received[0]
-            if None not in codes:
-                return 0
-            missing = [rank for rank, code in enumerate(codes) if code is None]
-            missing = [rank for rank in missing if not (self._folder / str(rank)).exists()]
-            if missing and time.monotonic() > until:
-                self._end_after_timeout(missing)
-                return 1
-            time.sleep(processes.POLL_SECONDS)
-
-    def kill(self) -> None:
-        """Kill the workers that still run, and copy the rest of their output."""
-        processes.end(self._running, signal.SIGKILL, 0)
-        for reader in self._readers:
-            reader.join(timeout=5)  # a grandchild that still runs may hold the pipe open
-
-    def _end_after_failure(self, rank: int, code: int) -> int:
-        how = f"exit code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
-        if len(self._running) > 1:
-            logger.warning(f"launch: worker {rank} ended with {how}; ending the others")
-        processes.end(self._running, signal.SIGTERM, self._grace)
-        return code if code > 0 else 128 - code
-
-    def _end_after_timeout(self, missing: Sequence[int]) -> None:
-        names = ", ".join(map(str, missing))
-        logger.warning(
-            f"launch: not all of the {len(self._running)} workers found each other within "
-            f"{self._rendezvous_timeout:g} s; still missing: {names}. All were ended. If the "
-            f"machine is slow, use --rendezvous-timeout {2 * self._rendezvous_timeout:g}"
-        )
-        processes.end(self._running, signal.SIGTERM, self._grace)
-
-
-def _gpu_environments(count: int) -> list[dict[str, str]]:
-    """Return the environment that gives each worker its share of the GPUs."""
-    gpus = visible_gpus()
-    if len(gpus) >= count:
-        return [{"CUDA_VISIBLE_DEVICES": ",".join(part)} for part in split_evenly(gpus, count)]
-    if gpus:  # two workers cannot share one
+def _options(started: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """Yield each worker's cores, environment and pipes; it reports to its file of `started`."""
+    count = len(started)
+    addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(count))
+    cores, gpus = split_evenly(available_cores(), count), visible_gpus()
+    if 0 < len(gpus) < count:  # two workers cannot share one
         logger.warning(f"launch: {len(gpus)} GPUs for {count} workers: they train on the CPU")
-        return [{"CUDA_VISIBLE_DEVICES": "-1"}] * count
-    return [{}] * count
+        gpus = ["-1"]
+    for rank, own_gpus in enumerate(split_evenly(gpus, count)):
+        environment = {
+            **os.environ,
+            "TF_CONFIG": format_tf_config(addresses, rank),
+            STARTED_FILE: str(started[rank]),
+            "PYTHONUNBUFFERED": "1",  # so that the log appears line by line
+        }
+        if own_gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(own_gpus)
+        pipes = {"stderr": subprocess.PIPE}
+        if rank:
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        yield {"cores": cores[rank], "env": environment, **pipes}
+
+
+def _wait(
+    running: Sequence[subprocess.Popen[bytes]],
+    started: Sequence[Path],
+    received: Sequence[int],
+    rendezvous_timeout: float,
+    grace: float,
+) -> int:
+    """Wait until all workers have ended, end them if one fails, and return the exit code."""
+    until = time.monotonic() + rendezvous_timeout
+    while True:
+        codes = [process.poll() for process in running]
+        for rank, code in enumerate(codes):
+            if code:
+                how = f"exit code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
+                if len(running) > 1:
+                    logger.warning(f"launch: worker {rank} ended with {how}; ending the others")
+                processes.end(running, signal.SIGTERM, grace)
+                return code if code > 0 else 128 - code
+        if received:
+            logger.warning("launch: all workers save and end; press Ctrl-C again to kill them")
+            processes.end(running, signal.SIGINT, SAVE_SECONDS)
+            return 128 + received[0]
+        if None not in codes:
+            return 0
+        reports = zip(codes, started, strict=True)
+        missing = [path.name for code, path in reports if code is None and not path.exists()]
+        if missing and time.monotonic() > until:
+            logger.warning(
+                f"launch: not all of the {len(running)} workers found each other within "
+                f"{rendezvous_timeout:g} s; still missing: {', '.join(missing)}. All were ended. "
+                f"If the machine is slow, use --rendezvous-timeout {2 * rendezvous_timeout:g}"
+            )
+            processes.end(running, signal.SIGTERM, grace)
+            return 1
+        time.sleep(processes.POLL_SECONDS)
 
 
 def _copy_lines(rank: int, pipe: IO[bytes]) -> None:

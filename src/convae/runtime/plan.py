@@ -85,7 +85,7 @@ def make_plan(
     *,
     distributed: bool = True,
 ) -> Plan:
-    """Decide how to run `config`.
+    """Decide how to run `config`, each decision with its reason.
 
     Args:
         config: The checked config.
@@ -93,16 +93,12 @@ def make_plan(
         cluster: The workers that TF_CONFIG names.
         distributed: Whether several devices and workers, and `runtime.strategy`, count.
 
-    Returns:
-        The decisions, each with its reason.
-
     Raises:
         ConfigError: A value of `runtime` does not go with another one.
         UnsupportedError: The config requires a device that is not available.
     """
-    return _Planner(config, hardware or Hardware(), cluster if distributed else None).plan(
-        distributed
-    )
+    planner = _Planner(config, hardware or Hardware(), cluster if distributed else None)
+    return planner.plan(distributed)
 
 
 class _Planner:
@@ -253,10 +249,9 @@ def gains_from_bfloat16(summary: ModelSummary) -> bool:
     Those run with fused bias and activation in bfloat16; oneDNN's strided transposed convolution is
     not faster in bfloat16 than in float32.
     """
-    macs = {True: 0, False: 0}
-    for layer, row in zip(summary.model.layers, summary.rows, strict=True):
-        macs[max(layer.kernel_strides) == 1] += row.macs
-    return macs[True] > macs[False]
+    rows = zip(summary.model.layers, summary.rows, strict=True)
+    unstrided = sum(row.macs for layer, row in rows if max(layer.kernel_strides) == 1)
+    return 2 * unstrided > sum(row.macs for row in summary.rows)
 
 
 def fitting_micro_batch_size(
@@ -264,14 +259,8 @@ def fitting_micro_batch_size(
 ) -> int:
     """Return the number of images whose activations in the largest layer fit the cache.
 
-    Args:
-        summary: The shapes of the layers of encoder and decoder.
-        batch: The images of one replica's step, which the threads share.
-        threads: The parallel shards of the batch.
-        precision: 4 bytes per activation, or 2.
-
-    Returns:
-        The size of the largest of the micro-batches, which are as even as possible.
+    It is the size of the largest of the micro-batches, which are as even as possible, of each of
+    the `threads` that share one replica's `batch`.
     """
     largest = max(math.prod(r.input_shape) + math.prod(r.output_shape) for r in summary.rows)
     largest *= {"float32": 4, "mixed_bfloat16": 2}[precision]

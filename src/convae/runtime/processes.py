@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -38,10 +38,9 @@ def start(
     Args:
         command: The program and its arguments.
         cores: The numbers of the cores that the child may use; all where it is empty.
-        **options: Options of subprocess.Popen.
+        **options: Of subprocess.Popen.
     """
-    task = json.dumps({"parent": os.getpid(), "cores": list(cores)})
-    boot = [sys.executable, "-m", "convae.runtime.processes", task]
+    boot = [sys.executable, "-m", __name__, json.dumps([os.getpid(), *cores])]
     return subprocess.Popen(  # noqa: S603 - the caller's own command, and no shell
         [*boot, *command], stdin=subprocess.DEVNULL, start_new_session=True, **options
     )
@@ -86,36 +85,24 @@ def catch_stop_signals(message: str = "") -> Iterator[list[int]]:
     def handle(number: int, _: FrameType | None) -> None:
         received.append(number)
         if len(received) > 1:
-            restore()
+            previous.close()
             raise KeyboardInterrupt
         if message:
             logger.info(message)
 
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    if threading.current_thread() is not threading.main_thread():
+    with ExitStack() as previous:  # restores the handlers
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                previous.callback(signal.signal, number, signal.signal(number, handle))
         yield received
-        return
-    previous = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        restore()
-
-
-def _execute(task: str, command: list[str]) -> None:
-    """Turn this process into `command`, bound to its parent and its cores."""
-    wanted = json.loads(task)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != wanted["parent"]:  # the parent ended before prctl took effect
-            sys.exit(1)
-        if wanted["cores"]:
-            os.sched_setaffinity(0, wanted["cores"])
-    os.execvp(command[0], command)  # noqa: S606 - no shell
 
 
 if __name__ == "__main__":
-    _execute(sys.argv[1], sys.argv[2:])
+    parent, *own_cores = json.loads(sys.argv[1])
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before prctl took effect
+            sys.exit(1)
+        if own_cores:
+            os.sched_setaffinity(0, own_cores)
+    os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606 - no shell

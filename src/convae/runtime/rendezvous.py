@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from convae.errors import ConfigError
 from convae.runtime.cluster import Cluster, host_and_port
 
 CONNECT_SECONDS = 2.0  # for one connection
-PAUSE_SECONDS = 0.2  # between two rounds over the missing workers
+PAUSE_SECONDS = 0.2  # in one round over the missing workers
 _WATCHDOG = """
 import os, select, signal, sys
 pid, seconds, message = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
@@ -35,19 +35,26 @@ def wait_for_workers(cluster: Cluster, seconds: float) -> None:
     """
     until = time.monotonic() + seconds
     missing = {rank: "" for rank in range(cluster.count) if rank != cluster.rank}
-    with _listening(cluster):
+    host, port = host_and_port(cluster.address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with ExitStack() as stack:
+        for name in (host, ""):  # all interfaces where the host's name is not local
+            with suppress(OSError):  # if both fail, the other workers report this one as missing
+                backlog = max(128, cluster.count)
+                listener = socket.create_server((name, port), family=family, backlog=backlog)
+                stack.enter_context(listener)
+                break
         while missing:
-            for rank in list(missing):
-                try:
-                    host, port = host_and_port(cluster.workers[rank])
-                    socket.create_connection((host, port), CONNECT_SECONDS).close()
-                    del missing[rank]
-                except OSError as error:
-                    missing[rank] = str(error)
-                if missing and time.monotonic() > until:
-                    raise ConfigError(_missing_message(cluster, missing, seconds))
-            if missing:
-                time.sleep(PAUSE_SECONDS)
+            rank = next(iter(missing))
+            del missing[rank]
+            try:
+                address = host_and_port(cluster.workers[rank])
+                socket.create_connection(address, CONNECT_SECONDS).close()
+            except OSError as error:
+                missing[rank] = str(error)  # its next turn is after the others
+                if time.monotonic() > until:
+                    raise _missing(cluster, missing, seconds) from None
+                time.sleep(PAUSE_SECONDS / len(missing))
 
 
 @contextmanager
@@ -55,10 +62,7 @@ def kill_after(seconds: float, what: str) -> Iterator[None]:
     """Kill this process, with a message, if the `with` block takes longer than `seconds`.
 
     A child process does it, because TensorFlow blocks all Python threads while it waits for peers.
-
-    Args:
-        seconds: The time limit.
-        what: The message is "`what` did not come within ... s".
+    The message is "`what` did not come within ... s".
     """
     message = f"convae: {what} did not come within {seconds:g} s (runtime.rendezvous_timeout)\n"
     command = [sys.executable, "-ES", "-c", _WATCHDOG, str(os.getpid()), str(seconds), message]
@@ -66,27 +70,11 @@ def kill_after(seconds: float, what: str) -> Iterator[None]:
         yield  # afterwards its stdin is closed, which ends it
 
 
-@contextmanager
-def _listening(cluster: Cluster) -> Iterator[None]:
-    """Answer at this worker's address, or on all interfaces where its name is not local."""
-    host, port = host_and_port(cluster.address)
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError:
-            with suppress(OSError):  # the other workers then report this one as missing
-                listener.bind(("", port))
-        listener.listen(max(128, cluster.count))
-        yield
-
-
-def _missing_message(cluster: Cluster, missing: dict[int, str], seconds: float) -> str:
-    lines = [f"  worker {rank} at {cluster.workers[rank]}: {why}" for rank, why in missing.items()]
-    return (
+def _missing(cluster: Cluster, missing: dict[int, str], seconds: float) -> ConfigError:
+    reasons = sorted(missing.items())[:8]
+    lines = [f"  worker {rank} at {cluster.workers[rank]}: {why}\n" for rank, why in reasons]
+    return ConfigError(
         f"TF_CONFIG: of {cluster.count} workers {len(missing)} did not answer within {seconds:g} "
-        "s (runtime.rendezvous_timeout):\n"
-        + "\n".join(lines[:8])
-        + "\nStart all workers at about the same time, with addresses at which they reach each "
-        "other, and open their ports in the firewall"
+        f"s (runtime.rendezvous_timeout):\n{''.join(lines)}Start all workers at about the same "
+        "time, with addresses at which they reach each other, and open their ports in the firewall"
     )

@@ -5,7 +5,6 @@ A collective must be called by every worker, in the same order. Each step of the
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -48,8 +47,11 @@ class Replicas:
             return
         vector = tf.TensorSpec((None,), tf.float64)
         self._sum_vector = tf.function(self._add, input_signature=[vector], autograph=False)
-        create = {"mirrored": self._mirror, "multi_worker": self._connect}[plan.strategy]
-        self._strategy = create(plan, rendezvous_timeout)
+        if plan.strategy == "mirrored":
+            devices = [f"{plan.device.upper()}:{index}" for index in range(count)]
+            self._strategy = tf.distribute.MirroredStrategy(devices)
+        else:
+            self._connect(rendezvous_timeout)
         if self._strategy.num_replicas_in_sync != count:
             raise ConfigError(
                 f"runtime.strategy: {plan.strategy} was to have {count} replicas and has "
@@ -57,11 +59,7 @@ class Replicas:
                 f"this one ({self._local})"
             )
 
-    def _mirror(self, plan: Plan, _: float) -> Any:
-        devices = [f"{plan.device.upper()}:{index}" for index in range(plan.replicas)]
-        return tf.distribute.MirroredStrategy(devices)
-
-    def _connect(self, _: Plan, rendezvous_timeout: float) -> Any:
+    def _connect(self, rendezvous_timeout: float) -> None:
         cluster = find_cluster()
         assert cluster is not None  # noqa: S101 - the plan was made from it
         check_port(cluster)
@@ -76,7 +74,6 @@ class Replicas:
                     f"else, in a process of its own: {error}"
                 ) from None
             self.wait_for_all()
-        return self._strategy
 
     @property
     def is_chief(self) -> bool:
@@ -84,10 +81,7 @@ class Replicas:
         return self.worker == 0
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Return the context in which to create model and optimizer, so that each replica has them.
-
-        It is tf.distribute's `Strategy.scope()`.
-        """
+        """Return tf.distribute's `Strategy.scope()`, in which to create model and optimizer."""
         return self._strategy.scope() if self._strategy else nullcontext()
 
     def worker_slice(self, count: int) -> slice:
@@ -110,10 +104,7 @@ class Replicas:
         return tf.add_n(self._strategy.experimental_local_results(self._strategy.run(function)))
 
     def replica_shard(self, arrays: Sequence[Any]) -> list[Any]:
-        """Return this replica's shard of each of the worker's arrays, along their first axis.
-
-        Call it in a function that `run_and_sum` or `run_and_sum_local` runs.
-        """
+        """Return this replica's shard of the worker's arrays, in a function that is run on each."""
         if self._local == 1:
             return list(arrays)
         count, local = tf.shape(arrays[0])[0], self._local
@@ -149,28 +140,26 @@ class Replicas:
         Raises:
             ConfigError: They differ. Every worker raises it, with the keys and values.
         """
-        mine = json.dumps(fingerprint, sort_keys=True)
-        digest = list(hashlib.sha256(mine.encode()).digest())
-        if len({tuple(row) for row in self._all_gather(digest, len(digest))}) == 1:
+        texts = self.all_gather_text(json.dumps(fingerprint, sort_keys=True))
+        if len(set(texts)) == 1:
             return
-        chief, *others = (json.loads(text) for text in self.all_gather_text(mine))
+        chief, *others = map(json.loads, texts)
         lines = [
             f"  {key}: worker {rank} has {theirs!r:.60}, worker 0 {ours!r:.60}"
             for rank, tree in enumerate(others, 1)
             for key, (ours, theirs) in differences(chief, tree).items()
         ]
-        more = len(lines) - MAX_DIFFERENCES
-        raise ConfigError(
-            "the workers cannot train together, because these differ:\n"
-            + "\n".join(lines[:MAX_DIFFERENCES] + [f"  and {more} more"] * (more > 0))
-        )
+        if len(lines) > MAX_DIFFERENCES:
+            lines[MAX_DIFFERENCES:] = [f"  and {len(lines) - MAX_DIFFERENCES} more"]
+        what = "the workers cannot train together, because these differ:"
+        raise ConfigError("\n".join([what, *lines]))
 
     def _all_gather(self, values: Sequence[float], width: int) -> list[list[float]]:
         """Return the values of each worker, padded with zeros to `width`."""
         rows = np.zeros((self.workers, width))
         rows[self.worker, : len(values)] = values
         summed = np.asarray(self.all_reduce_sum(rows.ravel().tolist()))
-        gathered: list[list[float]] = summed.reshape(self.workers, width).tolist()
+        gathered: list[list[float]] = summed.reshape(rows.shape).tolist()
         return gathered
 
     def _add(self, values: Any) -> Any:
