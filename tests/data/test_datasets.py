@@ -79,7 +79,7 @@ def test_schema_and_table_have_the_same_names() -> None:
 
 def test_a_further_data_set_is_one_row(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = replace(
-        datasets.DATASETS["fashion_mnist"], name="kmnist", display_name="KMNIST", cache="kmnist",
+        datasets.DATASETS["fashion_mnist"], display_name="KMNIST", cache="kmnist",
         classes=tuple("おきすつなはまやれを"),
     )  # fmt: skip
     monkeypatch.setattr(datasets, "DATASETS", {"kmnist": row})
@@ -102,7 +102,7 @@ def test_a_further_data_set_is_one_row(files: Path, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_an_incomplete_row_is_refused(missing: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="mnist: a data set needs"):
+    with pytest.raises(ValueError, match="MNIST: a data set needs"):
         replace(datasets.DATASETS["mnist"], **missing)  # type: ignore[arg-type]
 
 

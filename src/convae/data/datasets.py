@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from convae.data.download import download
@@ -21,6 +20,16 @@ _CLOTHES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
+_IDX_FILES = (
+    "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz",
+)  # fmt: skip
+_FASHION_SHA256 = (
+    "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+    "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+    "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+)
 _KERAS_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets"
 _failed_downloads: dict[str, str] = {}  # URL to reason: a process waits for a server only once
 
@@ -29,7 +38,6 @@ _failed_downloads: dict[str, str] = {}  # URL to reason: a process waits for a s
 class NamedDataset:
     """A published data set: one .npz file, or a folder of IDX files."""
 
-    name: str  # in a config: data.name
     display_name: str
     classes: tuple[str, ...]
     sizes: Mapping[SplitName, int]  # number of images
@@ -43,16 +51,13 @@ class NamedDataset:
     sample: NamedDataset | None = None  # used where the data set is not found
 
     def __post_init__(self) -> None:
-        """Refuse an incomplete row."""
         digests = [*self.files.values(), *self.images_sha256.values()]
-        if (
-            not (self.classes and self.files and set(self.images_sha256) == {"train", "test"})
-            or set(self.sizes) != {"train", "test"}
-            or not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests)
-        ):
+        complete = self.classes and self.files and self.sizes.keys() == {"train", "test"}
+        complete = complete and self.images_sha256.keys() == self.sizes.keys()
+        if not complete or not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
             raise ValueError(
-                f"{self.name}: a data set needs classes, files with their SHA-256, and for both "
-                "splits the number of images and their SHA-256"
+                f"{self.display_name}: a data set needs classes, files with their SHA-256, and "
+                "for both splits the number of images and their SHA-256"
             )
 
     @property
@@ -80,25 +85,23 @@ class NamedDataset:
         Raises:
             DataError: Nothing was found. The message has the reason for each place.
         """
-
-        def downloaded() -> Arrays:
-            self._download(allow_download)
-            return self._read(self.cache_folder, split)
-
-        places: dict[str, Callable[[], Arrays]] = {
-            "Keras' cache": lambda: self._read(self.cache_folder, split),
-            **{name: partial(self._read, path, split) for name, path in self.packages.items()},
-            "download": downloaded,
-        }
         reasons = []
-        for place, find in places.items():
+        for place in ("Keras' cache", *self.packages, "download"):
             try:
-                return find(), None
+                if place == "download":
+                    self._download(allow_download)
+                return self._read(self.packages.get(place) or self.cache_folder, split), None
             except (OSError, ConvaeError) as error:
                 reasons.append(f"  {place}: {error}")
         if self.sample and allow_sample:
-            arrays = self.sample._read(Path(__file__).parent, split)
-            return arrays, self._sample_notice(self.sample, reasons)
+            total, sample = sum(self.sizes.values()), self.sample.sizes
+            notice = (
+                f"These data are not the complete {self.display_name} ({total:,} images) but a "
+                f"bundled sample of {sum(sample.values()):,} of its images: {sample['train']:,} to "
+                f"train and {sample['test']:,} to test."
+            )
+            notice = "\n".join([notice, "Why:", *reasons, self._advice])
+            return self.sample._read(SAMPLE_PATH.parent, split), notice
         if self.sample:
             reasons.append("  bundled sample: data.allow_sample is false")
         raise DataError("\n".join([f"{self.display_name} was not found:", *reasons, self._advice]))
@@ -107,23 +110,13 @@ class NamedDataset:
     def _advice(self) -> str:
         packages = "".join(f"install {package}, " for package in self.packages)
         files = ", ".join(self.files)
-        key = f"data.path or the environment variable {self.variable}"
+        variable = f" or the environment variable {self.variable}" if self.variable else ""
         return (
             f"What to do: make the network reachable, {packages}or copy {files} from another "
-            f"machine and set {key if self.variable else 'data.path'}."
+            f"machine and set data.path{variable}."
         )
-
-    def _sample_notice(self, sample: NamedDataset, reasons: list[str]) -> str:
-        total, count = sum(self.sizes.values()), sum(sample.sizes.values())
-        head = (
-            f"These data are not the complete {self.display_name} ({total:,} images) but a bundled "
-            f"sample of {count:,} of its images: {sample.sizes['train']:,} to train and "
-            f"{sample.sizes['test']:,} to test."
-        )
-        return "\n".join([head, "Why:", *reasons, self._advice])
 
     def _read(self, folder: Path, split: SplitName) -> Arrays:
-        """Read one split from a folder of the published files, if it has the expected images."""
         path = folder / next(iter(self.files)) if len(self.files) == 1 else folder
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
@@ -150,15 +143,7 @@ class NamedDataset:
                 raise
 
 
-def _idx_files(*digests: str) -> dict[str, str]:
-    """Return MNIST's four file names with their SHA-256: images and labels of train, then test."""
-    kinds = ("images-idx3", "labels-idx1")
-    names = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in kinds]
-    return dict(zip(names, digests, strict=True))
-
-
 SAMPLE = NamedDataset(
-    name="mnist_sample",
     display_name="MNIST sample",
     classes=_DIGITS,
     sizes={"train": 4_000, "test": 1_000},
@@ -171,9 +156,8 @@ SAMPLE = NamedDataset(
 )
 SAMPLE_PATH = Path(__file__).with_name("mnist_sample.npz")
 
-_ROWS = (
-    NamedDataset(
-        name="mnist",
+DATASETS = {  # by their names in a config, data.name
+    "mnist": NamedDataset(
         display_name="MNIST",
         classes=_DIGITS,
         sizes={"train": 60_000, "test": 10_000},
@@ -186,8 +170,7 @@ _ROWS = (
         variable="CONVAE_DATA",
         sample=SAMPLE,
     ),
-    NamedDataset(  # of Zalando Research
-        name="fashion_mnist",
+    "fashion_mnist": NamedDataset(  # of Zalando Research
         display_name="Fashion-MNIST",
         classes=_CLOTHES,
         sizes={"train": 60_000, "test": 10_000},
@@ -195,18 +178,12 @@ _ROWS = (
             "train": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
             "test": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
         },
-        files=_idx_files(
-            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-        ),
+        files=dict(zip(_IDX_FILES, _FASHION_SHA256, strict=True)),
         url=_KERAS_URL,
         cache="fashion-mnist",
         packages={"Debian's dataset-fashion-mnist": Path("/usr/share/datasets/fashion-mnist")},
     ),
-)
-DATASETS = {row.name: row for row in _ROWS}
+}
 
 
 def get_dataset(name: str) -> NamedDataset:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from convae.console import no_bar
 from convae.errors import DataError
-
-_CHUNK = 1 << 16
 
 
 def download(
@@ -29,8 +26,7 @@ def download(
         url: An http or https address.
         target: The file; its folder is created.
         sha256: The SHA-256 of the file, in hexadecimal.
-        timeout: Seconds to wait for a connection, and for each answer after it. The system has its
-            own, similar limit for looking up the name of the server.
+        timeout: Seconds to wait for a connection, and for each answer after it.
         deadline: Seconds after which a download is stopped.
         limit: The largest size in bytes.
 
@@ -43,9 +39,34 @@ def download(
     import requests
     import urllib3
 
+    def stream(_: str, output: str, __: object) -> None:
+        end = time.monotonic() + deadline
+        headers = {"Accept-Encoding": "identity"}  # the checksum is that of the file as published
+        with (
+            requests.get(url, stream=True, timeout=timeout, headers=headers) as response,
+            Path(output).open("wb") as file,
+            tqdm(
+                desc=url.rpartition("/")[2],
+                total=int(response.headers.get("Content-Length", 0)) or None,
+                unit="B",
+                unit_scale=True,
+                leave=False,
+                disable=no_bar(),
+            ) as bar,
+        ):
+            response.raise_for_status()
+            # read1 returns the bytes that are there; read waits for all of them, past the deadline.
+            while chunk := response.raw.read1(1 << 16):
+                file.write(chunk)
+                bar.update(len(chunk))
+                if file.tell() > limit:
+                    raise DataError(f"{url}: larger than the {limit:,} bytes allowed")
+                if time.monotonic() > end:
+                    raise DataError(f"{url}: not complete after {deadline:g} s")
+        Path(output).chmod(0o644)  # other users may read Keras' cache; pooch's file is private
+
     pooch.get_logger().setLevel("WARNING")
     try:
-        stream = partial(_stream, timeout=timeout, deadline=deadline, limit=limit)
         pooch.retrieve(url, f"sha256:{sha256}", target.name, target.parent, downloader=stream)
     except requests.HTTPError as error:
         answer = f"{error.response.status_code} {error.response.reason}"
@@ -59,35 +80,3 @@ def download(
         raise
     except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
         raise DataError(f"{url}: {error or type(error).__name__}") from None
-
-
-def _stream(
-    url: str, output: str, _: object, *, timeout: float, deadline: float, limit: int
-) -> None:
-    """Write the file at `url` to `output`: a downloader for pooch."""
-    import requests
-
-    end = time.monotonic() + deadline
-    headers = {"Accept-Encoding": "identity"}  # the checksum is that of the file as published
-    with (
-        requests.get(url, stream=True, timeout=timeout, headers=headers) as response,
-        Path(output).open("wb") as file,
-        tqdm(
-            desc=url.rpartition("/")[2],
-            total=int(response.headers.get("Content-Length", 0)) or None,
-            unit="B",
-            unit_scale=True,
-            leave=False,
-            disable=no_bar(),
-        ) as bar,
-    ):
-        response.raise_for_status()
-        # read1 returns the bytes that are there; read waits for all of _CHUNK, past the deadline.
-        while chunk := response.raw.read1(_CHUNK):
-            file.write(chunk)
-            bar.update(len(chunk))
-            if file.tell() > limit:
-                raise DataError(f"{url}: larger than the {limit:,} bytes allowed")
-            if time.monotonic() > end:
-                raise DataError(f"{url}: not complete after {deadline:g} s")
-    Path(output).chmod(0o644)  # other users may read Keras' cache; the file of pooch is private

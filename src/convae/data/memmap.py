@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import mmap
 import os
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 
 class Mapped(np.ndarray[Any, np.dtype[np.uint8]]):

@@ -20,6 +20,11 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_PIXELS = 50_000_000  # of one image: a small file can hold an image that fills the memory
 MAX_WORK = 1_000_000_000  # pixels times scans: each scan of a progressive JPEG decodes all pixels
 
+_RESIZE: dict[ResizeMode, Callable[..., Image.Image]] = {
+    "crop": ImageOps.fit,
+    "stretch": Image.Image.resize,
+}
+
 
 def decode(
     path: Path | BinaryIO, channels: int, resize: tuple[int, int] | None, resize_mode: ResizeMode
@@ -41,8 +46,9 @@ def decode(
     with Image.open(path, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
-        if image.format == "JPEG":
-            scans = _read(path).count(b"\xff\xda")  # these bytes never occur in coded pixels
+        if image.format == "JPEG" and image.fp:
+            image.fp.seek(0)
+            scans = image.fp.read().count(b"\xff\xda")  # these bytes never occur in coded pixels
             if scans * image.width * image.height > MAX_WORK:
                 raise ValueError(f"{scans:,} scans of {image.width} x {image.height} pixels")
         if resize:  # a JPEG can be decoded at a half, a quarter or an eighth of its size
@@ -55,18 +61,8 @@ def decode(
             upright = Image.fromarray((np.asarray(upright) // 257).clip(0, 255).astype(np.uint8))
         result = upright.convert("L" if channels == 1 else "RGB")
         if resize:
-            result = _RESIZE[resize_mode](result, resize)
+            result = _RESIZE[resize_mode](result, resize[::-1], Image.Resampling.BILINEAR)
         return np.asarray(result).reshape(result.height, result.width, channels)
-
-
-def _read(file: Path | BinaryIO) -> bytes:
-    if isinstance(file, Path):
-        return file.read_bytes()
-    position = file.tell()
-    file.seek(0)
-    content = file.read()
-    file.seek(position)
-    return content
 
 
 def resize_images(
@@ -87,22 +83,9 @@ def resize_images(
     for index, target in enumerate(result):
         image = images[index]
         source = Image.fromarray(image.squeeze(-1) if image.shape[2] == 1 else image)
-        target[:] = np.asarray(_RESIZE[resize_mode](source, size)).reshape(target.shape)
+        resized = _RESIZE[resize_mode](source, size[::-1], Image.Resampling.BILINEAR)
+        target[:] = np.asarray(resized).reshape(target.shape)
     return result
-
-
-def _crop_to(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return ImageOps.fit(image, size[::-1], Image.Resampling.BILINEAR)
-
-
-def _stretch_to(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return image.resize(size[::-1], Image.Resampling.BILINEAR)
-
-
-_RESIZE: dict[ResizeMode, Callable[[Image.Image, tuple[int, int]], Image.Image]] = {
-    "crop": _crop_to,
-    "stretch": _stretch_to,
-}
 
 
 def crop_random(images: Images, shape: Sequence[int], rng: np.random.Generator) -> Images:
@@ -147,10 +130,7 @@ def _check_crop(images: Images, shape: Sequence[int]) -> tuple[int, int]:
 
 
 def png(image: Images, compress_level: int = 6) -> bytes:
-    """Return an image (H, W, C) as a PNG file.
-
-    C is 1 for gray, 2 for gray with opacity, 3 for RGB or 4 for RGB with opacity.
-    """
+    """Return a gray or RGB image (H, W, C), with or without an opacity channel, as a PNG file."""
     data = io.BytesIO()
     plain = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     plain.save(data, "PNG", compress_level=compress_level)
