@@ -8,10 +8,10 @@ import re
 import shlex
 import textwrap
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from convae.sweep.space import Parameter, Sweep
 
-Outcome = Literal["complete", "pruned", "failed", "running", "interrupted"]
+OUTCOMES = ("complete", "pruned", "running", "interrupted", "failed")  # the order of the table
 FAILURES_SHOWN = 5  # below the table, with their reasons
 
 
@@ -35,7 +35,7 @@ class Trial:
     """A trial and its outcome; `name` is its folder's."""
 
     name: str
-    outcome: Outcome
+    outcome: str  # one of OUTCOMES
     value: float | None  # the metric of its best epoch so far
     epochs: int
     seconds: float
@@ -67,11 +67,12 @@ class Results:
     @property
     def ranked(self) -> list[Trial]:
         """Best first: complete trials by their metric, then pruned, then all others."""
-        order = ("complete", "pruned", "running", "interrupted", "failed")
-        return sorted(
-            self.trials,
-            key=lambda t: (order.index(t.outcome), math.inf if t.value is None else t.value),
-        )
+
+        def rank(trial: Trial) -> tuple[int, float]:
+            value = math.inf if trial.value is None else trial.value
+            return OUTCOMES.index(trial.outcome), value
+
+        return sorted(self.trials, key=rank)
 
     def record(self) -> dict[str, Any]:
         """Return the results for JSON."""
@@ -105,11 +106,23 @@ def collect(
             waiting.add(folder_name(trial))
         elif trial.params:
             attempts.setdefault(folder_name(trial), []).append(trial)
-    trials = tuple(
-        _trial(name, attempts[name], name in waiting, settings.parameters)
-        for name in sorted(attempts)
-    )
-    results = Results(study.study_name, settings.metric, trials, stopped, folder)
+    trials = []
+    for name, tries in sorted(attempts.items()):
+        last = tries[-1]
+        outcome = {"FAIL": "failed"}.get(last.state.name, last.state.name.lower())
+        values = last.intermediate_values  # by epoch
+        made = Trial(
+            name=name,
+            outcome="interrupted" if name in waiting else outcome,
+            value=min(values.values(), default=None),
+            epochs=max(values, default=0),
+            seconds=sum(one.duration.total_seconds() for one in tries if one.duration),
+            parameters={key: json.loads(to_json(last.params[key])) for key in settings.parameters},
+            reason=last.user_attrs.get("reason", ""),
+            run=last.user_attrs.get("run", ""),
+        )
+        trials.append(made)
+    results = Results(study.study_name, settings.metric, tuple(trials), stopped, folder)
     if results.best:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -123,31 +136,6 @@ def collect(
 def folder_name(trial: optuna.trial.FrozenTrial | optuna.trial.Trial) -> str:
     """Return the name of a trial's folder: that of its first attempt."""
     return str(trial.user_attrs.get("folder", f"trial-{trial.number:04d}"))
-
-
-def _trial(
-    name: str, attempts: Sequence[optuna.trial.FrozenTrial], waits: bool, keys: Iterable[str]
-) -> Trial:
-    from optuna.trial import TrialState
-
-    outcomes: dict[TrialState, Outcome] = {
-        TrialState.COMPLETE: "complete",
-        TrialState.PRUNED: "pruned",
-        TrialState.FAIL: "failed",
-        TrialState.RUNNING: "running",
-    }
-    last = attempts[-1]
-    values = last.intermediate_values  # by epoch
-    return Trial(
-        name=name,
-        outcome="interrupted" if waits else outcomes[last.state],
-        value=min(values.values(), default=None),
-        epochs=max(values, default=0),
-        seconds=sum(one.duration.total_seconds() for one in attempts if one.duration),
-        parameters={key: json.loads(to_json(last.params[key])) for key in keys},
-        reason=last.user_attrs.get("reason", ""),
-        run=last.user_attrs.get("run", ""),
-    )
 
 
 def _best_config(results: Results, best: Trial, words: Sequence[str]) -> str:
@@ -184,7 +172,8 @@ def format_results(results: Results) -> str:
         value = "" if trial.value is None else f"{trial.value:.5f}"
         if trial.outcome != "complete":
             value = f"{trial.outcome} {value}".rstrip()
-        values = (_format(trial.parameters[key]) for key in names)
+        chosen = [trial.parameters[key] for key in names]
+        values = [f"{v:.4g}" if isinstance(v, float) else to_json(v) for v in chosen]
         rows.append((trial.name, value, str(trial.epochs), f"{trial.seconds:.0f} s", *values))
     lines = [format_table(rows)]
     failed = [trial for trial in results.ranked if trial.outcome == "failed"]
@@ -199,12 +188,6 @@ def format_results(results: Results) -> str:
     elif results.trials:
         lines.append("no trial is complete: there is no best config")
     return "\n".join(lines)
-
-
-def _format(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _draw(study: optuna.Study, results: Results, parameters: Mapping[str, Parameter]) -> None:

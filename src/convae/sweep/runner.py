@@ -5,6 +5,7 @@ One thread without callbacks: a loop that checks the study and its processes a f
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGTERM
 from typing import TYPE_CHECKING, Any
@@ -54,11 +55,13 @@ class Job:
     folder: Path
     reported: int = 0  # epochs
     pruned: bool = False
-    marked: float = field(default_factory=time.monotonic)  # in the storage
 
 
 class Sweeper:
-    """Starts the trials of a study, follows their histories, and records their outcomes."""
+    """Starts the trials of a study, follows their histories, and records their outcomes.
+
+    `words` are the config's path and overrides.
+    """
 
     def __init__(
         self,
@@ -71,7 +74,9 @@ class Sweeper:
         self.study, self.settings, self.folder = study, settings, folder
         self._words = list(words)
         self._jobs: list[Job] = []
-        self._stale_checked = -HEARTBEAT_SECONDS
+        self._last_heartbeat = -math.inf
+        median = settings.pruner == "median"
+        study.pruner = pruners.MedianPruner(STARTUP_TRIALS) if median else pruners.NopPruner()
         self._distributions = {k: p.distribution() for k, p in settings.parameters.items()}
         self._gpus = split_evenly(visible_gpus(), settings.workers)
         alone = settings.workers == 1 or config.runtime.threads != "auto"
@@ -89,7 +94,9 @@ class Sweeper:
                 if stop_requests or time.monotonic() > deadline:
                     self._stop()
                     return "interrupted" if stop_requests else "out of time"
-                self._retry_stale()
+                if time.monotonic() - self._last_heartbeat > HEARTBEAT_SECONDS:
+                    self._last_heartbeat = time.monotonic()
+                    self._mark_and_retry()
                 while len(self._jobs) < self.settings.workers and self._has_more():
                     self._start()
                 if not self._jobs:
@@ -113,7 +120,7 @@ class Sweeper:
 
     def _start(self) -> None:
         """Start the process of a new trial, or of one that was stopped and resumes."""
-        self.study.sampler, self.study.pruner = self._sampler(), self._pruner()
+        self.study.sampler = self._sampler()
         trial = self.study.ask(self._distributions)
         folder = self.folder / folder_name(trial)
         attributes = {"folder": folder.name, "host": socket.gethostname(), "pid": os.getpid()}
@@ -135,21 +142,15 @@ class Sweeper:
         self._jobs.append(Job(trial, process, slot, folder))
 
     def _sampler(self) -> samplers.BaseSampler:
+        if self.settings.sampler == "grid":
+            space = {key: p.stored_choices for key, p in self.settings.parameters.items()}
+            return _Grid(space, seed=self.settings.seed)
         # Seeded by the number of trials, so that a resumed or shared study draws new values.
         key = [self.settings.seed, len(self.study.get_trials(deepcopy=False))]
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-        match self.settings.sampler:
-            case "tpe":
-                return samplers.TPESampler(seed=seed)
-            case "random":
-                return samplers.RandomSampler(seed=seed)
-            case "grid":
-                space = {key: p.stored_choices for key, p in self.settings.parameters.items()}
-                return _Grid(space, seed=self.settings.seed)
-
-    def _pruner(self) -> pruners.BasePruner:
-        median = self.settings.pruner == "median"
-        return pruners.MedianPruner(STARTUP_TRIALS) if median else pruners.NopPruner()
+        if self.settings.sampler == "random":
+            return samplers.RandomSampler(seed=seed)
+        return samplers.TPESampler(seed=seed)
 
     def _follow(self, job: Job) -> None:
         """Report the epochs that a trial has finished, prune it, or record its outcome."""
@@ -163,9 +164,6 @@ class Sweeper:
             if job.pruned:
                 job.process.send_signal(SIGTERM)
         job.reported = len(rows)
-        if time.monotonic() - job.marked > HEARTBEAT_SECONDS:
-            job.marked = time.monotonic()
-            job.trial.set_user_attr("seen", time.time())
         if code is not None:
             self._finish(job, code, run, rows)
 
@@ -199,23 +197,22 @@ class Sweeper:
                 self._follow(job)
             else:
                 self._jobs.remove(job)
-                self._requeue(job.trial.number, job.trial.params, job.folder.name)
+                self._requeue(job.trial)
 
-    def _retry_stale(self) -> None:
-        """Requeue the trials of a sweep that was killed here or has ended elsewhere."""
-        if time.monotonic() - self._stale_checked < HEARTBEAT_SECONDS:
-            return
-        self._stale_checked = time.monotonic()
+    def _mark_and_retry(self) -> None:
+        """Mark our trials as alive, and requeue those of a sweep that has ended anywhere."""
+        for job in self._jobs:
+            job.trial.set_user_attr("seen", time.time())
         own = {job.trial.number for job in self._jobs}
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.number not in own and is_stale(trial):
                 # Another machine may be quicker.
                 with suppress(UpdateFinishedTrialError, ValueError):
-                    self._requeue(trial.number, trial.params, folder_name(trial))
+                    self._requeue(trial)
 
-    def _requeue(self, number: int, params: dict[str, Any], folder: str) -> None:
-        self.study.tell(number, state=TrialState.FAIL)
-        self.study.enqueue_trial(params, user_attrs={"folder": folder})
+    def _requeue(self, trial: optuna.trial.FrozenTrial | optuna.trial.Trial) -> None:
+        self.study.tell(trial.number, state=TrialState.FAIL)
+        self.study.enqueue_trial(trial.params, user_attrs={"folder": folder_name(trial)})
 
 
 class _Grid(samplers.GridSampler):
@@ -234,15 +231,14 @@ def is_stale(trial: optuna.trial.FrozenTrial) -> bool:
 
 
 def _find_run(folder: Path) -> Run | None:
-    runs = Run.all(str(folder))
-    return runs[-1] if runs else None
+    return next(reversed(Run.all(str(folder))), None)
 
 
 def _last_message(log: Path) -> str:
     """Return the last message of convae in a trial's log, or its last line."""
     with suppress(OSError):
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
-        lines = [line for line in lines if line]
+        text = log.read_text(errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
         messages = [index for index, line in enumerate(lines) if line.startswith("convae: ")]
         return " ".join(lines[messages[-1] if messages else -1 :]).removeprefix("convae: ")[:400]
     return ""

@@ -109,16 +109,16 @@ def _open_study(
     except ImportError:
         raise UnsupportedError("convae sweep needs Optuna: pip install 'convae[sweep]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    url, engine = storage, {}
-    if url is None:
+    engine: dict[str, Any] = {}
+    if storage is None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(f"{folder}: the study's folder cannot be made: {error}") from None
-        url = f"sqlite:///{folder.resolve() / 'sweep.db'}"
+        storage = f"sqlite:///{folder.resolve() / 'sweep.db'}"
         engine = {"connect_args": {"timeout": LOCK_SECONDS}}
     with _readable_errors(name):
-        study = _create_study(name, url, engine)
+        study = _create_study(name, storage, engine)
     # Each machine has its own paths.
     tree = config.model_dump(mode="json", exclude={"output": True, "data": {"path"}})
     ours = {"config": tree} | settings.model_dump(mode="json", include={"parameters", "metric"})
@@ -151,7 +151,6 @@ def _create_study(name: str, url: str, engine: dict[str, Any]) -> optuna.Study:
 
 @contextmanager
 def _readable_errors(name: str) -> Iterator[None]:
-    """Turn errors of the storage into one message."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 

@@ -65,11 +65,7 @@ def check(config: Config) -> None:
 def build(
     config: Config, run: Run, validation: Examples, predict: Callable[[Images], Floats]
 ) -> list[Logger]:
-    """Return the loggers of `config.output`.
-
-    TensorBoard shows the first validation examples, with the outputs (N, H, W, C) in
-    [0, 1] that `predict` returns.
-    """
+    """Return the loggers of `config.output`; `predict` returns outputs in [0, 1]."""
     loggers: list[Logger] = []
     if config.output.tensorboard:
         loggers.append(TensorBoard(run, validation[slice(EXAMPLES)], predict))
@@ -79,7 +75,7 @@ def build(
 
 
 class TensorBoard(Logger):
-    """Writes one event file an epoch: its metrics, and a few examples with their outputs.
+    """Writes one event file an epoch: metrics, and the first validation examples with outputs.
 
     A file's name holds its epoch, so a resumed run replaces the files of epochs that it repeats.
     """
@@ -98,10 +94,8 @@ class TensorBoard(Logger):
                 for name, value in _metrics(logs or {}).items():
                     tf.summary.scalar(name, value)
                 for name, images in self._images().items():
-                    strip = np.concatenate(list(images), axis=1)
-                    tf.summary.image(
-                        f"examples/{name}", strip.repeat(ZOOM, 0).repeat(ZOOM, 1)[np.newaxis]
-                    )
+                    strip = np.concatenate(images, axis=1).repeat(ZOOM, 0).repeat(ZOOM, 1)
+                    tf.summary.image(f"examples/{name}", strip[np.newaxis])
             writer.close()
             (events,) = (file.read_bytes() for file in Path(folder).iterdir())
         with self._run.writing("tensorboard/"):
