@@ -1,9 +1,6 @@
 """What a model is trained for: a file for each task, and here the table of them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from convae.config.schema import Config
 from convae.errors import ConfigError
 from convae.tasks.anomaly import Anomaly
 from convae.tasks.denoise import Denoise
@@ -11,9 +8,6 @@ from convae.tasks.reconstruct import Reconstruct
 from convae.tasks.segment import Segment
 from convae.tasks.task import REQUIRED, Examples, Task
 from convae.tasks.upscale import Upscale
-
-if TYPE_CHECKING:
-    from convae.config.schema import Config
 
 __all__ = ["Examples", "Task", "build_task"]
 

@@ -1,25 +1,18 @@
 """Anomaly: trained on one class; images of other classes are reconstructed badly."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convae.arrays import Floats, Images, Labels
 from convae.config import schema
-from convae.data.loading import Split
+from convae.data.loading import Split, TrainingData
 from convae.errors import DataError
 from convae.tasks import metrics
 from convae.tasks.reconstruct import Reconstruct
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from convae.data.loading import TrainingData
-    from convae.tasks.task import Examples
+from convae.tasks.task import Examples
 
 INK = 1 / 255  # the lowest mean gray value that an error is divided by
 
@@ -69,17 +62,13 @@ class Anomaly(Reconstruct):
 
     def scores(self, targets: Images, outputs: Floats) -> metrics.Scores:
         """Return the anomaly score `score` of each image, and its `mse`."""
-        images = targets / np.float32(255)
-        error = images - np.clip(outputs, 0, 1)
-        height, width = error.shape[1:3]
-        padded = np.pad(error, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        shifts = ((row, column) for row in range(3) for column in range(3))
-        smooth = sum(padded[:, r : r + height, c : c + width] for r, c in shifts) / np.float32(9)
+        images, outputs = targets / np.float32(255), np.clip(outputs, 0, 1)
+        height, width = images.shape[1:3]
+        padded = np.pad(images - outputs, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        shifts = (padded[:, r : r + height, c : c + width] for r in range(3) for c in range(3))
+        smooth = np.square(sum(shifts) / np.float32(9)).mean(axis=(1, 2, 3), dtype=np.float64)
         ink = images.mean(axis=(1, 2, 3), dtype=np.float64)
-        return {
-            "score": _mean_square(smooth) / np.maximum(ink, INK),
-            "mse": _mean_square(error),
-        }
+        return {"score": smooth / np.maximum(ink, INK), "mse": self.error(targets, outputs)}
 
     def summarize(self, scores: metrics.Scores, labels: Labels | None = None) -> dict[str, float]:
         """Return the AUROC over all images, and the mean scores of both kinds."""
@@ -152,13 +141,7 @@ class Anomaly(Reconstruct):
         first = f"anomaly score {score:.4f}"
         if threshold is None:
             return [first, *lines, "convae eval finds the threshold of this run"], None
-        above = score > threshold
+        normal, above = self.settings.normal_class, score > threshold
         place, kind = ("above", "unlike") if above else ("below", "like")
-        first += (
-            f", {place} the threshold {threshold:.4f}: {kind} class {self.settings.normal_class}"
-        )
+        first += f", {place} the threshold {threshold:.4f}: {kind} class {normal}"
         return [first, *lines], above
-
-
-def _mean_square(values: Any) -> metrics.Floats:
-    return np.asarray(np.square(values).mean(axis=(1, 2, 3), dtype=np.float64))

@@ -1,20 +1,17 @@
 """Baselines: simple alternatives to a model that are evaluated beside it."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from convae.arrays import Floats, Images
+from convae.config.schema import Config
 from convae.tasks import metrics
-
-if TYPE_CHECKING:
-    from convae.config.schema import Config
 
 Filter = Callable[[Images], Floats]  # from inputs uint8 (N, H, W, C) to outputs in [0, 1]
 PCA_PIXELS = 4096  # values an image may have for its covariance matrix to stay below 128 MiB
@@ -27,16 +24,6 @@ class Baseline:
     label: str  # in figures
     description: str
     outputs: Filter
-
-
-def mean_image_baseline(images: Images) -> Baseline:
-    """Return the baseline whose output is always the mean of `images`."""
-    mean = metrics.mean_image(images)
-    return Baseline(
-        "mean image",
-        "the mean of the training images",
-        lambda inputs: np.broadcast_to(mean, (len(inputs), *mean.shape)),
-    )
 
 
 def code_size(config: Config) -> int:
@@ -61,22 +48,21 @@ def principal_components(images: Images, components: int) -> Baseline:
         flat = inputs.reshape(len(inputs), pixels) / np.float32(255) - mean
         return ((flat @ vectors) @ vectors.T + mean).clip(0, 1).reshape(inputs.shape)
 
-    return Baseline(
-        "PCA", f"PCA with {components} components (fitted on the training images)", outputs
-    )
+    description = f"PCA with {components} components (fitted on the training images)"
+    return Baseline("PCA", description, outputs)
 
 
 def interpolation(name: str, size: tuple[int, int]) -> Baseline:
     """Return the interpolation `name` of Pillow ("nearest", "bicubic") to (height, width)."""
     method = Image.Resampling[name.upper()]
 
+    def resize(plane: Floats) -> Floats:
+        return np.asarray(Image.fromarray(plane).resize(size[::-1], method), np.float32)
+
     def outputs(inputs: Images) -> Floats:
         planes = np.moveaxis(inputs, 3, 1).astype(np.float32) / 255
-        resized = [
-            [np.asarray(Image.fromarray(plane).resize(size[::-1], method)) for plane in image]
-            for image in planes
-        ]
-        return np.moveaxis(np.asarray(resized, np.float32), 1, 3).clip(0, 1)
+        resized = [[resize(plane) for plane in image] for image in planes]
+        return np.moveaxis(np.asarray(resized), 1, 3).clip(0, 1)
 
     return Baseline(name, f"{name} interpolation", outputs)
 
@@ -87,53 +73,44 @@ def tuned_filters(inputs: Images, targets: Images) -> dict[str, Baseline]:
     Empty without scikit-image: pip install 'convae[filters]'.
     """
     try:
-        families = _filters()
+        from scipy import ndimage
+        from skimage.restoration import denoise_tv_chambolle
     except ImportError:
         return {}
+
+    def median(size: float, inputs: Images) -> Any:
+        return ndimage.median_filter(to_floats(inputs), (1, int(size), int(size), 1))
+
+    def gaussian(sigma: float, inputs: Images) -> Any:
+        return ndimage.gaussian_filter(to_floats(inputs), (0, sigma, sigma, 0))
+
+    def total_variation(weight: float, inputs: Images) -> Any:
+        images = to_floats(inputs)
+        filtered = [denoise_tv_chambolle(image, weight, channel_axis=-1) for image in images]
+        return np.stack(filtered).clip(0, 1).astype(np.float32)
+
+    families: list[tuple[str, Callable[[float, Images], Any], str, list[float]]] = [
+        ("median filter", median, "size", [3, 5, 7]),
+        ("Gaussian filter", gaussian, "sigma", [0.6, 0.8, 1, 1.2, 1.5, 2]),
+        # Chambolle, "An algorithm for total variation minimization and applications", 2004.
+        (
+            "total variation filter", total_variation,
+            "weight", [0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8],
+        ),
+    ]  # fmt: skip
     found = {}
-    for name, label, parameter, strengths, make in families:
-
-        def psnr(strength: float, make: Callable[[float], Filter] = make) -> float:
-            outputs = make(strength)(inputs)
-            return float(metrics.image_scores(targets, outputs, ssim=False)["psnr"].mean())
-
-        best = max(strengths, key=psnr)
-        found[name] = Baseline(
+    for label, denoise, parameter, strengths in families:
+        psnr = {}
+        for strength in strengths:
+            scores = metrics.image_scores(targets, denoise(strength, inputs), ssim=False)
+            psnr[strength] = scores["psnr"].mean()
+        best = max(psnr, key=psnr.__getitem__)
+        found[denoise.__name__] = Baseline(
             label,
-            f"{label} of {parameter} {best:g} (the best of {len(strengths)} on validation images)",
-            make(best),
+            f"{label} of {parameter} {best:g} (the best of {len(psnr)} on validation images)",
+            partial(denoise, best),
         )
     return found
-
-
-def _filters() -> Iterable[tuple[str, str, str, list[float], Callable[[float], Filter]]]:
-    """Return (name, label, parameter, strengths to try, strength -> filter) of each filter."""
-    from scipy import ndimage
-    from skimage.restoration import denoise_tv_chambolle
-
-    def median(size: float) -> Filter:
-        window = (1, int(size), int(size), 1)
-        return lambda inputs: ndimage.median_filter(to_floats(inputs), window)
-
-    def gaussian(sigma: float) -> Filter:
-        return lambda inputs: ndimage.gaussian_filter(to_floats(inputs), (0, sigma, sigma, 0))
-
-    def total_variation(weight: float) -> Filter:
-        def outputs(inputs: Images) -> Floats:
-            images = (
-                denoise_tv_chambolle(image, weight, channel_axis=-1) for image in to_floats(inputs)
-            )
-            return np.asarray(np.stack(list(images)).clip(0, 1), np.float32)
-
-        return outputs
-
-    weights = [0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8]
-    return [
-        ("median", "median filter", "size", [3, 5, 7], median),
-        ("gaussian", "Gaussian filter", "sigma", [0.6, 0.8, 1, 1.2, 1.5, 2], gaussian),
-        # Chambolle, "An algorithm for total variation minimization and applications", 2004.
-        ("total_variation", "total variation filter", "weight", weights, total_variation),
-    ]
 
 
 def to_floats(images: Images) -> Floats:

@@ -3,23 +3,18 @@
 A new noise is a section in the schema, a function here, and a row in NOISES.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 
 from convae.arrays import Images
 from convae.config import schema
+from convae.data.loading import TrainingData
 from convae.errors import ConfigError
 from convae.tasks.baselines import Baseline, to_floats, tuned_filters
 from convae.tasks.task import Task, to_bytes
-
-if TYPE_CHECKING:
-    from convae.data.loading import Split, TrainingData
-
-TUNED_ON = 500  # validation images that choose a filter's strength
 
 
 class Denoise(Task):
@@ -30,14 +25,10 @@ class Denoise(Task):
     title = "Noisy inputs, outputs and absolute errors"
     input_label, target_label = "noisy input", "clean target"
     compared_baselines = ("median", "gaussian", "total_variation")
-    corrupts_inputs = True
+    corrupts_inputs = always_random = True
     settings: schema.Denoise
 
-    def is_random(self, split: Split) -> bool:
-        """Return True: the noise is random."""
-        return True
-
-    def make_inputs(self, images: Images, generator: np.random.Generator) -> Images:
+    def make_inputs(self, images: Images, generator: Generator) -> Images:
         """Return `images` with the noise of the config."""
         noise = self.settings.noise
         if noise.type not in NOISES:
@@ -46,31 +37,25 @@ class Denoise(Task):
 
     def baselines(self, data: TrainingData) -> dict[str, Baseline]:
         """Return the mean image, the noisy input, and filters tuned on validation images."""
-        tuning = self.evaluation_examples(data.validation)[slice(TUNED_ON)]
+        tuning = self.evaluation_examples(data.validation)[slice(500)]
         filters = tuned_filters(tuning.inputs, tuning.targets)
         unchanged = Baseline("noisy input", "the noisy input, unchanged", to_floats)
         return super().baselines(data) | {"noisy_input": unchanged} | filters
 
 
-def _gaussian(
-    images: Images, noise: schema.GaussianNoise, generator: np.random.Generator
-) -> Images:
+def _gaussian(images: Images, noise: schema.GaussianNoise, generator: Generator) -> Images:
     normal = generator.standard_normal(images.shape, np.float32)
     return to_bytes(images / np.float32(255) + np.float32(noise.scale) * normal)
 
 
-def _salt_and_pepper(
-    images: Images, noise: schema.SaltAndPepper, generator: np.random.Generator
-) -> Images:
+def _salt_and_pepper(images: Images, noise: schema.SaltAndPepper, generator: Generator) -> Images:
     pixels = (*images.shape[:3], 1)  # all channels of a pixel get the same value
     hit = generator.random(pixels, np.float32) < noise.share
     salt = generator.integers(0, 2, pixels, np.uint8) * np.uint8(255)
     return np.where(hit, salt, images)
 
 
-def _erased_blocks(
-    images: Images, noise: schema.ErasedBlocks, generator: np.random.Generator
-) -> Images:
+def _erased_blocks(images: Images, noise: schema.ErasedBlocks, generator: Generator) -> Images:
     images = images.copy()
     number, height, width = images.shape[:3]
     size = min(noise.size, height, width)
@@ -84,7 +69,7 @@ def _erased_blocks(
     return images
 
 
-NOISES: Mapping[str, Callable[[Images, Any, np.random.Generator], Images]] = {
+NOISES: Mapping[str, Callable[[Images, Any, Generator], Images]] = {
     "gaussian": _gaussian,
     "salt_and_pepper": _salt_and_pepper,
     "erased_blocks": _erased_blocks,

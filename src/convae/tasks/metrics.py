@@ -5,17 +5,12 @@ shape in [0, 1]. Everything is computed in float64, in chunks that fit the proce
 memory does not grow with N and the images may be memory-mapped.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convae.arrays import Images
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 Floats = NDArray[np.float64]
 Scores = dict[str, Floats]
@@ -50,8 +45,7 @@ def image_scores(
         ValueError: If dtypes or shapes are wrong.
     """
     _check(images, reconstructions)
-    names = SCORES if ssim else [name for name in SCORES if name != "ssim"]
-    scores = {name: np.empty(len(images)) for name in names}
+    scores = {name: np.empty(len(images)) for name in SCORES if ssim or name != "ssim"}
     for chunk in _chunks(images):
         levels = images[chunk]
         original = _GRAY[levels]
@@ -115,10 +109,8 @@ def auroc(scores: Floats, positive: NDArray[np.bool_]) -> float:
         ValueError: If there are no positives or no negatives.
     """
     order = np.sort(scores)
-    # the mean of the first and the last rank of equal scores
-    rank = (
-        np.searchsorted(order, scores, "left") + np.searchsorted(order, scores, "right") + 1
-    ) / 2
+    first, last = (np.searchsorted(order, scores, side) for side in ("left", "right"))
+    rank = (first + last + 1) / 2  # equal scores get the mean of their ranks
     positives = int(positive.sum())
     pairs = positives * (len(scores) - positives)
     if not pairs:
@@ -158,22 +150,16 @@ def structural_similarity(first: Floats, second: Floats) -> Floats:
     that fits.
     """
     c1, c2 = 0.01**2, 0.03**2
-    window = _window(min(*first.shape[1:3]))
-    channels_first = (np.moveaxis(a, -1, 1) for a in (first, second))
-    x, y = (np.ascontiguousarray(a) for a in channels_first)
+    half = min(5, (min(*first.shape[1:3]) - 1) // 2)
+    window = np.exp(-0.5 * (np.arange(-half, half + 1) / 1.5) ** 2)
+    window /= window.sum()
+    x, y = (np.ascontiguousarray(np.moveaxis(a, -1, 1)) for a in (first, second))
     mean_x, mean_y, power, product = (_blur(a, window) for a in (x, y, x * x + y * y, x * y))
     means = mean_x * mean_y
     mean_powers = mean_x * mean_x + mean_y * mean_y
     luminance = (2 * means + c1) / (mean_powers + c1)
     structure = (2 * (product - means) + c2) / (power - mean_powers + c2)
     return _mean(luminance * structure)
-
-
-def _window(room: int) -> Floats:
-    """The weights of the window along an axis of `room` pixels."""
-    half = min(5, (room - 1) // 2)
-    weights = np.exp(-0.5 * (np.arange(-half, half + 1) / 1.5) ** 2)
-    return np.asarray(weights / weights.sum())
 
 
 def _blur(maps: Floats, window: Floats, block: int = 32) -> Floats:

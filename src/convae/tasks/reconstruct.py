@@ -1,16 +1,11 @@
 """Reconstruct: the target is the input."""
 
-from __future__ import annotations
-
 from math import prod
-from typing import TYPE_CHECKING
 
+from convae.config.schema import Config
+from convae.data.loading import TrainingData
 from convae.tasks.baselines import PCA_PIXELS, Baseline, code_size, principal_components
 from convae.tasks.task import Task
-
-if TYPE_CHECKING:
-    from convae.config.schema import Config
-    from convae.data.loading import TrainingData
 
 
 class Reconstruct(Task):
@@ -35,6 +30,5 @@ class Reconstruct(Task):
         found = super().baselines(data)
         size = code_size(self.config)
         if size < prod(self.image_shape) <= PCA_PIXELS:
-            train = data.train.center(self.image_shape)
-            found["pca"] = principal_components(train.images, size)
+            found["pca"] = principal_components(data.train.center(self.image_shape).images, size)
         return found

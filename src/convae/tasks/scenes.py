@@ -1,7 +1,5 @@
 """Scenes: digits in random colors, one over the other, on textured backgrounds."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,23 +39,20 @@ def draw_scenes(
         background: The class of pixels without a digit.
         generator: The source of randomness.
     """
-    number, (height, width) = len(first), size
+    number, most = len(first), counts[1]
     high, wide = images.shape[1:3]
     scenes = _textures(number, size, generator)
-    classes = np.full((number, height, width), background, np.uint8)
-
-    most = counts[1]
+    classes = np.full((number, *size), background, np.uint8)
     drawn = generator.integers(counts[0], most + 1, number)
     digits = generator.integers(0, len(images), (number, most))
     digits[:, 0] = first
-    tops, lefts = _places(number, most, (height - high, width - wide), generator)
+    tops, lefts = _places(number, most, (size[0] - high, size[1] - wide), generator)
     colors = generator.random((number, most, 3), np.float32)
     for scene in range(number):
         for layer in range(drawn[scene]):
             digit, top, left = digits[scene, layer], tops[scene, layer], lefts[scene, layer]
             place = (scene, slice(top, top + high), slice(left, left + wide))
-            below = scenes[place]
-            gray = images[digit]
+            below, gray = scenes[place], images[digit]
             color = _contrast(colors[scene, layer], below.mean(axis=(0, 1)))
             scenes[place] += _OPACITY[gray] * (color - below)
             classes[place][gray[:, :, 0] >= INK] = labels[digit]

@@ -1,27 +1,19 @@
 """Segment: the input is a scene of overlapping digits, the target is the class of each pixel."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convae.arrays import Floats, Images, Labels
+from convae.arrays import Floats, Images, Labels, Shape
 from convae.config import schema
+from convae.data.loading import Split, TrainingData
 from convae.errors import DataError
 from convae.tasks import metrics
 from convae.tasks.baselines import Baseline
 from convae.tasks.scenes import draw_scenes
-from convae.tasks.task import EVALUATION, Examples, Indices, Shape, Task, example_generator
+from convae.tasks.task import EVALUATION, Examples, Indices, Task, example_generator
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from convae.data.loading import Split, TrainingData
-
-DIGIT = (28, 28, 1)
 BACKGROUND = "#1F2933"
 # Ten classes on BACKGROUND: of 48 candidates that are light enough, those whose nearest two
 # (CIE 1976) are 32 apart, and 22 with deuteranopia and protanopia (Machado et al. 2009).
@@ -49,12 +41,13 @@ class Segment(Task):
     input_label, output_label, target_label = "scene", "prediction", "truth"
     outputs_images = False
     one_image_each = False
+    always_random = True
     settings: schema.Segment
 
     @property
     def image_shape(self) -> Shape:
         """The shape of the digits that scenes are drawn from."""
-        return DIGIT
+        return 28, 28, 1
 
     def select(self, split: Split) -> Split:
         """Return `split`. Raises DataError if it has no labels, or too many classes."""
@@ -66,19 +59,12 @@ class Segment(Task):
             )
         return split
 
-    def is_random(self, split: Split) -> bool:
-        """Return True: the scenes are random."""
-        return True
-
     def examples(self, split: Split, indices: Indices, generator: np.random.Generator) -> Examples:
         """Return a scene for each digit at `indices`; it is the lowest digit in the scene."""
-        first = np.arange(len(split))[indices]
-        height, width = self.config.model.input_shape[:2]
-        scenes, classes = draw_scenes(
-            split.images, _labels(split), first, (height, width),
-            self.settings.digits, self.settings.classes, generator,
-        )  # fmt: skip
-        return Examples(scenes, classes)
+        first, size = np.arange(len(split))[indices], self.config.model.input_shape[:2]
+        counts, background = self.settings.digits, self.settings.classes
+        digits = split.images, _labels(split)
+        return Examples(*draw_scenes(*digits, first, size, counts, background, generator))
 
     def evaluation_examples(self, split: Split) -> Examples:
         """Return `task.scenes` scenes."""
@@ -96,10 +82,9 @@ class Segment(Task):
 
     def scores(self, targets: Images, outputs: Floats) -> metrics.Scores:
         """Return `accuracy` (N,) and `confusion` (N, classes, classes): pixels of i taken for j."""
-        predicted = outputs.argmax(axis=-1)
-        confusion = metrics.confusion(targets[..., 0], predicted, outputs.shape[-1])
-        right = (targets[..., 0] == predicted).reshape(len(predicted), -1)
-        return {"accuracy": right.mean(axis=1), "confusion": confusion}
+        truth, predicted = targets[..., 0], outputs.argmax(axis=-1)
+        counts = metrics.confusion(truth, predicted, outputs.shape[-1])
+        return {"accuracy": (truth == predicted).mean(axis=(1, 2)), "confusion": counts}
 
     def error(self, targets: Images, outputs: Floats) -> NDArray[np.float64]:
         """Return the share of wrong pixels of each output, (N,)."""
@@ -135,13 +120,14 @@ class Segment(Task):
 
     def baselines(self, data: TrainingData) -> dict[str, Baseline]:
         """Return the background for every pixel, which is right for most of them."""
-        background = np.zeros(self.settings.classes + 1, np.float32)
-        background[-1] = 1
-
-        def outputs(inputs: Images) -> Floats:
-            return np.broadcast_to(background, (*inputs.shape[:3], len(background)))
-
-        return {"background": Baseline("background", "background everywhere", outputs)}
+        background = np.eye(self.settings.classes + 1, dtype=np.float32)[-1]
+        return {
+            "background": Baseline(
+                "background",
+                "background everywhere",
+                lambda inputs: np.broadcast_to(background, (*inputs.shape[:3], len(background))),
+            )
+        }
 
 
 def class_colors(count: int) -> NDArray[np.uint8]:

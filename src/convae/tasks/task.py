@@ -4,25 +4,21 @@ All randomness comes from generators that are seeded by (seed, epoch, step, bloc
 that every worker and every resumed run makes the same examples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convae.arrays import Floats, Images, Labels
+from convae.arrays import Floats, Images, Labels, Shape
+from convae.config.schema import Config
+from convae.data.loading import Split, TrainingData
+from convae.data.transforms import crop_random
 from convae.tasks import metrics
-from convae.tasks.baselines import Baseline, mean_image_baseline
-
-if TYPE_CHECKING:
-    from convae.config.schema import Config
-    from convae.data.loading import Split, TrainingData
+from convae.tasks.baselines import Baseline
 
 Indices = NDArray[np.int64] | slice
-Shape = tuple[int, int, int]
 
 EVALUATION = 2**32 - 1  # in the place of the epoch, for examples of validation and test
 BLOCK = 50  # examples of a batch that share a generator
@@ -40,7 +36,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def __getitem__(self, indices: Indices) -> Examples:
+    def __getitem__(self, indices: Indices) -> "Examples":
         inputs = self.inputs[indices]
         return Examples(inputs, inputs if self.targets is self.inputs else self.targets[indices])
 
@@ -73,6 +69,7 @@ class Task:
     reconstruction_score: str | None = None  # the metric that compares the output with the input
     outputs_images = True  # False: the output is a probability of each class for each pixel
     corrupts_inputs = False  # whether the model also takes images that were not corrupted
+    always_random = False  # True: examples are random even without random crops
     one_image_each = True  # whether an example is one image of the data and has its label
     settings: Any  # the section `task` of the config
 
@@ -91,19 +88,16 @@ class Task:
 
     def filter(self, data: TrainingData) -> TrainingData:
         """Return `data` with the selected images of both splits."""
-        train, validation = self.select(data.train), self.select(data.validation)
-        return replace(data, train=train, validation=validation)
+        return replace(data, train=self.select(data.train), validation=self.select(data.validation))
 
     def is_random(self, split: Split) -> bool:
         """Return whether the examples of `split` are random."""
-        return split.images.shape[1:] != self.image_shape
+        return self.always_random or split.images.shape[1:] != self.image_shape
 
     def examples(self, split: Split, indices: Indices, generator: np.random.Generator) -> Examples:
         """Return the examples of the images at `indices` of `split`."""
         images = split.images[indices]
         if images.shape[1:] != self.image_shape:  # data.crop: another crop in each epoch
-            from convae.data.transforms import crop_random
-
             images = crop_random(images, self.image_shape, generator)
         return Examples(self.make_inputs(images, generator), images)
 
@@ -124,9 +118,9 @@ class Task:
 
         A model whose loss stays above the second has learned nothing.
         """
-        train = train.center(self.image_shape)
-        mean = np.broadcast_to(metrics.mean_image(train.images), examples.targets.shape)
-        scores = metrics.image_scores(examples.targets, mean, ssim=False)
+        mean = metrics.mean_image(train.center(self.image_shape).images)
+        outputs = np.broadcast_to(mean, examples.targets.shape)
+        scores = metrics.image_scores(examples.targets, outputs, ssim=False)
         if self.config.training.loss == "mean_squared_error":
             return 0.0, float(scores["mse"].mean())
         return float(scores["floor"].mean()), float(scores["bce"].mean())
@@ -173,10 +167,7 @@ class Task:
     ) -> tuple[list[str], bool | None]:
         """Return lines about the error of one output, and whether it is above the threshold.
 
-        Args:
-            target: The target image, (1, H, W, C).
-            output: The output, (1, H, W, C) in [0, 1].
-            threshold: The run's threshold in metrics.json, or None if it has none.
+        `target` and `output` are (1, H, W, C), and `threshold` is that in the run's metrics.json.
         """
         return [f"{self.error_name} {self.error(target, output)[0]:.5f}; 0 is perfect"], None
 
@@ -194,7 +185,13 @@ class Task:
 
     def baselines(self, data: TrainingData) -> dict[str, Baseline]:
         """Return simple alternatives to the model, fitted on train and tuned on validation."""
-        return {"mean_image": mean_image_baseline(data.train.center(self.image_shape).images)}
+        mean = metrics.mean_image(data.train.center(self.image_shape).images)
+        baseline = Baseline(
+            "mean image",
+            "the mean of the training images",
+            lambda inputs: np.broadcast_to(mean, (len(inputs), *mean.shape)),
+        )
+        return {"mean_image": baseline}
 
 
 def batch_examples(

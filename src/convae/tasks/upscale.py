@@ -1,18 +1,12 @@
 """Upscale: the input is a small image, the target is `factor` times as high and wide."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from convae.arrays import Images
 from convae.config import schema
+from convae.data.loading import TrainingData
 from convae.tasks.baselines import Baseline, interpolation
 from convae.tasks.task import Task
-
-if TYPE_CHECKING:
-    from convae.data.loading import TrainingData
 
 
 class Upscale(Task):
@@ -29,9 +23,9 @@ class Upscale(Task):
         factor = self.settings.factor
         number, height, width, channels = images.shape
         blocks = images.reshape(number, height // factor, factor, width // factor, factor, channels)
-        sums = blocks.sum(axis=(2, 4), dtype=np.uint32)
-        half = factor * factor // 2  # rounds to the nearest
-        return np.asarray((sums + half) // (factor * factor), np.uint8)
+        half = factor**2 // 2  # rounds to the nearest
+        sums = blocks.sum(axis=(2, 4), dtype=np.uint32) + half
+        return np.asarray(sums // factor**2, np.uint8)
 
     def baselines(self, data: TrainingData) -> dict[str, Baseline]:
         """Return the mean image, nearest and bicubic interpolation."""
