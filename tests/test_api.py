@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 NAMES = [
     "Autoencoder", "CheckpointError", "ConfigError", "ConvAutoencoder", "ConvaeError", "DataError",
-    "Run", "RunError", "UnsupportedError", "evaluate", "load", "load_config", "train",
+    "FileError", "Run", "RunError", "UnsupportedError", "evaluate", "load", "load_config", "train",
 ]  # fmt: skip
 EXAMPLES = [
     "config.loader", "console", "inference.autoencoder", "inference.sklearn", "runs.run",

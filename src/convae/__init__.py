@@ -14,37 +14,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convae.config.loader import load_config
-    from convae.errors import (
-        CheckpointError,
-        ConfigError,
-        ConvaeError,
-        DataError,
-        RunError,
-        UnsupportedError,
-    )
-    from convae.evaluation.evaluate import evaluate
-    from convae.inference.autoencoder import Autoencoder, load
-    from convae.inference.sklearn import ConvAutoencoder
-    from convae.runs.run import Run
-    from convae.training.trainer import train
+    from convae.config.loader import load_config as load_config
+    from convae.errors import CheckpointError as CheckpointError
+    from convae.errors import ConfigError as ConfigError
+    from convae.errors import ConvaeError as ConvaeError
+    from convae.errors import DataError as DataError
+    from convae.errors import FileError as FileError
+    from convae.errors import RunError as RunError
+    from convae.errors import UnsupportedError as UnsupportedError
+    from convae.evaluation.evaluate import evaluate as evaluate
+    from convae.inference.autoencoder import Autoencoder as Autoencoder
+    from convae.inference.autoencoder import load as load
+    from convae.inference.sklearn import ConvAutoencoder as ConvAutoencoder
+    from convae.runs.run import Run as Run
+    from convae.training.trainer import train as train
 
 __version__ = "0.1.0"
-__all__ = [
-    "Autoencoder",
-    "CheckpointError",
-    "ConfigError",
-    "ConvAutoencoder",
-    "ConvaeError",
-    "DataError",
-    "Run",
-    "RunError",
-    "UnsupportedError",
-    "evaluate",
-    "load",
-    "load_config",
-    "train",
-]
 
 _MODULES = {
     "Autoencoder": "inference.autoencoder",
@@ -53,6 +38,7 @@ _MODULES = {
     "ConvAutoencoder": "inference.sklearn",
     "ConvaeError": "errors",
     "DataError": "errors",
+    "FileError": "errors",
     "Run": "runs.run",
     "RunError": "errors",
     "UnsupportedError": "errors",
@@ -61,6 +47,7 @@ _MODULES = {
     "load_config": "config.loader",
     "train": "training.trainer",
 }
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,6 @@ BROKEN = (  # errors of the standard library and NumPy for damaged bytes
     EOFError,
     LookupError,
     MemoryError,
-    NotImplementedError,
     OSError,
     RuntimeError,
     SyntaxError,
@@ -34,7 +33,6 @@ BROKEN = (  # errors of the standard library and NumPy for damaged bytes
     zipfile.BadZipFile,
     zlib.error,
 )
-
 MAX_JSON = 4_000_000  # characters
 
 
@@ -70,8 +68,7 @@ def array(data: bytes) -> NDArray[Any]:
         rest = data[stream.tell() :]
         if math.prod(shape) * dtype.itemsize != len(rest):
             raise ValueError(f"its header says {shape} of {dtype}, but it holds {len(rest)} bytes")
-        flat = np.frombuffer(rest, dtype)
-        return flat.reshape(shape, order="F" if fortran else "C")
+        return np.frombuffer(rest, dtype).reshape(shape, order="F" if fortran else "C")
     except BROKEN as error:
         raise ValueError(str(error)) from None
 

@@ -14,29 +14,24 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-Level = Literal["quiet", "normal", "verbose"]
-
 logger = logging.getLogger("convae")
 logger.setLevel(logging.INFO)
 
 
 class _StderrHandler(logging.Handler):
-    """Writes messages to whatever stderr is now, details in gray."""
-
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
-        detail = record.levelno < logging.INFO
-        print(paint(text, "gray") if detail else text, file=sys.stderr, flush=True)
+        text = paint(text, "gray") if record.levelno < logging.INFO else text
+        print(text, file=sys.stderr, flush=True)  # the stderr of now, which tests replace
 
 
 _handler = _StderrHandler()
 
 
-def set_level(level: Level) -> None:
+def set_level(level: Literal["quiet", "normal", "verbose"]) -> None:
     """Show on stderr only errors ("quiet"), messages ("normal"), or details as well ("verbose")."""
-    logger.setLevel(
-        {"quiet": logging.ERROR, "normal": logging.INFO, "verbose": logging.DEBUG}[level]
-    )
+    levels = {"quiet": logging.ERROR, "normal": logging.INFO, "verbose": logging.DEBUG}
+    logger.setLevel(levels[level])
     logger.addHandler(_handler)
     logger.propagate = False
 
@@ -53,13 +48,9 @@ def suggest(command: str, *, silent: bool = False) -> None:
 
 
 def print_error(text: str) -> None:
-    """Print an error on stderr, whatever the level is."""
-    print(f"{paint('convae:', 'red')} {printable(text)}", file=sys.stderr)
-
-
-def printable(text: str) -> str:
-    """Return `text` with control characters escaped, except line breaks."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    """Print an error on stderr at any level, with control characters escaped."""
+    safe = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    print(f"{paint('convae:', 'red')} {safe}", file=sys.stderr)
 
 
 def paint(text: str, color: Literal["blue", "green", "gray", "red"]) -> str:
@@ -78,16 +69,12 @@ def format_table(cells: Sequence[tuple[str, ...]], mark: int | None = None) -> s
         cells: the head, and then the lines.
         mark: the line, counted from 0 after the first one, that gets an arrow.
     """
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for number, line in enumerate(cells):
-        aligned = [
-            f"{c:<{w}}" if i < 2 else f"{c:>{w}}"
-            for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ]
-        lines.append(
-            "  ".join(aligned) + ("  <--" if mark is not None and number - 2 == mark else "")
-        )
+        columns = enumerate(zip(line, widths, strict=True))
+        aligned = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in columns]
+        lines.append("  ".join(aligned) + ("  <--" if number - 2 == mark else ""))
     lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
     return "\n".join(line.rstrip() for line in lines)
 

@@ -70,14 +70,17 @@ def is_running(process: int) -> bool:
 
 def replace(temporary: Path, path: Path) -> None:
     """Sync a complete file to the disk, rename it to `path`, and sync the folder."""
-    for place, rename in ((temporary, True), (path.parent, False)):
-        handle = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        if rename:
-            temporary.replace(path)
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager
