@@ -9,7 +9,7 @@ a convolution, or pixels removed on each side of the canvas of a transposed conv
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import gcd
+from math import gcd, prod
 from typing import Literal, NamedTuple
 
 Padding = Literal["valid", "same"]
@@ -104,10 +104,8 @@ def pytorch(crop: tuple[int, int], strides: int, dilation_rate: int = 1) -> tupl
     PyTorch crops `padding` on both sides and adds `output_padding` at the end, so it never crops
     more at the end than at the start, as Keras' `same` often does.
     """
-    first, last = crop
-    extra = first - last
-    fits = first >= 0 and 0 <= extra < max(strides, dilation_rate)
-    return (first, extra) if fits else None
+    first, extra = crop[0], crop[0] - crop[1]
+    return (first, extra) if 0 <= extra < max(strides, dilation_rate) and first >= 0 else None
 
 
 def setting_problem(
@@ -291,9 +289,7 @@ def receptive_field(operations: Sequence[tuple[int, Operation]]) -> int:
     Args:
         operations: (input size, operation) along one axis, from input to output.
     """
-    period = 1
-    for _, operation in operations:
-        period *= operation.strides if operation.transposed else 1
+    period = prod(operation.strides for _, operation in operations if operation.transposed)
     widest = 0
     for position in range(min(period, 256)):
         low = high = position

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations, islice, product
 from math import comb, prod
 from typing import Any
@@ -24,9 +24,9 @@ def sizes_through(size: int, layers: Sequence[Layer], axis: int = 0) -> list[int
     return sizes
 
 
-def restores(size: int, layers: Sequence[Layer], axis: int = 0, factor: int = 1) -> bool:
+def restores(size: int, layers: Sequence[Layer], factor: int = 1) -> bool:
     """Return whether the output is `factor` times as large as an input of this size."""
-    return _output_size(size, layers, axis) == factor * size
+    return _gives(factor * size, size, layers, 0)
 
 
 def nearest_restored_sizes(size: int, layers: Sequence[Layer], factor: int = 1) -> list[int]:
@@ -55,69 +55,47 @@ def smallest_fix(model: Model, names: Sequence[str], output_shape: Shape) -> str
     if isinstance(last, Convolution) and last.filters != output_shape[2]:
         layers[-1] = last.model_copy(update={"filters": output_shape[2]})
         text = [f"{names[-1]}: filters: {output_shape[2]}"]
-    shapes, first = (model.input_shape, output_shape), len(model.encoder)
-    if not _fits(*shapes, layers):
-        fix = _one_or_two_settings(shapes, layers, first) or _paddings(shapes, layers, first)
-        if not fix:
-            return None
-        text += [
-            f"{names[index]}: {key}: {_format_value(value)}"
-            for index, setting in fix
-            for key, value in setting.items()
-        ]
-    return " and ".join(text)
+    for fix in _fixes(layers, len(model.encoder)):
+        changed = list(layers)
+        for i, setting in fix:
+            changed[i] = changed[i].model_copy(update=setting)
+        if all(_gives(output_shape[a], model.input_shape[a], changed, a) for a in (0, 1)):
+            for i, setting in fix:
+                text += [f"{names[i]}: {key}: {format_setting(setting[key])}" for key in setting]
+            return " and ".join(text)
+    return None
 
 
-def _output_size(size: int, layers: Sequence[Layer], axis: int) -> int | None:
+def format_setting(value: Any) -> Any:
+    """Return a setting as in YAML; a pair of equal numbers is one number."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return value[0] if value[0] == value[1] else list(value)
+    return "null" if value is None else value
+
+
+def _gives(target: int, size: int, layers: Sequence[Layer], axis: int) -> bool:
     sizes = sizes_through(size, layers, axis)
-    return sizes[-1] if len(sizes) == len(layers) + 1 else None
+    return len(sizes) == len(layers) + 1 and sizes[-1] == target
 
 
-def _fits(input_shape: Shape, output_shape: Shape, layers: Sequence[Layer]) -> bool:
-    return all(
-        _output_size(input_shape[axis], layers, axis) == output_shape[axis] for axis in (0, 1)
-    )
-
-
-def _one_or_two_settings(
-    shapes: tuple[Shape, Shape], layers: Sequence[Layer], first: int
-) -> Fix | None:
-    """Return one changed setting, or two in different layers from `first` on."""
+def _fixes(layers: Sequence[Layer], first: int) -> Iterator[Fix]:
+    """Yield fixes of the layers from `first` on: none, one setting, two, then more paddings."""
     every = ((i, c) for i in range(first, len(layers)) for c in layers[i].changes())
     changes = list(islice(every, MOST))
-    for count in (1, 2):
+    for count in (0, 1, 2):
         if comb(len(changes), count) > MOST:
             break
         groups = sorted(combinations(changes, count), key=lambda g: sum(c[0] for _, c in g))
         for group in groups[: MOST // len(layers)]:
             if len({i for i, _ in group}) == count:
-                fix = [(i, setting) for i, (_, setting) in group]
-                if _fits(*shapes, _changed(layers, fix)):
-                    return fix
-    return None
-
-
-def _paddings(shapes: tuple[Shape, Shape], layers: Sequence[Layer], first: int) -> Fix | None:
-    """Return an output_padding in as few layers as possible: odd sizes with strides need it."""
+                yield [(i, setting) for i, (_, setting) in group]
+    # Odd sizes with strides need output_padding in several layers, in as few as possible.
     choices: list[list[tuple[int, dict[str, Any]] | None]] = []
     for i in range(first, len(layers)):
-        every = (setting for _, setting in layers[i].changes() if "output_padding" in setting)
-        settings = list(islice(every, MOST))
-        if len(settings) * prod(len(c) for c in choices) > MOST // len(layers):
-            return None
-        choices.append([None, *((i, setting) for setting in settings)])
-    groups = ([c for c in group if c] for group in product(*choices))
-    return next((g for g in sorted(groups, key=len) if _fits(*shapes, _changed(layers, g))), None)
-
-
-def _changed(layers: Sequence[Layer], fix: Fix) -> list[Layer]:
-    changed = list(layers)
-    for i, setting in fix:
-        changed[i] = changed[i].model_copy(update=setting)
-    return changed
-
-
-def _format_value(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return value[0] if value[0] == value[1] else list(value)
-    return "null" if value is None else value
+        paddings = (
+            (i, setting) for _, setting in layers[i].changes() if "output_padding" in setting
+        )
+        choices.append([None, *islice(paddings, MOST)])
+        if prod(map(len, choices)) > MOST // len(layers):
+            return
+    yield from sorted(([c for c in group if c] for group in product(*choices)), key=len)

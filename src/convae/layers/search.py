@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from convae.console import format_table
@@ -12,10 +13,10 @@ from convae.errors import ConfigError
 from convae.layers.arithmetic import (
     ConvAxis,
     ConvTransposeAxis,
+    Operation,
     Padding,
     crop,
     overlap,
-    problem,
     pytorch,
 )
 from convae.layers.fixes import nearest_restored_sizes, restores, sizes_through, smallest_fix
@@ -59,43 +60,24 @@ def find_settings(
     for name, value in (("--from", start), ("--to", end)):
         if not 1 <= value <= LARGEST:
             raise ConfigError(f"{name} must be from 1 to {LARGEST:,}. Received: {value}")
-    find = _conv_settings if end < start else _conv_transpose_settings
-    limits = (max_kernel, max_strides, max_dilation)
-    return sorted(find(start, end, *limits), key=lambda s: (s.cost, s.kernel_size))
-
-
-def _grid(max_kernel: int, max_strides: int, max_dilation: int) -> Iterator[tuple[int, int, int]]:
-    for kernel in range(1, max_kernel + 1):
-        for step in range(1, max_strides + 1):
-            # a single tap has no dilation, and Keras refuses strides and dilation together
-            for dilation in range(1, 1 + (max_dilation if step == 1 < kernel else 1)):
-                yield kernel, step, dilation
-
-
-def _conv_transpose_settings(start: int, end: int, *limits: int) -> Iterator[AxisSetting]:
-    for kernel, step, dilation in _grid(*limits):
-        low, high = overlap(kernel, step, dilation)
-        for padding in PADDINGS:
-            for extra in (None, *range(step)):
-                axis = ConvTransposeAxis(kernel, step, padding, extra, dilation)
-                if axis.output_size(start) == end and not problem(start, *axis):
-                    cropped = crop(start, *axis)
-                    yield AxisSetting(
-                        "conv_transpose", kernel, step, padding, extra, dilation, cropped,
-                        low == high, pytorch(cropped, step, dilation),
-                    )  # fmt: skip
-
-
-def _conv_settings(start: int, end: int, *limits: int) -> Iterator[AxisSetting]:
-    for kernel, step, dilation in _grid(*limits):
-        low, high = overlap(kernel, step, dilation)
-        for padding in PADDINGS:
-            axis = ConvAxis(kernel, step, padding, dilation)
-            if axis.output_size(start) == end:
-                unused = (0, axis.unused(start))
-                yield AxisSetting(
-                    "conv", kernel, step, padding, None, dilation, unused, low == high
-                )
+    shrinks = end < start
+    found = []
+    for kernel, step in product(range(1, max_kernel + 1), range(1, max_strides + 1)):
+        # A single tap has no dilation, and Keras refuses strides and dilation together.
+        for dilation in range(1, 1 + (max_dilation if step == 1 < kernel else 1)):
+            low, high = overlap(kernel, step, dilation)
+            for padding, extra in product(PADDINGS, (None,) if shrinks else (None, *range(step))):
+                setting = (kernel, step, padding, extra, dilation)
+                axis: Operation = ConvTransposeAxis(*setting)
+                if shrinks:
+                    axis = ConvAxis(kernel, step, padding, dilation)
+                if axis.output_size(start) != end or axis.problem(start):
+                    continue
+                cropped = (0, axis.unused(start)) if shrinks else crop(start, *setting)
+                same = None if shrinks else pytorch(cropped, step, dilation)
+                name = "conv" if shrinks else "conv_transpose"
+                found.append(AxisSetting(name, *setting, cropped, low == high, same))
+    return sorted(found, key=lambda s: (s.cost, s.kernel_size))
 
 
 def settings_table(
@@ -109,21 +91,13 @@ def settings_table(
     count = "1 setting" if len(found) == 1 else f"{len(found)} settings"
     note = " (a transposed convolution never shrinks)" if shrinks else ""
     head = ("kernel_size", "strides", "padding", "output_padding", "dilation_rate")
-    cells = [(*head, "unused" if shrinks else "crop", "overlap", "PyTorch")]
+    cells: list[tuple[str, ...]] = [(*head, "unused" if shrinks else "crop", "overlap", "PyTorch")]
     for setting in found[:most]:
         pair = setting.pytorch
-        cells.append(
-            (
-                str(setting.kernel_size),
-                str(setting.strides),
-                setting.padding,
-                str(setting.output_padding),
-                str(setting.dilation_rate),
-                f"{setting.crop[0]},{setting.crop[1]}",
-                "even" if setting.even else "UNEVEN",
-                f"p={pair[0]} op={pair[1]}" if pair else "" if shrinks else "none",
-            )
-        )
+        options = [str(getattr(setting, name)) for name in head]
+        cropped = f"{setting.crop[0]},{setting.crop[1]}"
+        padding = f"p={pair[0]} op={pair[1]}" if pair else "" if shrinks else "none"
+        cells.append((*options, cropped, "even" if setting.even else "UNEVEN", padding))
     lines = [f"{start} -> {end}: {count} of {layer}{note}, the simplest first ({limits})", ""]
     lines.append(format_table(cells))
     if most is not None and len(found) > most:
@@ -144,20 +118,16 @@ def restored_sizes(model: Model, output_shape: Shape, sizes: str) -> list[dict[s
     if not 1 <= low <= high or high - low > 200:
         raise ConfigError(f"--sizes must be A-B with A up to B, at most 200. Received: {sizes!r}")
     factor, channels = output_shape[0] // model.input_shape[0], output_shape[2]
-    names = layer_names(model.layers)
+    layers, names = model.layers, layer_names(model.layers)
     found = []
     for size in range(low, high + 1):
-        restored = restores(size, model.layers, factor=factor)
-        facts = {
-            "size": size,
-            "sizes": sizes_through(size, model.layers),
-            "restored": restored,
-        }
-        if not restored:
+        facts: dict[str, Any] = {"size": size, "sizes": sizes_through(size, layers)}
+        facts["restored"] = restores(size, layers, factor)
+        if not facts["restored"]:
             square = model.model_copy(update={"input_shape": (size, size, model.input_shape[2])})
             target = (factor * size, factor * size, channels)
             facts["fix"] = smallest_fix(square, names, target)
-            facts["resize_to"] = nearest_restored_sizes(size, model.layers, factor)
+            facts["resize_to"] = nearest_restored_sizes(size, layers, factor)
         found.append(facts)
     return found
 

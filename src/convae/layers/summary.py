@@ -13,7 +13,7 @@ from typing import Any
 from convae.console import format_shape, format_table
 from convae.layers import arithmetic
 from convae.layers.arithmetic import Operation
-from convae.layers.fixes import smallest_fix
+from convae.layers.fixes import format_setting, smallest_fix
 from convae.layers.spec import Layer, Model, Shape
 
 FLOAT = 4  # bytes
@@ -108,9 +108,7 @@ class ModelSummary:
             )
             if text:
                 return i, f"{row.name}: {text}\n\n{self.table(i)}"
-        if found := _too_large(self.model.input_shape, rows):
-            return found
-        return self._wrong_output()
+        return _too_large(self.model.input_shape, rows) or self._wrong_output()
 
     def _skip_problem(self, index: int) -> str | None:
         """Return why the skip of a layer cannot join its input, None if it can."""
@@ -135,10 +133,12 @@ class ModelSummary:
             return None
         fix = smallest_fix(self.model, self.names, target)
         required = "its input is" if target == self.model.input_shape else "the task requires"
-        text = f"{self.names[-1]}: the decoder gives {format_shape(shape)}, "
-        text += f"but {required} {format_shape(target)}"
-        text += f"; suggested fix: {fix}" if fix else "; no small change fixes it"
-        return last, f"{text}\n\n{self.table(last)}"
+        return last, (
+            f"{self.names[-1]}: the decoder gives {format_shape(shape)}, but {required} "
+            f"{format_shape(target)}; "
+            + (f"suggested fix: {fix}" if fix else "no small change fixes it")
+            + f"\n\n{self.table(last)}"
+        )
 
     @cached_property
     def warnings(self) -> list[str]:
@@ -160,9 +160,9 @@ class ModelSummary:
         """Return the layers as Keras' summary shows them; `last` ends the table with an arrow."""
         rows = self.rows if last is None else self.rows[: last + 1]
         cells = [("Layer (type)", "Output Shape", "Param #")]
-        cells.append(("input", f"(None, {', '.join(map(str, self.model.input_shape))})", ""))
+        cells.append(("input", str((None, *self.model.input_shape)), ""))
         for row in rows:
-            shape = f"(None, {', '.join(map(str, row.output_shape))})"
+            shape = str((None, *row.output_shape))
             cells.append((f"{row.name} ({row.type})", shape, f"{row.parameters:,}"))
         total = sum(row.parameters for row in rows)
         return f"{format_table(cells, last)}\nTotal params: {total:,}"
@@ -186,20 +186,18 @@ class ModelSummary:
         cells = [(*head, "Overlap"), ("input", format_shape(self.model.input_shape), *[""] * 6)]
         cells += [_cells(row) for row in self.rows]
         facts = self.to_dict()
-        ratio = facts["code_ratio"]
-        lines = [
-            format_table(cells),
-            "",
-            LEGEND,
-            "",
+        code, image = self.code_size, prod(self.model.input_shape)
+        more = f"{code / image:.2f} times as many"
+        compared = more if code > image else f"{image / code:.2f} times fewer"
+        text = (
+            f"{format_table(cells)}\n\n{LEGEND}\n\n"
             f"Total: {facts['parameters']:,} parameters, {facts['macs']:,} MACs and "
-            f"{_memory(facts['activation_bytes'])} of activations for one image (float32)",
-            f"Code: {format_shape(self.code_shape)} = {facts['code_size']:,} numbers for the "
-            f"{prod(self.model.input_shape):,} of an image: "
-            + (f"{ratio:.2f} times as many" if ratio > 1 else f"{1 / ratio:.2f} times fewer"),
-        ]
-        lines += ["", *(f"Warning: {text}" for text in self.warnings)] if self.warnings else []
-        return "\n".join(lines)
+            f"{_memory(facts['activation_bytes'])} of activations for one image (float32)\n"
+            f"Code: {format_shape(self.code_shape)} = {code:,} numbers for the "
+            f"{image:,} of an image: {compared}"
+        )
+        warnings = [f"Warning: {warning}" for warning in self.warnings]
+        return "\n".join([text, *([""] if warnings else []), *warnings])
 
 
 def layer_names(layers: Sequence[Layer]) -> list[str]:
@@ -221,39 +219,36 @@ def _rows(model: Model) -> list[LayerSummary]:
             shape = (*shape[:2], shape[2] + channels)
         for axis in (0, 1):
             before[axis].extend(layer.steps(shape[axis], axis))
-        output = (
-            layer.output_size(shape[0], 0),
-            layer.output_size(shape[1], 1),
-            layer.output_channels(shape[2]),
-        )
+        height, width = (layer.output_size(shape[axis], axis) for axis in (0, 1))
+        output = (height, width, layer.output_channels(shape[2]))
+        crops = overlap = None
+        if layer.transposed:
+            (down,), (across,) = layer.operations(0), layer.operations(1)
+            crops = (arithmetic.crop(shape[0], *down), arithmetic.crop(shape[1], *across))
+            axes = [
+                arithmetic.overlap(o.kernel_size, o.strides, o.dilation_rate)
+                for o in (down, across)
+            ]
+            overlap = (axes[0][0] * axes[1][0], axes[0][1] * axes[1][1])
         rows.append(
             LayerSummary(
                 name,
                 layer.label,
-                shape,
-                output,
-                layer.parameters(shape[2]),
-                layer.macs(shape, output),
-                FLOAT * max(output[0], 0) * max(output[1], 0) * output[2],
-                (arithmetic.receptive_field(before[0]), arithmetic.receptive_field(before[1])),
-                *_crop_and_overlap(layer, shape),
+                input_shape=shape,
+                output_shape=output,
+                parameters=layer.parameters(shape[2]),
+                macs=layer.macs(shape, output),
+                activation_bytes=FLOAT * max(height, 0) * max(width, 0) * output[2],
+                receptive_field=(
+                    arithmetic.receptive_field(before[0]),
+                    arithmetic.receptive_field(before[1]),
+                ),
+                crop=crops,
+                overlap=overlap,
             )
         )
         shape = output
     return rows
-
-
-def _crop_and_overlap(
-    layer: Layer, shape: Shape
-) -> tuple[tuple[Pair, Pair], Pair] | tuple[None, None]:
-    if not layer.transposed:
-        return None, None
-    (rows,), (columns,) = layer.operations(0), layer.operations(1)
-    counts = [
-        arithmetic.overlap(o.kernel_size, o.strides, o.dilation_rate) for o in (rows, columns)
-    ]
-    low, high = (prod(pair) for pair in zip(*counts, strict=True))
-    return (arithmetic.crop(shape[0], *rows), arithmetic.crop(shape[1], *columns)), (low, high)
 
 
 def _too_large(input_shape: Shape, rows: Sequence[LayerSummary]) -> tuple[int, str] | None:
@@ -317,17 +312,13 @@ def _overlap_warning(overlap: Pair, axes: Sequence[Operation]) -> str:
     if overlap[0] == 0:
         return (
             f"dead pixels: kernel {kernel} is smaller than strides {strides}, so some pixels hold "
-            f"the bias alone; kernel_size: {_size(smaller)}"
+            f"the bias alone; kernel_size: {format_setting(smaller)}"
         )
     return (
         f"checkerboard risk: {overlap[0]} to {overlap[1]} kernel copies meet in a pixel, because "
-        f"strides {strides} do not divide kernel {kernel}; kernel_size: {_size(larger)}"
-        + (f" or {_size(smaller)}" if smaller != larger else "")
+        f"strides {strides} do not divide kernel {kernel}; kernel_size: {format_setting(larger)}"
+        + (f" or {format_setting(smaller)}" if smaller != larger else "")
     )
-
-
-def _size(pair: Sequence[int]) -> Any:
-    return pair[0] if pair[0] == pair[1] else pair
 
 
 def _cells(row: LayerSummary) -> tuple[str, ...]:
