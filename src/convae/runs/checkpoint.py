@@ -27,12 +27,7 @@ DIGEST = 64  # hexadecimal digits of a SHA-256
 
 
 def save(folder: Path, state: Mapping[str, Any], arrays: Sequence[NDArray[Any]]) -> None:
-    """Write a checkpoint. The one before it stays until the new one is complete.
-
-    Args:
-        folder: The run's folder `checkpoint`.
-        state: Plain values, kept as JSON.
-        arrays: The values of all variables.
+    """Write `state` (JSON) and `arrays`; the checkpoint before stays until this one is complete.
 
     Raises:
         OSError: It cannot be written, or reads back differently.
@@ -87,15 +82,13 @@ def encode(state: Mapping[str, Any], arrays: Sequence[NDArray[Any]]) -> bytes:
 def decode(data: bytes) -> tuple[dict[str, Any], list[NDArray[Any]]]:
     """Return the state and the arrays that `encode` was given.
 
-    The hash finds accidents, not attacks: the arrays are checked as those of any other file.
-
     Raises:
         ValueError: A bit differs, or the file was not made by `encode`.
     """
     body, digest = data[:-DIGEST], data[-DIGEST:]
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise ValueError("its SHA-256 does not match")
-    held = archive.members(data)
+    held = archive.members(data)  # the hash finds accidents, not attacks: all is checked
     try:
         text, *arrays = (archive.array(held[f"arr_{i}.npy"]) for i in range(len(held)))
     except KeyError as error:

@@ -1,7 +1,6 @@
-"""Shipped weights: pretrained_weights/NAME.keras, each with a card.
+"""Shipped weights, which are used as a run: pretrained_weights/NAME.keras.
 
-The card, NAME.json, holds the config, the manifest and the metrics of the training.
-Shipped weights are used as a run: see `unpack`.
+The card of each, NAME.json, holds the config, the manifest and the metrics of the training.
 """
 
 from __future__ import annotations
@@ -33,11 +32,7 @@ def card(name: str) -> dict[str, Any]:
 
 
 def unpack(name: str, outputs: str = "outputs") -> Path:
-    """Write shipped weights as a run, and return its folder.
-
-    Args:
-        name: One of `names()`.
-        outputs: The folder of all runs; this run is outputs/NAME/pretrained.
+    """Write shipped weights as a run, and return its folder: `outputs`/`name`/pretrained.
 
     Raises:
         RunError: No shipped weights are called `name`.

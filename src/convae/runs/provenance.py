@@ -26,12 +26,7 @@ def describe(
 ) -> dict[str, Any]:
     """Return the part of a manifest that is known when a training starts or resumes.
 
-    Args:
-        config: The config of the training.
-        data: The images that it uses.
-        plan: The decisions of the runtime.
-        parameters: The model's number of weights.
-        before: The manifest so far; empty for a new run. Its command and start time stay.
+    The command and the start time of the manifest `before` stay; it is empty for a new run.
     """
     return {
         "versions": versions(),
@@ -58,8 +53,8 @@ def describe(
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide the numbers."""
-    packages = ("convae", "tensorflow", "keras", "numpy")
-    return {"python": platform.python_version(), **{p: version(p) for p in packages}}
+    packages = {p: version(p) for p in ("convae", "tensorflow", "keras", "numpy")}
+    return {"python": platform.python_version(), **packages}
 
 
 def command_line() -> str:
@@ -70,23 +65,20 @@ def command_line() -> str:
 def git_commit(package: Path = PACKAGE) -> str | None:
     """Return the commit of the code that runs, or None if it is not a checkout of convae.
 
-    An installed package may lie inside another repository, such as in a virtual environment there.
-    That repository does not track it as src/convae.
+    An installed package may lie inside another repository, which does not track it as src/convae.
     """
-    if _git(package, "ls-files", "--full-name", "__init__.py") != "src/convae/__init__.py":
-        return None
-    return _git(package, "rev-parse", "--verify", "HEAD")
 
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(folder), *arguments]
-    try:
-        done = subprocess.run(  # noqa: S603 - fixed arguments
-            command, capture_output=True, text=True, timeout=5, check=False
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        output = subprocess.check_output(  # noqa: S603 - fixed arguments
+            command, stderr=subprocess.DEVNULL, text=True, timeout=5
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+        return output.strip()
+
+    with suppress(OSError, subprocess.SubprocessError):
+        if git("ls-files", "--full-name", "__init__.py") == "src/convae/__init__.py":
+            return git("rev-parse", "--verify", "HEAD")
+    return None
 
 
 def peak_memory_mib() -> float:

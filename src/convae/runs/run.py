@@ -97,7 +97,10 @@ class Run:
                 f"{path or parent}: the run's folder cannot be made: {error}. Runs are kept in "
                 "output.folder"
             ) from None
-        _link_latest(path)
+        # On a file system without links, runs are found without `latest`.
+        with suppress(OSError), files.whole(parent / "latest") as link:
+            files.remove_leftovers(parent)
+            link.symlink_to(path.name)
         return cls(path)
 
     @classmethod
@@ -157,10 +160,7 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The `.keras` file of the epoch with the lowest validation loss.
-
-        Raises RunError if no epoch is complete yet.
-        """
+        """The `.keras` file of the epoch with the lowest validation loss. Raises RunError."""
         path = self.path / "best.keras"
         if not path.exists():
             raise RunError(
@@ -171,12 +171,12 @@ class Run:
     @property
     def manifest(self) -> dict[str, Any]:
         """The fields that `update_manifest` has set; empty before its first call."""
-        return self._read_json("manifest.json", "manifest")
+        return self._read_json("manifest.json")
 
     @property
     def metrics(self) -> dict[str, Any]:
         """The result of `convae eval`; empty before it."""
-        return self._read_json("metrics.json", "metrics")
+        return self._read_json("metrics.json")
 
     @property
     def known_metrics(self) -> dict[str, Any]:
@@ -209,14 +209,12 @@ class Run:
         """Return state, arrays and a notice: see `checkpoint.load`. Raises CheckpointError."""
         return checkpoint.load(self.path / "checkpoint")
 
-    def _read_json(self, name: str, what: str) -> dict[str, Any]:
+    def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            content = archive.mapping(path.read_bytes()) if path.exists() else {}
+            return _rename_keys(archive.mapping(path.read_bytes())) if path.exists() else {}
         except (OSError, ValueError) as error:
-            raise RunError(f"{path}: is no {what} of a run: {error}") from None
-        renamed: dict[str, Any] = _rename_keys(content)
-        return renamed
+            raise RunError(f"{path}: is no {path.stem} of a run: {error}") from None
 
     # Write
 
@@ -269,8 +267,6 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Let no other process train this run, and remove what a killed one left incomplete.
 
-        The system releases the lock when the process ends. Reading and `convae eval` need no lock.
-
         Raises:
             RunError: Another process trains this run.
         """
@@ -295,14 +291,10 @@ class ReadOnlyRun(Run):
 
     read_only = True
 
-    def save_model(self, name: str, save: Callable[[str], None]) -> None:
-        """Do nothing."""
-
-    def save_checkpoint(self, state: Mapping[str, Any], arrays: Sequence[NDArray[Any]]) -> None:
-        """Do nothing."""
-
-    def _write(self, name: str, text: str) -> None:
+    def _skip(self, *_: Any, **__: Any) -> None:
         pass
+
+    save_model = save_checkpoint = _write = _skip
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -313,8 +305,7 @@ class ReadOnlyRun(Run):
 def _make_folder(parent: Path) -> Path:
     """Make and return a folder <time>-<id> in `parent`, whose name sorts after all other runs'.
 
-    If the newest run has the same time or a later one, this one's is a second after it: two runs in
-    one second, or a clock that was set back, must not change which run is the newest.
+    Two runs in one second, or a clock that was set back, must not change which one is the newest.
     """
     now = datetime.now()
     for path in parent.parent.glob("*/*-*-*"):
@@ -328,17 +319,8 @@ def _make_folder(parent: Path) -> Path:
             return path
 
 
-def _link_latest(path: Path) -> None:
-    latest = path.parent / "latest"
-    link = files.aside(latest)
-    with suppress(OSError):  # on a file system without links, runs are found without it
-        files.remove_leftovers(path.parent)
-        link.symlink_to(path.name)
-        link.replace(latest)
-    link.unlink(missing_ok=True)
-
-
-def _rename_keys(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {RENAMED_KEYS.get(key, key): _rename_keys(below) for key, below in value.items()}
-    return value
+def _rename_keys(tree: dict[str, Any]) -> dict[str, Any]:
+    return {
+        RENAMED_KEYS.get(key, key): _rename_keys(value) if isinstance(value, dict) else value
+        for key, value in tree.items()
+    }

@@ -28,7 +28,6 @@ from convae.runtime.cluster import STARTED_FILE, format_tf_config
 from convae.runtime.hardware import available_cores, split_evenly, visible_gpus
 
 MAX_WORKERS = 64
-SAVE_SECONDS = 60.0  # to finish the step and save, after Ctrl-C
 
 
 def worker_commands(count: int, arguments: Sequence[str]) -> list[list[str]]:
@@ -139,7 +138,7 @@ def _wait(
                 return code if code > 0 else 128 - code
         if received:
             logger.warning("launch: all workers save and end; press Ctrl-C again to kill them")
-            processes.end(running, signal.SIGINT, SAVE_SECONDS)
+            processes.end(running, signal.SIGINT, grace=60.0)  # to finish the step and save
             return 128 + received[0]
         if None not in codes:
             return 0

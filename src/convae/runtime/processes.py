@@ -23,17 +23,15 @@ from typing import Any
 from convae.console import logger
 
 POLL_SECONDS = 0.05
-PR_SET_PDEATHSIG = 1  # from Linux' <sys/prctl.h>
 
 
 def start(
     command: Sequence[str], cores: Sequence[int] = (), **options: Any
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own and return its process.
+    """Start `command` in a session of its own, which Ctrl-C does not reach; return its process.
 
-    Ctrl-C in the terminal does not reach the child: the parent decides what that means. If the
-    parent is killed, Linux kills the child at once; on other systems it continues. Call this from
-    the main thread: for Linux, the parent is a thread.
+    If the parent is killed, Linux kills the child at once; on other systems it continues. Call this
+    from the main thread: for Linux, the parent is a thread.
 
     Args:
         command: The program and its arguments.
@@ -100,7 +98,7 @@ def catch_stop_signals(message: str = "") -> Iterator[list[int]]:
 if __name__ == "__main__":
     parent, *own_cores = json.loads(sys.argv[1])
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:  # it ended before prctl took effect
             sys.exit(1)
         if own_cores:

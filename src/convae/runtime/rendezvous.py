@@ -13,8 +13,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from convae.errors import ConfigError
 from convae.runtime.cluster import Cluster, host_and_port
 
-CONNECT_SECONDS = 2.0  # for one connection
-PAUSE_SECONDS = 0.2  # in one round over the missing workers
 _WATCHDOG = """
 import os, select, signal, sys
 pid, seconds, message = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
@@ -47,14 +45,14 @@ def wait_for_workers(cluster: Cluster, seconds: float) -> None:
         while missing:
             rank = next(iter(missing))
             del missing[rank]
+            address = host_and_port(cluster.workers[rank])
             try:
-                address = host_and_port(cluster.workers[rank])
-                socket.create_connection(address, CONNECT_SECONDS).close()
+                socket.create_connection(address, timeout=2.0).close()
             except OSError as error:
                 missing[rank] = str(error)  # its next turn is after the others
                 if time.monotonic() > until:
                     raise _missing(cluster, missing, seconds) from None
-                time.sleep(PAUSE_SECONDS / len(missing))
+                time.sleep(0.2 / len(missing))
 
 
 @contextmanager

@@ -129,10 +129,13 @@ class Replicas:
 
     def all_gather_text(self, text: str) -> list[str]:
         """Return the texts of all workers, in their order. A collective."""
-        data = list(text.encode())
-        lengths = [int(length) for (length,) in self._all_gather([len(data)], 1)]
-        rows = self._all_gather(data, max(lengths))
-        return [bytes(map(int, row[:n])).decode() for row, n in zip(rows, lengths, strict=True)]
+        data = text.encode()
+        lengths = [len(data) * (rank == self.worker) for rank in range(self.workers)]
+        ends = np.cumsum(self.all_reduce_sum(lengths)).astype(int)
+        joined = np.zeros(ends[-1])
+        joined[ends[self.worker] - len(data) : ends[self.worker]] = list(data)
+        total = np.asarray(self.all_reduce_sum(joined.tolist()), np.uint8)
+        return [part.tobytes().decode() for part in np.split(total, ends[:-1])]
 
     def check_agreement(self, fingerprint: Mapping[str, Any]) -> None:
         """Check that all workers pass the same `fingerprint`, a tree of JSON. A collective.
@@ -153,14 +156,6 @@ class Replicas:
             lines[MAX_DIFFERENCES:] = [f"  and {len(lines) - MAX_DIFFERENCES} more"]
         what = "the workers cannot train together, because these differ:"
         raise ConfigError("\n".join([what, *lines]))
-
-    def _all_gather(self, values: Sequence[float], width: int) -> list[list[float]]:
-        """Return the values of each worker, padded with zeros to `width`."""
-        rows = np.zeros((self.workers, width))
-        rows[self.worker, : len(values)] = values
-        summed = np.asarray(self.all_reduce_sum(rows.ravel().tolist()))
-        gathered: list[list[float]] = summed.reshape(rows.shape).tolist()
-        return gathered
 
     def _add(self, values: Any) -> Any:
         def once_per_worker() -> Any:

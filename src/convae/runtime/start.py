@@ -12,11 +12,9 @@ from convae.runtime.cluster import find_cluster
 from convae.runtime.hardware import Gpu, available_cores, cpu_info, missing_gpu_reason
 from convae.runtime.plan import Hardware, Plan, make_plan
 
-THREAD_NAME = "tf_Compute"  # of TensorFlow's threads that run operations side by side
-
 
 def start(config: Config, *, distributed: bool = False) -> Plan:
-    """Import TensorFlow, make the plan, and set devices, threads and seeds by it.
+    """Import TensorFlow, make the plan, set devices, threads and seeds by it, and return it.
 
     TensorFlow accepts threads and devices only before its first operation. In a process that has
     already run one they stay as they are.
@@ -24,10 +22,6 @@ def start(config: Config, *, distributed: bool = False) -> Plan:
     Args:
         config: The checked config.
         distributed: Whether to use several devices and the workers of TF_CONFIG, as training does.
-            Evaluation and prediction run on one device.
-
-    Returns:
-        The decisions, each with its reason.
 
     Raises:
         ConfigError: The config requires a device or strategy that is not available.
@@ -40,10 +34,9 @@ def start(config: Config, *, distributed: bool = False) -> Plan:
         name = details.get("device_name", device.name)
         gpus.append(Gpu(name, details.get("compute_capability", (0, 0))))
     processor = tf.config.list_physical_devices("CPU")[0]
-    logical = tf.config.get_logical_device_configuration(processor)
-    hardware = Hardware(
-        tuple(gpus), missing_gpu_reason(IMPORT_LOG), *cpu_info(), cpu_devices=len(logical or [None])
-    )
+    logical = tf.config.get_logical_device_configuration(processor) or [processor]
+    no_gpu = missing_gpu_reason(IMPORT_LOG)
+    hardware = Hardware(tuple(gpus), no_gpu, *cpu_info(), cpu_devices=len(logical))
     cluster = find_cluster() if distributed else None
     plan = make_plan(config, hardware, cluster, distributed=distributed)
     with suppress(RuntimeError):  # TensorFlow has already run an operation in this process
@@ -69,9 +62,8 @@ def start_in_float32(config: Config) -> Plan:
 def pin_threads(plan: Plan) -> None:
     """Bind each of TensorFlow's threads to one core, once TensorFlow has started them.
 
-    Without this, small virtual machines sometimes run two threads on one core while the other is
-    idle, at half the speed. It is done only on Linux, and only where the threads take all cores of
-    this process, so that the scheduler loses no choice.
+    Small virtual machines may otherwise run two threads on one core while another is idle. It is
+    done only on Linux, and only where the threads take all cores of this process.
     """
     cores = available_cores()
     if plan.device != "cpu" or plan.local_threads != len(cores):
@@ -79,7 +71,7 @@ def pin_threads(plan: Plan) -> None:
     threads = []
     for task in Path("/proc/self/task").glob("*"):
         with suppress(OSError):  # the thread has just ended
-            if (task / "comm").read_text().strip() == THREAD_NAME:
+            if (task / "comm").read_text() == "tf_Compute\n":  # they run operations side by side
                 threads.append(int(task.name))
     if len(threads) == len(cores):  # as many as `start` has set
         for thread, core in zip(sorted(threads), cores, strict=True):
