@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from convae.console import format_number
 from convae.plots import style
@@ -17,18 +20,11 @@ from convae.plots.image_grids import METRIC_LABELS, shorten
 from convae.plots.style import MARGIN, applied, log_axis, sheet
 from convae.tasks.metrics import HIGHER_IS_BETTER
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
 LOSS_LABELS = {
     "binary_crossentropy": "binary cross-entropy (nats per pixel)",
     "mean_squared_error": "mean squared error",
     "sparse_categorical_crossentropy": "cross-entropy (nats per pixel)",
 }
-MARKED = 40  # epochs, up to which each has a marker
 
 
 @applied()
@@ -58,12 +54,11 @@ def training_curves(
         note,
     )
     panels = [paper.panel(x, 26, width, 262) for x, width in zip(lefts, widths, strict=True)]
-    ticks: dict[str, Any] = {"steps": [1, 2, 5, 10], "integer": True, "min_n_ticks": 1}
     for axes in panels:
-        axes.set_xlabel("epoch")
-        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(6, **ticks))
-    marker: dict[str, Any] = {"marker": "o" if len(epochs) <= MARKED else ""}
+        axes.set(xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
+        locator = MaxNLocator(6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+        axes.xaxis.set_major_locator(locator)
+    marker: dict[str, Any] = {"marker": "o" if len(epochs) <= 40 else ""}
 
     axes = panels[0]
     axes.set_title(LOSS_LABELS[loss])
@@ -113,42 +108,22 @@ def error_by_class(
     subtitle = f"{data}; mean {format_number(mean)}"
     if baseline is not None:
         subtitle += f", mean-image baseline {format_number(baseline)}"
-    draw = _vertical_bars if len(values) <= 12 else _horizontal_bars
-    return draw(values, mean, metric, title, subtitle, note)
+    mean_line: dict[str, Any] = {"color": style.VERMILION, "linestyle": "--", "linewidth": 1.5}
+    if len(values) <= 12:
+        paper = sheet(700, 300, title, subtitle, note)
+        axes = paper.panel(MARGIN + 56, 16, 556, 230)
+        axes.bar(range(len(values)), list(values.values()), color=style.BLUE, width=0.7)
+        axes.set_xticks(range(len(values)), [shorten(name, 11) for name in values])
+        axes.set(xlabel="class", ylabel=METRIC_LABELS[metric])
+        axes.grid(False, axis="x")
+        axes.axhline(mean, **mean_line)
+        side: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "va": "center"}
+        axes.annotate("mean", (1.01, mean), color=style.VERMILION, **side)
+        ends: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "size": style.SMALL}
+        for place, value in enumerate(values.values()):
+            axes.annotate(format_number(value), (place, value), (0, 4), bbox=_WHITE, **ends)
+        return paper.figure
 
-
-def _vertical_bars(
-    values: Mapping[str, float],
-    mean: float,
-    metric: str,
-    title: str,
-    subtitle: str,
-    note: str | None,
-) -> Figure:
-    paper = sheet(700, 300, title, subtitle, note)
-    axes = paper.panel(MARGIN + 56, 16, 556, 230)
-    axes.bar(range(len(values)), list(values.values()), color=style.BLUE, width=0.7)
-    axes.set_xticks(range(len(values)), [shorten(name, 11) for name in values])
-    axes.set_xlabel("class")
-    axes.set_ylabel(METRIC_LABELS[metric])
-    axes.grid(False, axis="x")
-    axes.axhline(mean, color=style.VERMILION, linestyle="--", linewidth=1.5)
-    side: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "va": "center"}
-    axes.annotate("mean", (1.01, mean), color=style.VERMILION, **side)
-    ends: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "size": style.SMALL}
-    for place, value in enumerate(values.values()):
-        axes.annotate(format_number(value), (place, value), (0, 4), bbox=_WHITE, **ends)
-    return paper.figure
-
-
-def _horizontal_bars(
-    values: Mapping[str, float],
-    mean: float,
-    metric: str,
-    title: str,
-    subtitle: str,
-    note: str | None,
-) -> Figure:
     ranked = sorted(values, key=values.__getitem__, reverse=metric not in HIGHER_IS_BETTER)
     lengths = dict(values)
     if len(ranked) > 40:
@@ -161,10 +136,9 @@ def _horizontal_bars(
     axes = paper.panel(MARGIN + 150, 24, 470, height)
     axes.barh(range(len(ranked)), [lengths[name] for name in ranked], color=style.BLUE, height=0.7)
     axes.set_yticks(range(len(ranked)), [shorten(name, 22) for name in ranked])
-    axes.set_ylim(len(ranked) - 0.4, -0.6)
-    axes.set_xlabel(METRIC_LABELS[metric])
+    axes.set(ylim=(len(ranked) - 0.4, -0.6), xlabel=METRIC_LABELS[metric])
     axes.grid(False, axis="y")
-    axes.axvline(mean, color=style.VERMILION, linestyle="--", linewidth=1.5)
+    axes.axvline(mean, **mean_line)
     top: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
     axes.annotate("mean", (mean, 1.005), color=style.VERMILION, **top)
     return paper.figure
@@ -197,9 +171,7 @@ def scores_beside_baselines(
     axes = paper.panel(left, 4, 390, height)
     colors = [style.BLUE if label == "this run" else style.SKY for label, _ in rows]
     axes.barh(range(len(rows)), [number for _, (number, _) in rows], color=colors, height=0.6)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_yticks([])
-    axes.set_xlabel(METRIC_LABELS[metric])
+    axes.set(ylim=(len(rows) - 0.5, -0.5), yticks=[], xlabel=METRIC_LABELS[metric])
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.grid(False, axis="y")
     if metric == "auroc":
@@ -265,7 +237,6 @@ def anomaly_scores(
     right.plot([100 * fpr], [100 * recall], "o", color=style.INK, markersize=7)
     beside: dict[str, Any] = {"textcoords": "offset points", "va": "top"}
     right.annotate("threshold", (100 * fpr, 100 * recall), (9, -4), **beside)
-    right.set_xlim(-1, 101)
-    right.set_ylim(-1, 101)
+    right.set(xlim=(-1, 101), ylim=(-1, 101))
     right.set_xlabel("false positive rate (% of the normal images)")
     return paper.figure

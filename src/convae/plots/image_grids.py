@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import math
 import textwrap
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from convae.console import format_number, format_shape
 from convae.plots import style
 from convae.plots.style import MARGIN, Sheet, applied, sheet
 from convae.tasks.metrics import HIGHER_IS_BETTER
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
 TILE, GAP = 70.0, 4.0  # points: room for 28 pixels enlarged five times, or for 32 four times
 LEFT = 116.0  # where the images begin, right of the labels of the rows
@@ -79,7 +76,15 @@ def reconstruction_grid(
     for column, name in enumerate(names):
         x = LEFT + column * step + tile / 2
         paper.text(x, 12, shorten(name, int(step / 6.3)), ha="center", size=size)
-    _color_bar(paper, LEFT, foot + 4, worst, "absolute error (gray scale 0 to 1)")
+
+    bar = paper.panel(LEFT, foot + 4, 144, 9)
+    ramp = np.linspace(0, worst, 256)[None]
+    bar.imshow(ramp, cmap=ERROR_COLORS, aspect="auto", extent=(0, worst, 0, 1))
+    bar.set_yticks([])
+    bar.set_xticks([0, worst], ["0", f"{worst:.2f}"])
+    bar.grid(False)
+    bar.spines[:].set_visible(False)
+    paper.text(LEFT + 164, foot + 9, "absolute error (gray scale 0 to 1)")
     return paper.figure
 
 
@@ -98,15 +103,10 @@ def best_and_worst(
     """
     order = np.argsort(-scores if metric in HIGHER_IS_BETTER else scores, kind="stable")
     count = min(COLUMNS, len(order))
-    return bands_of_images(
-        rows,
-        {"best": order[:count], "worst": order[::-1][:count]},
-        scores,
-        f"The {count} best and the {count} worst",
-        f"{data}; below each image its {METRIC_LABELS[metric]} and its index",
-        indices=indices,
-        note=note,
-    )
+    bands = {"best": order[:count], "worst": order[::-1][:count]}
+    title = f"The {count} best and the {count} worst"
+    subtitle = f"{data}; below each image its {METRIC_LABELS[metric]} and its index"
+    return bands_of_images(rows, bands, scores, title, subtitle, indices=indices, note=note)
 
 
 @applied()
@@ -223,17 +223,6 @@ def drawable(image: NDArray[np.floating]) -> NDArray[np.floating]:
 def shorten(name: str, length: int) -> str:
     """Return `name`, cut where it is longer than `length`."""
     return name if len(name) <= length else name[: length - 1] + "…"
-
-
-def _color_bar(paper: Sheet, left: float, top: float, largest: float, label: str) -> None:
-    axes = paper.panel(left, top, 144, 9)
-    ramp = np.linspace(0, largest, 256)[None]
-    axes.imshow(ramp, cmap=ERROR_COLORS, aspect="auto", extent=(0, largest, 0, 1))
-    axes.set_yticks([])
-    axes.set_xticks([0, largest], ["0", f"{largest:.2f}"])
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    paper.text(left + 164, top + 5, label)
 
 
 def _describe_code(image: tuple[int, ...], code: tuple[int, ...]) -> str:

@@ -5,10 +5,13 @@ Images, `data` and `note` are those of image_grids.py.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
 
 from convae.plots import style
 from convae.plots.image_grids import (
@@ -23,12 +26,6 @@ from convae.plots.image_grids import (
 )
 from convae.plots.style import MARGIN, applied, sheet
 from convae.tasks.segment import class_colors
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
 SMALL_TILE = 44.0  # points: room for 28 pixels enlarged three times
 
@@ -46,7 +43,7 @@ def code_maps(
     The name of a class is at the median of its points.
     """
     names = [shorten(name, 12) for name in classes] if labels is not None else []
-    side = 440.0
+    side = 440
     width = 2 * MARGIN + len(maps) * (side + 24) - 24
     subtitle = f"{data}; a point for each image"
     paper = sheet(width, side + 40, "A map of the codes", subtitle, note)
@@ -54,9 +51,7 @@ def code_maps(
     dot: dict[str, Any] = {"s": 3.5, "linewidths": 0, "alpha": 0.8, "rasterized": True}
     for number, (label, points) in enumerate(maps.items()):
         axes = paper.panel(MARGIN + number * (side + 24), 26, side, side, label)
-        axes.set_facecolor(style.INK)
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set(facecolor=style.INK, xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
         color = style.SKY if labels is None else colors[labels]
         axes.scatter(points[:, 0], points[:, 1], c=color, **dot)
@@ -84,16 +79,11 @@ def interpolations(
     """
     steps = len(strips[0][1])
     tile = tile_side(strips[0][1], SMALL_TILE)
-    step = tile + GAP
+    step, left = tile + GAP, LEFT + 20
     pair = 2 * step + 14
-    left = LEFT + 20
-    paper = sheet(
-        max(left + steps * step - GAP + MARGIN, 560.0),
-        26 + len(strips) * pair,
-        "Straight lines between codes, beside cross-fades of the pixels",
-        data,
-        note,
-    )
+    width = max(left + steps * step - GAP + MARGIN, 560.0)
+    title = "Straight lines between codes, beside cross-fades of the pixels"
+    paper = sheet(width, 26 + len(strips) * pair, title, data, note)
     for column in range(steps):
         x = left + column * step + tile / 2
         share = f"{column / (steps - 1):.0%}"
@@ -137,9 +127,9 @@ def nearest_neighbors(
         paper.image(drawable(to_floats(images[index])), x, y, tile)
         if labels is None:
             return
-        same = labels[index] == labels[query]
-        look: dict[str, Any] = {"color": style.GRAY if same else style.VERMILION}
-        look |= {} if same else {"weight": "bold"}
+        look: dict[str, Any] = {"color": style.VERMILION, "weight": "bold"}
+        if labels[index] == labels[query]:
+            look = {"color": style.GRAY}
         label = shorten(classes[labels[index]], int(step / 6))
         paper.text(x + tile / 2, y + tile + 8, label, ha="center", size=style.SMALL, **look)
 

@@ -6,22 +6,19 @@ the background, which is dark.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from convae.plots import style
 from convae.plots.image_grids import GAP, LEFT, NARROWEST, draw_rows, shorten, tile_side, to_floats
 from convae.plots.style import MARGIN, applied, sheet
 from convae.tasks.segment import color_classes
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
 SCENE = 98.0  # points: room for 64 pixels enlarged three times
 COLUMNS = 7

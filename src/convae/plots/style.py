@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import io
 import textwrap
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.text import Text
+from numpy.typing import ArrayLike
 
 from convae.files import write_atomic
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
-    from matplotlib.image import AxesImage
-    from matplotlib.text import Text
-    from numpy.typing import ArrayLike
 
 # Okabe and Ito, "Color universal design" (2008): told apart with every kind of color vision.
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
@@ -60,21 +56,14 @@ _SETTINGS: dict[str, Any] = {
     "axes.prop_cycle": f"cycler(color={[BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY]})",
     "grid.color": LINE,
     "grid.linewidth": 0.8,
-    "xtick.labelsize": SMALL,
-    "ytick.labelsize": SMALL,
-    "xtick.color": GRAY,
-    "ytick.color": GRAY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
     "lines.linewidth": 2,
     "lines.markersize": 5,
     "legend.frameon": False,
     "legend.fontsize": SMALL,
 }
+for _name in ("xtick", "ytick"):
+    _SETTINGS |= {f"{_name}.labelsize": SMALL, f"{_name}.color": GRAY, f"{_name}.labelcolor": INK}
+    _SETTINGS |= {f"{_name}.major.size": 0, f"{_name}.minor.size": 0}
 
 
 @contextmanager
@@ -104,34 +93,26 @@ class Sheet:
         return self.canvas.text(x, y, text, **({"va": "center"} | style))
 
     def image(
-        self,
-        pixels: ArrayLike,
-        left: float,
-        top: float,
-        side: float,
-        *,
-        cmap: str | Colormap = "gray",
-        vmin: float = 0.0,
-        vmax: float = 1.0,
+        self, pixels: ArrayLike, left: float, top: float, side: float, **options: Any
     ) -> AxesImage:
-        """Show (H, W) or (H, W, 3) in the middle of a square of `side` points."""
+        """Show (H, W) or (H, W, 3) in the middle of a square of `side` points.
+
+        `options` are imshow's; by default gray, from 0 to 1.
+        """
         height, width = np.shape(pixels)[:2]
         wide, high = width * zoom(pixels, side), height * zoom(pixels, side)
         left += round((side - wide) / 2 * DOTS) / DOTS
         top += round((side - high) / 2 * DOTS) / DOTS
         extent = (left, left + wide, top + high, top)
-        return self.canvas.imshow(
-            pixels, cmap=cmap, vmin=vmin, vmax=vmax, extent=extent, aspect="auto"
-        )
+        look: dict[str, Any] = {"cmap": "gray", "vmin": 0.0, "vmax": 1.0} | options
+        return self.canvas.imshow(pixels, extent=extent, aspect="auto", **look)
 
     def panel(self, left: float, top: float, width: float, height: float, title: str = "") -> Axes:
         """Return axes whose frame is this box; their labels are outside it."""
         total = self.figure.get_figheight() * 72
         bottom = self.height - top - height
         box = (left / self.width, bottom / total, width / self.width, height / total)
-        axes = self.figure.add_axes(box)
-        axes.set_title(title)
-        return axes
+        return self.figure.add_axes(box, title=title)
 
 
 def zoom(pixels: ArrayLike, side: float) -> float:
@@ -158,9 +139,7 @@ def sheet(width: float, height: float, title: str, subtitle: str, note: str | No
     FigureCanvasAgg(figure)
     canvas = figure.add_axes((0, 0, 1, 1), label="canvas")
     canvas.set_axis_off()
-    canvas.set_xlim(0, width)
-    canvas.set_ylim(height, -header)
-    canvas.set_autoscale_on(False)
+    canvas.set(xlim=(0, width), ylim=(height, -header), autoscale_on=False)
     made = Sheet(figure, canvas, width, height)
     y = MARGIN - header
     for size, step, line in lines:
