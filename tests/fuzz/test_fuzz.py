@@ -147,7 +147,7 @@ def load(path: Path) -> str:
 def test_a_small_npz_cannot_fill_the_memory(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     path.write_bytes(fuzz_inputs.packed_zeros(300))
-    assert "more than 100 times their size" in load(path)
+    assert "more than 100 times its size" in load(path)
     images = fuzz_inputs.packed_zeros(1)
     path.write_bytes(images)
     data.load_training(config.Data(path=str(path)), (28, 28, 1))
@@ -161,7 +161,7 @@ def test_a_small_gzipped_idx_cannot_fill_the_memory(tmp_path: Path) -> None:
     file = fuzz_inputs.idx_file(3, (300 * 2**20 // 784, 28, 28), noise)
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(gzip.compress(file, 1))
-    assert "more than 100 times their size" in load(tmp_path)
+    assert "more than 100 times its size" in load(tmp_path)
 
 
 def test_paths_of_archive_members_have_no_effect(tmp_path: Path) -> None:

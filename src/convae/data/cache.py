@@ -1,9 +1,8 @@
 """Cache a folder of images: decoded once, as one memory-mapped .npy file.
 
 An entry is two files in the cache folder: KEY.npy with the images, and KEY.json, written last, with
-all else. KEY is a hash of the image files' names and bytes and of the size that the images were
-given, so other images are another entry. A later start compares only the names, sizes and times of
-the image files with those in KEY.json.
+all else. KEY is a hash of the image files' names and bytes and of the size of the images. A later
+start compares only the names, sizes and times of the image files with those in KEY.json.
 """
 
 from __future__ import annotations
@@ -80,10 +79,9 @@ class CacheEntry:
 
     def verify(self, cache: Path) -> bool:
         """Return whether every byte of the images is as it was written."""
-        return (
-            self.is_complete(cache)
-            and images_digest(self.open(cache)).hexdigest() == self.images_sha256
-        )
+        if not self.is_complete(cache):
+            return False
+        return images_digest(self.open(cache)).hexdigest() == self.images_sha256
 
     def remove(self, cache: Path) -> None:
         """Delete the files; a process that has them open can read on."""
@@ -97,9 +95,8 @@ def cache_folder(data: Data) -> Path:
     try:
         return Path(folder).expanduser().absolute()
     except RuntimeError:
-        raise DataError(
-            "this user has no home folder to cache images in; data.cache can name another"
-        ) from None
+        reason = "this user has no home folder to cache images in"
+        raise DataError(f"{reason}; data.cache can name another") from None
 
 
 def list_entries(cache: Path) -> list[CacheEntry]:
@@ -146,29 +143,33 @@ def get_entry(folder: Path, split: SplitName, shape: Shape, data: Data) -> tuple
         raise DataError(f"data.cache: {cache}: cannot be in the folder of images, {folder}")
     height, width = data.resize or shape[:2]
     if data.crop and not data.resize:
-        height, width = _size_of_first(listing, shape[2])
-    settings: list[int | str] = [height, width, shape[2]]
-    if data.resize:
-        settings.append(data.resize_mode)
+        try:
+            image = decode(listing.root / listing.names[0], shape[2], None, "crop")
+        except Exception as error:  # Pillow's decoders raise almost any class at damaged bytes
+            raise not_images(listing.root, listing.names[:1], 0, str(error)) from None
+        height, width, _ = image.shape
+    size = (height, width, shape[2])
+    settings: list[int | str] = [*size, data.resize_mode] if data.resize else [*size]
     root = str(listing.root.resolve())
     known = [e for e in list_entries(cache) if (e.folder, e.settings) == (root, settings)]
     for entry in known:
         if entry.stamp == listing.stamp and entry.is_complete(cache):
             return entry, listing.has_test
     key = _key(listing, settings)
+    path = cache / f"{key}.npy"
     waiting = f"{cache}: waiting for another process that caches the same images"
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with files.locked(cache / f".{key}.lock", lambda _: logger.info(waiting)):
             # It may have been built meanwhile, or from a copy of the folder.
-            found = _read_entry(cache / f"{key}.json")
+            found = _read_entry(path.with_suffix(".json"))
             if found is None or not found.is_complete(cache):
-                if found is not None or (cache / f"{key}.npy").exists():
-                    logger.info(f"{cache / key}.npy: damaged or not complete; building it again")
-                found = _build(listing, key, settings, data, cache)
+                if found or path.exists():
+                    logger.info(f"{path}: damaged or not complete; building it again")
+                found = _build(listing, path, settings, size, data)
             found = replace(found, folder=root, stamp=listing.stamp)
             text = json.dumps({"version": VERSION, **asdict(found)})
-            files.write_atomic(cache / f"{key}.json", text.encode())
+            files.write_atomic(path.with_suffix(".json"), text.encode())
         for entry in known:
             if entry.key != key:
                 entry.remove(cache)
@@ -185,14 +186,6 @@ def _read_entry(path: Path) -> CacheEntry | None:
         return None
 
 
-def _size_of_first(listing: Listing, channels: int) -> tuple[int, int]:
-    try:
-        height, width, _ = decode(listing.root / listing.names[0], channels, None, "crop").shape
-    except Exception as error:  # Pillow's decoders raise almost any class at damaged bytes
-        raise not_images(listing.root, listing.names[:1], 0, str(error)) from None
-    return height, width
-
-
 def _key(listing: Listing, settings: Sequence[int | str]) -> str:
     """Return 32 hexadecimal digits that depend on names, contents and settings."""
 
@@ -201,34 +194,32 @@ def _key(listing: Listing, settings: Sequence[int | str]) -> str:
             return hashlib.file_digest(file, "sha256").digest()
 
     digest = hashlib.sha256(json.dumps([VERSION, settings, listing.classes]).encode())
-    names = iter(listing.names)
-    for hashes in _map_in_threads(hashed, listing.names, 1024, "reading"):
-        for content in hashes:
-            digest.update(hashlib.sha256(os.fsencode(next(names))).digest() + content)
+    contents = _map_in_threads(hashed, listing.names, 1024, "reading")
+    for name, content in zip(listing.names, contents, strict=True):
+        digest.update(hashlib.sha256(os.fsencode(name)).digest() + content)
     return digest.hexdigest()[:32]
 
 
 def _map_in_threads(
     function: Callable[[str], T], names: Sequence[str], size: int, description: str
-) -> Iterator[list[T]]:
-    """Yield the results of `function` in lists of `size`, so that memory use does not grow."""
+) -> Iterator[T]:
+    """Yield the results of `function`; at most `size` of them are in memory at a time."""
     with (
         ThreadPoolExecutor(core_count()) as pool,
         tqdm(total=len(names), desc=description, unit=" images", delay=2, disable=no_bar()) as bar,
     ):
         for start in range(0, len(names), size):
-            results = list(pool.map(function, names[start : start + size]))
-            yield results
-            bar.update(len(results))
+            for result in pool.map(function, names[start : start + size]):
+                yield result
+                bar.update()
 
 
 def _build(
-    listing: Listing, key: str, settings: list[int | str], data: Data, cache: Path
+    listing: Listing, path: Path, settings: list[int | str], shape: Shape, data: Data
 ) -> CacheEntry:
     """Decode all images into KEY.npy, which appears when it is complete."""
-    height, width, channels = (int(size) for size in settings[:3])
-    shape, count, path = (height, width, channels), len(listing.names), cache / f"{key}.npy"
-    for leftover in cache.glob(f".{key}.*.partial.npy"):  # of a process that was killed
+    count, cache = len(listing.names), path.parent
+    for leftover in cache.glob(f".{path.stem}.*.partial.npy"):  # of a process that was killed
         leftover.unlink()
     needed, free = count * math.prod(shape), shutil.disk_usage(cache).free
     if needed + SPARE > free:
@@ -242,9 +233,9 @@ def _build(
         with temporary.open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
             npy.write_array_header_1_0(file, header)
-            for block in _decode_blocks(listing, shape, data):
-                file.write(block.data)
-                digest.update(block.data)
+            for image in _decode_all(listing, shape, data):
+                file.write(image.data)
+                digest.update(image.data)
         if not listing.is_current():
             raise DataError(f"{listing.root}: the files changed while they were read: run again")
         size = temporary.stat().st_size
@@ -252,7 +243,7 @@ def _build(
     if listing.labels is not None:
         digest.update(listing.labels.data)
     return CacheEntry(
-        key=key,
+        key=path.stem,
         folder=str(listing.root.resolve()),
         stamp=listing.stamp,
         settings=settings,
@@ -265,8 +256,8 @@ def _build(
     )
 
 
-def _decode_blocks(listing: Listing, shape: Shape, data: Data) -> Iterator[Images]:
-    """Yield the images in their order, in blocks; raise DataError after all if one does not fit."""
+def _decode_all(listing: Listing, shape: Shape, data: Data) -> Iterator[Images]:
+    """Yield the images (H, W, C) in their order; raise DataError after all if one does not fit."""
     broken: dict[str, str] = {}
     sizes: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
 
@@ -277,17 +268,14 @@ def _decode_blocks(listing: Listing, shape: Shape, data: Data) -> Iterator[Image
         except Exception as error:  # Pillow's decoders raise almost any class at damaged bytes
             broken[name] = str(error).replace(f" {str(path)!r}", "")
             return None
-        height, width, _ = image.shape
-        sizes[height, width].append(name)
+        sizes[image.shape[0], image.shape[1]].append(name)
         return image if image.shape == shape else None
 
     size = max(1, BLOCK // math.prod(shape))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, below the limits of decode
-        for block in _map_in_threads(decode_file, listing.names, size, "decoding"):
-            images = [image for image in block if image is not None]
-            if len(images) == len(block):
-                yield np.stack(images)
+        images = _map_in_threads(decode_file, listing.names, size, "decoding")
+        yield from (image for image in images if image is not None)
     if broken:
         good = len(listing.names) - len(broken)
         raise not_images(listing.root, sorted(broken), good, broken[min(broken)])

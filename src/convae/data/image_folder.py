@@ -57,9 +57,8 @@ def list_folder(folder: Path, split: SplitName) -> Listing:
     if not all("/" in name for name in names):
         return Listing(folder, root, names, None, None, has_test, stamp)
     # Both splits number the classes in the same way, even if one of them lacks some.
-    roots = [folder / name for name in ("train", "test") if name in folders] if is_split else [root]
-    found = {name.split("/", 1)[0] for name in names}
-    found |= {path.name for r in roots for path in _class_folders(r)}
+    roots = [folder / name for name in folders & {"train", "test"}] if is_split else [root]
+    found = {path.name for r in roots for path in _class_folders(r)}
     classes = sorted(found, key=lambda n: (not n.isdecimal(), int(n) if n.isdecimal() else 0, n))
     index = {name: i for i, name in enumerate(classes)}
     labels = np.array([index[name.split("/", 1)[0]] for name in names], np.int64)
@@ -71,34 +70,29 @@ def _class_folders(folder: Path) -> list[Path]:
 
 
 def _list_files(root: Path, folder: Path) -> tuple[list[str], str]:
-    """Return the image files below `root` and their stamp."""
-    found: list[tuple[bytes, str, str]] = []
-    others: list[str] = []
+    """Return the image files below `root` in their order, and their stamp."""
+    found, others = [], []
     _refuse_outside(root, folder)
     for entry in _walk(root, folder):
         name = entry.path[len(str(root)) + 1 :]
         if entry.name.lower().endswith(SUFFIXES) and entry.is_file():
             state = entry.stat()
-            stamp = f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}"
-            found.append((hashlib.sha256(os.fsencode(name)).digest(), name, stamp))
+            stamp = f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}\n"
+            found.append((hashlib.sha256(os.fsencode(name)).digest(), stamp.encode(), name))
         else:
             others.append(name)
+    kinds = ", ".join(SUFFIXES)
     if not found:
         received = f" Received: {len(others):,} other files, such as {others[0]}" if others else ""
-        kinds = ", ".join(SUFFIXES)
         raise DataError(f"{root}: holds no images ({kinds}) and no IDX files.{received}")
     if others:
-        kinds = f"{', '.join(SUFFIXES[:-1])} and .tiff"
         raise not_images(root, others, len(found), f"only {kinds} are")
     found.sort()
-    digest = hashlib.sha256()
-    for hashed, _, stamp in found:
-        digest.update(hashed + stamp.encode() + b"\n")
-    return [name for _, name, _ in found], digest.hexdigest()
+    stamp = hashlib.sha256(b"".join(hashed + state for hashed, state, _ in found)).hexdigest()
+    return [name for *_, name in found], stamp
 
 
 def _walk(folder: Path, top: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield all files below `folder`, including links to files in `top`."""
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if _IGNORED.fullmatch(entry.name):
@@ -131,12 +125,8 @@ def not_images(root: Path, bad: Sequence[str], good: int, reason: str) -> DataEr
 def check_sizes(
     folder: Path, sizes: Mapping[tuple[int, int], Sequence[str]], shape: Shape, *, crop: bool
 ) -> None:
-    """Raise DataError unless the only key of `sizes`, (height, width), is that of `shape`.
-
-    The values of `sizes` are the names of the files with that size; `crop` changes the advice.
-    """
-    height, width, channels = shape
-    fix = f"set data.resize to [{height},{width}]"
+    """Raise DataError unless `sizes`, (height, width) to names, has only the size of `shape`."""
+    fix = f"set data.resize to [{shape[0]},{shape[1]}]"
     if len(sizes) > 1:
         common = sorted(sizes, key=lambda size: -len(sizes[size]))
         named = " and ".join(
@@ -150,8 +140,8 @@ def check_sizes(
             f"where one is needed; {fix}"
         )
     ((high, wide),) = sizes
-    if (high, wide) != (height, width):
+    if (high, wide) != shape[:2]:
         raise DataError(
             f"{folder}: the images are {high} x {wide} (height x width), but model.input_shape is "
-            f"{list(shape)}; {fix} or model.input_shape to [{high},{wide},{channels}]"
+            f"{list(shape)}; {fix} or model.input_shape to [{high},{wide},{shape[2]}]"
         )

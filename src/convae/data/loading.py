@@ -90,10 +90,9 @@ def load_training(data: schema.Data, input_shape: Shape) -> TrainingData:
     if not arrays.has_test:
         split = split[: _split_point(len(split), data.test_split, "data.test_split")]
     if data.subset and data.subset > len(split):
-        raise DataError(
-            f"data.subset: {data.subset:,} is more than the {len(split):,} training images of "
-            f"{info.name}" + (f"\n{info.notice}" if info.notice else "")
-        )
+        received = f"data.subset: {data.subset:,} is more than the {len(split):,} training images"
+        notice = f"\n{info.notice}" if info.notice else ""
+        raise DataError(f"{received} of {info.name}{notice}")
     split = split[: data.subset]
     count = _split_point(len(split), data.validation_split, "data.validation_split")
     samples = count
@@ -174,33 +173,26 @@ def _find(data: schema.Data, split: SplitName, shape: Shape) -> tuple[Dataset, A
         name = known.display_name
         if arrays.classes and len(arrays.classes) == len(known.classes):
             arrays = replace(arrays, classes=known.classes)
-    info = Dataset(
-        name=name,
-        is_sample=known is SAMPLE,
-        sha256=sha256,
-        notice=notice,
-        classes=arrays.classes,
-    )
+    is_sample, classes = known is SAMPLE, arrays.classes
+    info = Dataset(name=name, is_sample=is_sample, sha256=sha256, notice=notice, classes=classes)
     return info, _fit(arrays, shape, data, where)
 
 
 def _check_resize(data: schema.Data, shape: Shape) -> None:
-    if not data.resize or data.resize == shape[:2]:
+    size = data.resize or shape[:2]
+    if size != shape[:2] and not data.crop:
+        rule = (
+            f"must be the height and width of model.input_shape {list(shape)}, or larger with "
+            "data.crop=random"
+        )
+    elif size[0] < shape[0] or size[1] < shape[1]:
+        rule = f"cannot be smaller than the crop, which is model.input_shape {list(shape)}"
+    else:
         return
-    if not data.crop:
-        raise DataError(
-            f"data.resize: must be the height and width of model.input_shape {list(shape)}, or "
-            f"larger with data.crop=random. Received: {list(data.resize)}"
-        )
-    if data.resize[0] < shape[0] or data.resize[1] < shape[1]:
-        raise DataError(
-            f"data.resize: cannot be smaller than the crop, which is model.input_shape "
-            f"{list(shape)}. Received: {list(data.resize)}"
-        )
+    raise DataError(f"data.resize: {rule}. Received: {list(size)}")
 
 
 def _read_named(key: str, path: Path, split: SplitName, shape: Shape, data: schema.Data) -> Arrays:
-    """Read a file or folder; `key` names it in messages."""
     try:
         if path.is_file() or readers.is_idx_folder(path):
             return readers.read(path, split)
@@ -215,15 +207,15 @@ def _read_named(key: str, path: Path, split: SplitName, shape: Shape, data: sche
 def _fit(arrays: Arrays, shape: Shape, data: schema.Data, where: str) -> Arrays:
     """Resize arrays to `data.resize`, and check that the model can take them."""
     size, received = data.resize, arrays.images.shape[1:]
-    if received[2] == shape[2] and size and received[:2] != size:
+    if size and received[:2] != size and received[2] == shape[2]:
         try:
             images = resize_images(arrays.images, size, data.resize_mode)
         except MemoryError:
             raise DataError("data.resize: the images do not fit into memory") from None
         arrays, received = replace(arrays, images=images), (*size, shape[2])
     high, wide, channels = received
-    larger = channels == shape[2] and high >= shape[0] and wide >= shape[1]
-    if received == shape or (data.crop and larger):
+    larger = high >= shape[0] and wide >= shape[1]
+    if received == shape or (data.crop and larger and channels == shape[2]):
         return arrays
     fixes = [f"set model.input_shape to [{high},{wide},{channels}]"]
     if channels == shape[2]:

@@ -30,12 +30,11 @@ from convae.errors import DataError
 
 SplitName = Literal["train", "test"]
 
-_CHUNK = 1 << 20
 _MAX_RATIO = 1032  # the most bytes that DEFLATE, in zip and gzip, makes of one byte
 # An archive that decompresses to more than both is refused.
 _BOMB_BYTES, _BOMB_RATIO = 2**28, 100
 _MAX_CLASSES = 10_000
-_IDX_NAME = re.compile(r"(train|t10k)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
+_IDX_NAME = re.compile(r"((?:train|t10k)-(?:images|labels))[-.]idx[13]-ubyte(\.gz)?")
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def digests(arrays: Arrays) -> tuple[str, str]:
 def images_digest(images: Images) -> hashlib._Hash:
     """Return the SHA-256 object of the images' bytes, read in blocks of 16 MiB."""
     digest = hashlib.sha256()
-    step = max(1, 16 * _CHUNK // max(1, images[:1].nbytes))
+    step = max(1, (16 << 20) // max(1, images[:1].nbytes))
     with tqdm(total=len(images), desc="checksum", delay=2, leave=False, disable=no_bar()) as bar:
         for start in range(0, len(images), step):
             block = images[start : start + step]
@@ -86,7 +85,6 @@ def images_digest(images: Images) -> hashlib._Hash:
 
 
 def _read_npz(path: Path, split: SplitName) -> Arrays:
-    """Read the keys x_train and y_train, or x_test and y_test, if there are any."""
     with _explained(path, ".npz"), zipfile.ZipFile(path) as archive:
         keys = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
         has_test = "x_test" in keys
@@ -96,8 +94,6 @@ def _read_npz(path: Path, split: SplitName) -> Arrays:
             raise DataError(f"{path}: needs the key x_{name}. Received: {found}")
         images = _read_member(archive, path, f"x_{name}")
         labels = _read_member(archive, path, f"y_{name}") if f"y_{name}" in keys else None
-    if images.ndim == 3:
-        images = images[..., None]
     return _arrays(images, labels, has_test, f"{path}, y_{name}")
 
 
@@ -118,19 +114,16 @@ def _read_member(archive: zipfile.ZipFile, path: Path, key: str) -> Array:
             _refuse_bomb(path, math.prod(shape) * 8, where)  # as int64
         held = min(info.file_size, path.stat().st_size * _MAX_RATIO) - stream.tell()
         if size != info.file_size - stream.tell() or size > held:
-            raise DataError(
-                f"{where}: its header promises {size:,} bytes {shape}, the file holds {held:,}"
-            )
+            promise = f"its header promises {size:,} bytes {shape}"
+            raise DataError(f"{where}: {promise}, the file holds {held:,}")
         data = _read_exactly(stream, size, where)
     array = data.view(dtype).reshape(shape, order="F" if fortran else "C")
     return np.ascontiguousarray(array)
 
 
 def _read_npy(path: Path) -> Arrays:
-    """Map the images of an .npy file; NAME_labels.npy beside it holds the labels, if any."""
     images = map_npy(path)
-    labels_path = path.with_name(f"{path.stem}_labels.npy")
-    labels = None
+    labels_path, labels = path.with_name(f"{path.stem}_labels.npy"), None
     if labels_path.is_file():
         with _explained(labels_path, ".npy"):
             labels = np.load(labels_path, allow_pickle=False)
@@ -163,29 +156,27 @@ def map_npy(path: Path) -> Mapped:
 
 def is_idx_folder(folder: Path) -> bool:
     """Return whether a file in the folder has one of the four names of MNIST's IDX files."""
-    return any(_IDX_NAME.fullmatch(path.name) for path in folder.iterdir())
+    return bool(_find_idx(folder))
+
+
+def _find_idx(folder: Path) -> dict[str, Path]:
+    """Return the IDX files by names such as train-images; those without .gz are preferred."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name)):
+        if match := _IDX_NAME.fullmatch(path.name):
+            found.setdefault(match[1], path)
+    return found
 
 
 def _read_idx_folder(folder: Path, split: SplitName) -> Arrays:
-    """Read train-images-idx3-ubyte and its labels, or those of t10k, also with .gz."""
-    has_test = _find_idx(folder, "t10k-images-idx3-ubyte") is not None
+    paths = _find_idx(folder)
+    has_test = "t10k-images" in paths
     name = "t10k" if split == "test" and has_test else "train"
-    images_path = _find_idx(folder, f"{name}-images-idx3-ubyte")
-    if images_path is None:
+    if f"{name}-images" not in paths:
         raise DataError(f"{folder}: {name}-images-idx3-ubyte (or that with .gz) is missing")
-    labels_path = _find_idx(folder, f"{name}-labels-idx1-ubyte")
-    return _arrays(
-        _read_idx(images_path, 3)[..., None],
-        None if labels_path is None else _read_idx(labels_path, 1),
-        has_test,
-        str(labels_path),
-    )
-
-
-def _find_idx(folder: Path, name: str) -> Path | None:
-    dotted = name.replace("-idx", ".idx")
-    paths = (folder / n for n in (name, dotted, f"{name}.gz", f"{dotted}.gz"))
-    return next((path for path in paths if path.is_file()), None)
+    labels_path = paths.get(f"{name}-labels")
+    labels = _read_idx(labels_path, 1) if labels_path else None
+    return _arrays(_read_idx(paths[f"{name}-images"], 3), labels, has_test, str(labels_path))
 
 
 def _read_idx(path: Path, ndim: int) -> Images:
@@ -233,13 +224,12 @@ def _explained(where: object, kind: str) -> Iterator[None]:
 
 
 def _read_exactly(stream: IO[bytes] | io.BufferedIOBase, size: int, where: str) -> Images:
-    """Read the `size` bytes that must be left in the stream, not fewer and not more."""
     try:
         data = np.empty(size, np.uint8)
     except (MemoryError, ValueError):  # ValueError: more than an address can count
         raise DataError(f"{where}: {size / 2**30:,.1f} GiB do not fit into memory") from None
     view, position = data.data, 0
-    while position < size and (chunk := stream.read(min(_CHUNK, size - position))):
+    while position < size and (chunk := stream.read(min(1 << 20, size - position))):
         view[position : position + len(chunk)] = chunk
         position += len(chunk)
     if position < size:
@@ -250,7 +240,6 @@ def _read_exactly(stream: IO[bytes] | io.BufferedIOBase, size: int, where: str) 
 
 
 def _refuse_bomb(path: Path, size: int, where: object) -> None:
-    """Refuse a small file that decompresses to `size` bytes."""
     held = path.stat().st_size
     if size > max(_BOMB_BYTES, _BOMB_RATIO * held):
         raise DataError(
@@ -261,23 +250,20 @@ def _refuse_bomb(path: Path, size: int, where: object) -> None:
 
 def _check_images(shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> None:
     if dtype != np.uint8:
-        fix = "; convert floats from 0 to 1 by (x * 255).round().astype(np.uint8)"
-        raise DataError(
-            f"{where}: images must be of dtype uint8, from 0 to 255"
-            f"{fix if dtype.kind == 'f' else ''}. Received: dtype {dtype}"
-        )
+        rule = "images must be of dtype uint8, from 0 to 255"
+        if dtype.kind == "f":
+            rule += "; convert floats from 0 to 1 by (x * 255).round().astype(np.uint8)"
+        raise DataError(f"{where}: {rule}. Received: dtype {dtype}")
     if len(shape) not in {3, 4}:
-        raise DataError(
-            f"{where}: images must have the shape (images, height, width) or "
-            f"(images, height, width, channels). Received: {shape}"
-        )
+        shapes = "(images, height, width) or (images, height, width, channels)"
+        raise DataError(f"{where}: images must have the shape {shapes}. Received: {shape}")
     if min(shape) < 1:
         raise DataError(f"{where}: holds no images. Received: the shape {shape}")
     if len(shape) == 4 and shape[3] not in {1, 3}:
-        fix = "; np.moveaxis(x, 1, -1) puts them last" if shape[1] in {1, 3} else ""
-        raise DataError(
-            f"{where}: there must be 1 or 3 channels, on the last axis{fix}. Received: {shape}"
-        )
+        rule = "there must be 1 or 3 channels, on the last axis"
+        if shape[1] in {1, 3}:
+            rule += "; np.moveaxis(x, 1, -1) puts them last"
+        raise DataError(f"{where}: {rule}. Received: {shape}")
 
 
 def _check_label_type(dtype: np.dtype[Any], where: str) -> None:
@@ -286,7 +272,8 @@ def _check_label_type(dtype: np.dtype[Any], where: str) -> None:
 
 
 def _arrays(images: Images, labels: Array | None, has_test: bool, where: str) -> Arrays:
-    """Check labels (N,) or (N, 1) and number the classes from 0."""
+    """Give images a channel axis, check labels (N,) or (N, 1), and number the classes from 0."""
+    images = images[..., None] if images.ndim == 3 else images
     if labels is None:
         return Arrays(images, None, None, has_test)
     count = len(images)
@@ -297,8 +284,7 @@ def _arrays(images: Images, labels: Array | None, has_test: bool, where: str) ->
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= _MAX_CLASSES:
-        raise DataError(
-            f"{where}: labels must be between 0 and {_MAX_CLASSES - 1}. Received: {low} to {high}"
-        )
+        rule = f"labels must be between 0 and {_MAX_CLASSES - 1}"
+        raise DataError(f"{where}: {rule}. Received: {low} to {high}")
     classes = tuple(str(i) for i in range(high + 1))
     return Arrays(images, labels.reshape(-1).astype(np.int64), classes, has_test)
