@@ -251,7 +251,7 @@ def run_engine(
     for step in range(steps):
         watch.begin()
         chosen = order[step * batch : (step + 1) * batch]
-        engine.train_step(inputs[chosen], targets[chosen])
+        engine.step(inputs[chosen], targets[chosen])
         watch.end()
     watch.report()
 

@@ -7,7 +7,6 @@ import pytest
 
 from convae.errors import UnsupportedError
 from convae.layers.spec import Conv
-from convae.models.layers import LAYER_OPS, layer_ops
 
 
 class Pool(Conv):
@@ -15,6 +14,7 @@ class Pool(Conv):
 
 
 def test_a_new_layer_type_is_refused_until_it_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    from convae.models.layers import LAYER_OPS, layer_ops
     from convae.runtime.backend import tf
 
     spec: Any = Pool(type="pool", filters=2, kernel_size=(3, 3))

@@ -43,7 +43,7 @@ def test_thirty_steps_are_keras_train_on_batch() -> None:
     for step in range(30):
         batch = slice(0, 61 if step % 2 else 40)
         expected = theirs.train_on_batch(scaled[batch], scaled[batch])
-        assert engine.train_step(digits[batch], digits[batch]) == pytest.approx(
+        assert engine.step(digits[batch], digits[batch])[0] == pytest.approx(
             float(expected), abs=1e-6
         )
     for ours, reference in zip(model.get_weights(), theirs.get_weights(), strict=True):
@@ -56,7 +56,7 @@ def test_any_layers_of_the_schema_run(name: str) -> None:
     data = images(9, model.input_shape[1:])
     expected = model.predict_on_batch(data / np.float32(255)).clip(0, 1)
     np.testing.assert_allclose(engine.predict(data, batch_size=4), expected, atol=2e-6)
-    losses = [engine.train_step(data, data) for _ in range(8)]
+    losses = [engine.step(data, data)[0] for _ in range(8)]
     assert losses[-1] < losses[0]
 
 
@@ -75,18 +75,18 @@ def test_evaluate_is_the_mean_over_all_images() -> None:
 def test_slices_do_not_change_the_step(shards: int, micro_batch_size: int) -> None:
     digits = images(13)
     whole, engine = build(plan=dataclasses.replace(PLAN, threads=1, micro_batch_size=13))
-    engine.train_step(digits, digits)
+    engine.step(digits, digits)
     model, engine = build(
         plan=dataclasses.replace(PLAN, threads=shards, micro_batch_size=micro_batch_size)
     )
-    engine.train_step(digits, digits)
+    engine.step(digits, digits)
     for ours, reference in zip(model.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(ours, reference, atol=1e-7)
 
 
 def test_fewer_images_than_threads() -> None:
     _, engine = build(plan=dataclasses.replace(PLAN, threads=5))
-    assert np.isfinite(engine.train_step(images(2), images(2)))
+    assert np.isfinite(engine.step(images(2), images(2))[0])
     assert engine.predict(images(1)).shape == (1, 28, 28, 1)
 
 
@@ -98,7 +98,7 @@ def test_bfloat16_is_float32_but_for_rounding(name: str) -> None:
     exact = engine.predict(data)
     np.testing.assert_allclose(rounded.predict(data), exact, atol=0.03)
     assert np.abs(rounded.predict(data) - exact).max() > 0  # it did run in bfloat16
-    assert rounded.train_step(data, data) == pytest.approx(engine.train_step(data, data), rel=0.02)
+    assert rounded.step(data, data)[0] == pytest.approx(engine.step(data, data)[0], rel=0.02)
     assert rounded.predict(data).dtype == np.float32
 
 

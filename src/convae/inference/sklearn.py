@@ -186,7 +186,7 @@ class ConvAutoencoder(
             for _ in range(epochs):
                 order = epoch_order(self.config_.seed, len(self.history_), count, count)
                 batches = [images[order[start : start + size]] for start in range(0, count, size)]
-                losses = [model.engine.train_step(batch, batch) * len(batch) for batch in batches]
+                losses = [model.engine.step(batch, batch)[0] * len(batch) for batch in batches]
                 self.history_.append(math.fsum(losses) / count)
             self.state_ = model.state
         return self

@@ -1,8 +1,8 @@
 """The layer types of a config, and the model that layers make; no TensorFlow.
 
 A layer type is one class here: its keys, ranges and defaults, and the methods of `LayerSpec`, which
-are all that sizes, costs, fixes and plans need to know of a type. Its Keras layers and its forward
-pass are in models/layers.py.
+are all that sizes, costs, fixes and plans need to know of a type. How its Keras layers are built,
+and its forward pass, are in models/layers.py.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class LayerSpec(Section, ABC):
 
     keras_name: ClassVar[str]  # the name of a layer without one, before its number
     label: ClassVar[str]  # the Keras layers, as tables show them
+    keras_layer: ClassVar[str]  # the Keras class that holds the weights, in a `.keras` file
+    weightless_layers: ClassVar[tuple[str, ...]] = ()  # the other Keras classes in that file
     transposed: ClassVar[bool] = False  # whether each input meets the kernel, not each output
 
     type: str
@@ -99,6 +101,8 @@ class LayerSpec(Section, ABC):
 
 class Convolution(LayerSpec):
     """A layer with a kernel; the options are those of Keras."""
+
+    keras_layer = "Conv2D"
 
     filters: Annotated[int, Field(ge=1, le=2**20)]
     kernel_size: Window
@@ -174,7 +178,7 @@ class ConvTranspose(Convolution):
     """A `keras.layers.Conv2DTranspose`."""
 
     keras_name = "conv2d_transpose"
-    label = "Conv2DTranspose"
+    label = keras_layer = "Conv2DTranspose"
     transposed = True
 
     type: Literal["conv_transpose"]
@@ -231,6 +235,7 @@ class ResizeConv(_Enlarging):
 
     keras_name = "resize_conv2d"
     label = "UpSampling2D, Conv2D"
+    weightless_layers = ("UpSampling2D",)
 
     type: Literal["resize_conv"]
     interpolation: Literal["nearest", "bilinear"] = "nearest"
@@ -249,6 +254,7 @@ class DepthToSpace(_Enlarging):
 
     keras_name = "depth_to_space"
     label = "Conv2D, depth to space"
+    weightless_layers = ("Reshape", "Permute")
 
     type: Literal["depth_to_space"]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from convae.errors import RunError
@@ -64,9 +63,7 @@ def layer_stack(model: Any, spec: Model) -> list[Any]:
     """Return the Keras layer that holds the weights of each layer of `spec`, in its order."""
     names, split = layer_names(spec.layers), len(spec.encoder)
     encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
-    return [
-        (encoder if index < split else decoder).get_layer(name) for index, name in enumerate(names)
-    ]
+    return [*map(encoder.get_layer, names[:split]), *map(decoder.get_layer, names[split:])]
 
 
 def save_plain(model: Any, path: str) -> None:
@@ -80,8 +77,7 @@ def read_model(path: Path) -> Any:
     """Return the model of a `.keras` file, without an optimizer.
 
     Raises:
-        RunError: if the file is damaged, holds anything but plain layers, or lacks the sub-models
-            `encoder` and `decoder`.
+        RunError: The file is damaged, holds anything but plain layers, or lacks a sub-model.
     """
     keras_file.check(path)
     try:
@@ -101,14 +97,6 @@ def _output_sizes(model: Any) -> Iterator[int]:
         yield from _output_sizes(layer) if isinstance(layer, keras.Model) else ()
 
 
-def weights_sha256(model: Any) -> str:
-    """Return the SHA-256 of all weights in their order: equal for equal bits."""
-    return arrays_sha256(model.get_weights())
-
-
-def arrays_sha256(arrays: Sequence[NDArray[Any]]) -> str:
-    """Return the SHA-256 of the arrays' bytes, in their order."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+def arrays_sha256(arrays: Iterable[NDArray[Any]]) -> str:
+    """Return the SHA-256 of the arrays' bytes, in their order: equal for equal bits."""
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()

@@ -11,17 +11,18 @@ import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from convae import archive
 from convae.errors import RunError
-from convae.models.layers import LAYER_OPS
+from convae.layers.spec import Layer
 
 MAX_DEPTH = 40
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
-KERNELS = {"Conv2D", "Conv2DTranspose"}  # with weights, which _count_weights counts
-# The classes that models/layers.py writes, and others without weights and without code.
-LAYERS = frozenset.union(*(ops.keras_layers for ops in LAYER_OPS.values())) | {
+LAYER_TYPES = get_args(get_args(Layer)[0])
+KERNELS = {spec.keras_layer for spec in LAYER_TYPES}  # with weights, which _count_weights counts
+# The classes of the layer types, and others without weights and without code.
+LAYERS = KERNELS.union(*(spec.weightless_layers for spec in LAYER_TYPES)) | {
     "Activation", "Add", "Concatenate", "Cropping2D", "InputLayer", "LeakyReLU", "ReLU",
     "Rescaling", "Softmax", "ZeroPadding2D",
 }  # fmt: skip
@@ -77,18 +78,15 @@ def check(path: Path) -> None:
 
 
 def _check_submodels(tree: dict[str, Any]) -> None:
-    config = tree.get("config")
-    layers = config.get("layers") if isinstance(config, dict) else None
-    classes = {
-        str(layer["config"].get("name")): layer.get("class_name")
-        for layer in (layers if isinstance(layers, list) else [])
-        if isinstance(layer, dict) and isinstance(layer.get("config"), dict)
-    }
+    try:
+        layers = tree["config"]["layers"]
+        classes = {str(layer["config"]["name"]): layer["class_name"] for layer in layers}
+    except (LookupError, TypeError):
+        classes = {}
     if missing := [part for part in ("encoder", "decoder") if classes.get(part) != "Functional"]:
-        found = ", ".join(list(classes)[:8]) or "none"
         raise ValueError(
             f"lacks the sub-model {' and the sub-model '.join(missing)} that every model of "
-            f"convae train has. Its layers: {found:.200}"
+            f"convae train has. Its layers: {', '.join(classes) or 'none':.200}"
         )
 
 
@@ -119,59 +117,58 @@ def _check_object(node: dict[str, Any]) -> int:
     policy = isinstance(dtype, dict) and name != "DTypePolicy"  # checked as an object of its own
     if dtype != "float32" and not policy:
         raise ValueError(f"{name} is of {dtype!r:.80}; plain layers are float32")
-    return _count_weights(node) if name in KERNELS else 0
+    return _count_weights(name, config, node.get("build_config")) if name in KERNELS else 0
 
 
-def _count_weights(node: dict[str, Any]) -> int:
+def _count_weights(name: str, config: dict[str, Any], built: Any) -> int:
     """Return the number of values in kernel and bias of a convolution."""
-    name, config, built = node["class_name"], node["config"], node.get("build_config")
     odd = [key for key, value in config.items() if value is not None and key not in KERNEL_KEYS]
     if odd:
         raise ValueError(f"{name} has {odd[0]!r:.80}, which no plain layer has")
     shape = built.get("input_shape") if isinstance(built, dict) else None
-    filters, kernel = config.get("filters"), config.get("kernel_size")
-    sizes = [filters, *(kernel if isinstance(kernel, list) else [None])]
+    kernel = config.get("kernel_size")
+    sizes: list[Any] = [config.get("filters"), *(kernel if isinstance(kernel, list) else [None])]
     sizes.append(shape[-1] if isinstance(shape, list) and shape else None)
     positive = all(type(size) is int and size > 0 for size in sizes)
     if not positive or len(sizes) != 4 or config.get("data_format") != "channels_last":
         raise ValueError(f"{name} lacks its sizes. Received: {sizes!r:.80}")
-    return int(math.prod(sizes)) + int(filters)
+    return int(math.prod(sizes) + sizes[0])
 
 
 def _check_weights(data: bytes) -> None:
     """Allow only uncompressed arrays of numbers within the file: no links, no external data."""
     import h5py
 
-    held, todo, seen = 0, [""], set()
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
-            while todo:
-                path = todo.pop()
-                group = file[path] if path else file
-                address = h5py.h5o.get_info(group.id).addr
-                if address in seen:
-                    raise ValueError(f"{WEIGHTS}: two links lead to {path:.80}")
-                seen.add(address)
-                for name in group:
-                    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                        raise ValueError(f"{WEIGHTS}: {name:.80} is a link to another place")
-                    item = group[name]
-                    if isinstance(item, h5py.Group):
-                        todo.append(f"{path}/{name}")
-                    elif not _is_plain(item):
-                        raise ValueError(f"{WEIGHTS}: {name:.80} is not a plain array of numbers")
-                    else:
-                        held += item.size * item.dtype.itemsize
-                if held > len(data):
-                    raise ValueError(f"{WEIGHTS}: its arrays are larger than the file")
+            if sum(_array_sizes(file, set())) > len(data):
+                raise ValueError("its arrays are larger than the file")
     except Exception as error:  # h5py raises nearly anything at damaged bytes
-        raise ValueError(str(error) or type(error).__name__) from None
+        raise ValueError(f"{WEIGHTS}: {error or type(error).__name__}") from None
+
+
+def _array_sizes(group: Any, seen: set[int]) -> Iterator[int]:
+    """Yield the bytes of each array below `group`; add to `seen` where its groups begin."""
+    import h5py
+
+    address = h5py.h5o.get_info(group.id).addr
+    if address in seen:
+        raise ValueError(f"two links lead to {group.name:.80}")
+    seen.add(address)
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name:.80} is a link to another place")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            yield from _array_sizes(item, seen)
+        elif _is_plain(item):
+            yield item.size * item.dtype.itemsize
+        else:
+            raise ValueError(f"{name:.80} is not a plain array of numbers")
 
 
 def _is_plain(item: Any) -> bool:
-    import h5py
-
-    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "fiu":
+    if not hasattr(item, "dtype") or item.dtype.kind not in "fiu":
         return False
     compressed = item.chunks is not None or item.id.get_create_plist().get_nfilters()
     return not (item.external or item.is_virtual or compressed)

@@ -8,13 +8,13 @@ way, and the gradients of all are summed before they are applied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from convae.arrays import Floats, Images
 from convae.layers.summary import layer_names
 from convae.models.builder import layer_stack
 from convae.models.layers import layer_ops
@@ -24,10 +24,8 @@ from convae.runtime.start import pin_threads
 
 if TYPE_CHECKING:
     from convae.config.schema import Config
-    from convae.layers.spec import Layer
     from convae.runtime.plan import Plan
 
-Images = NDArray[np.uint8]  # (N, H, W, C)
 Activation = Callable[[Any], Any]
 
 
@@ -76,11 +74,7 @@ class Engine:
         self._predict = self._compile(self._outputs, inputs)
 
     def _compile(self, function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
-        """Return a function of arrays that runs one graph for every batch size.
-
-        The graph is called directly: tf.function's search among its graphs takes 1 ms a call, which
-        is much where a step takes 5.
-        """
+        """Return a function of arrays that runs one graph for every batch size."""
         traced = tf.function(
             function, input_signature=specs, jit_compile=self._plan.jit_compile, autograph=False
         )
@@ -91,28 +85,26 @@ class Engine:
             pin_threads(self._plan)  # by now TensorFlow has started its threads
             return found
 
+        # Not `traced` itself: its search among its graphs takes 1 ms a call, and a step may take 5.
         return lambda *arrays: graph()(*map(tf.constant, arrays))
 
-    def train_step(self, inputs: Images, targets: Images) -> float:
-        """Update the weights by one batch, and return its mean loss from before the update."""
-        return self.step(inputs, targets, len(inputs))[0]
-
     def step(
-        self, inputs: Images, targets: Images, count: int, *, stop: bool = False
+        self, inputs: Images, targets: Images, count: int | None = None, *, stop: bool = False
     ) -> tuple[float, bool]:
         """Update the weights by one batch of all workers. A collective: see replicas.py.
 
         Args:
             inputs: This worker's part of the batch.
             targets: The targets of `inputs`.
-            count: The number of examples of the batch on all workers together.
+            count: The number of examples of the batch on all workers together, if not len(inputs).
             stop: Whether this worker requests to stop.
 
         Returns:
             The mean loss over the whole batch, from before the update, and whether any worker
             requests to stop.
         """
-        loss, stops = self._train(inputs, targets, np.array([count, stop], np.float32)).numpy()
+        count_and_stop = np.array([count or len(inputs), stop], np.float32)
+        loss, stops = self._train(inputs, targets, count_and_stop).numpy()
         return float(loss), bool(stops)
 
     def evaluate(self, inputs: Images, targets: Images, batch_size: int = 1000) -> float:
@@ -124,7 +116,7 @@ class Engine:
         total, count = self._replicas.all_reduce_sum([total, mine.stop - mine.start])
         return total / count
 
-    def predict(self, inputs: Images, batch_size: int = 1000) -> NDArray[np.float32]:
+    def predict(self, inputs: Images, batch_size: int = 1000) -> Floats:
         """Return the model's outputs clipped to [0, 1], float32 (N, H, W, C)."""
         result = np.empty((len(inputs), *self._shape), np.float32)
         for start in range(0, len(inputs), batch_size):
@@ -139,7 +131,7 @@ class Engine:
 
             def gradients(batch: Any, target: Any) -> list[Any]:
                 with tf.GradientTape() as tape:
-                    loss = tf.reduce_sum(self._loss(target, *self._forward(batch)))
+                    (loss,) = self._losses(batch, target)
                 return [loss, *tape.gradient(loss, variables)]
 
             zeros = [tf.zeros(()), *(tf.zeros(v.shape) for v in variables)]
@@ -152,14 +144,14 @@ class Engine:
         return self._replicas.run_and_sum(replica)
 
     def _loss_sum(self, inputs: Any, targets: Any) -> Any:
-        def loss(batch: Any, target: Any) -> list[Any]:
-            return [tf.reduce_sum(self._loss(target, *self._forward(batch)))]
-
         def replica() -> Any:
             examples = self._replicas.replica_shard((inputs, targets))
-            return self._sum(loss, examples, [tf.zeros(())])[0]
+            return self._sum(self._losses, examples, [tf.zeros(())])[0]
 
         return self._replicas.run_and_sum_local(replica)
+
+    def _losses(self, batch: Any, target: Any) -> list[Any]:
+        return [tf.reduce_sum(self._loss(target, *self._forward(batch)))]
 
     def _outputs(self, inputs: Any) -> Any:
         def shard(start: Any, stop: Any) -> Any:
@@ -213,24 +205,16 @@ class Engine:
         """
         x = _scaled(inputs)
         x = tf.cast(2.0 * x - 1.0 if self._zero_center else x, self._dtype)
+        identity = keras.activations.linear
         outputs: dict[str, Any] = {}
-        layers = list(zip(self._names, self._specs, self._stack, strict=True))
-        for name, spec, layer in layers[:-1]:
-            x = _concat_skip(x, spec, outputs)
-            x = outputs[name] = _activation(layer)(layer_ops(spec.type).forward(spec, layer, x))
-        _, spec, layer = layers[-1]
-        x = layer_ops(spec.type).forward(spec, layer, _concat_skip(x, spec, outputs))
-        return tf.cast(x, tf.float32), _activation(layer)
-
-
-def _concat_skip(x: Any, spec: Layer, outputs: Mapping[str, Any]) -> Any:
-    return tf.concat([x, outputs[spec.skip]], axis=-1) if spec.skip else x
-
-
-def _activation(layer: Any) -> Activation:
-    """Return a Keras layer's activation, or the identity for a layer that has none."""
-    found: Activation = getattr(layer, "activation", keras.activations.linear)
-    return found
+        last, activation = "image", identity
+        for name, spec, layer in zip(self._names, self._specs, self._stack, strict=True):
+            x = outputs[last] = activation(x)
+            if spec.skip:
+                x = tf.concat([x, outputs[spec.skip]], axis=-1)
+            x = layer_ops(spec.type).forward(spec, layer, x)
+            last, activation = name, getattr(layer, "activation", identity)
+        return tf.cast(x, tf.float32), activation
 
 
 def _binary_crossentropy(target: Any, logits: Any, _: Activation) -> Any:
@@ -247,7 +231,7 @@ def _sparse_categorical_crossentropy(
     target: Any, logits: Any, _: Activation, weight: float = 1.0
 ) -> Any:
     labels = tf.cast(target[..., 0], tf.int32)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     if weight != 1.0:  # the last class is the background
         losses *= tf.where(labels < logits.shape[-1] - 1, weight, 1.0)
     return tf.reduce_mean(losses, axis=(1, 2))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -34,7 +36,22 @@ ARITHMETIC = (
     "replicas", "workers",
 )  # fmt: skip
 
-Changes = dict[str, tuple[Any, Any]]  # key: value before, value now
+
+@dataclass
+class TrainingState:
+    """The position of a training. A checkpoint holds it beside the weights and the optimizer."""
+
+    epoch: int = 0  # the current epoch, from 0
+    step: int = 0  # the next step of the epoch, from 0
+    losses: list[float] = field(default_factory=list)  # of the epoch's batches, times their sizes
+    epoch_seconds: float = 0.0  # spent on the epoch's steps
+    seconds: float = 0.0  # spent on the training, at the last checkpoint
+    history: list[dict[str, float]] = field(default_factory=list)  # a row for each finished epoch
+
+    @property
+    def best(self) -> float:
+        """The lowest validation loss so far."""
+        return min((row["val_loss"] for row in self.history), default=math.inf)
 
 
 def resume_run(
@@ -50,7 +67,7 @@ def resume_run(
     manifest = run.manifest
     state: dict[str, Any] = {}
     arrays: list[NDArray[Any]] = []
-    changes: Changes = {}
+    changes: dict[str, tuple[Any, Any]] = {}  # the values before and now
     if run.has_checkpoint:
         state, arrays, notice = run.load_checkpoint()
         if notice:
@@ -59,7 +76,12 @@ def resume_run(
         before = parse_config(state.pop("config"), str(run.path))
         changes = differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
         _check_changes(run, config, changes)
-        _check_epochs(run, config, state)
+        begun = state["epoch"] + (state["step"] > 0)
+        if config.training.epochs < begun:
+            raise ConfigError(
+                f"training.epochs: {run.path} has already begun epoch {begun}. "
+                f"Received: {config.training.epochs}"
+            )
     _check_data(run, manifest, data)
     for key, (old, new) in changes.items():
         logger.info(f"{key}: {old} -> {new}")
@@ -115,33 +137,25 @@ def _check_data(run: Run, manifest: Mapping[str, Any], data: TrainingData) -> No
         )
 
 
-def _check_changes(run: Run, config: Config, changes: Changes) -> None:
-    refused = [key for key in changes if not _may_change(key, config)]
+def _check_changes(run: Run, config: Config, changes: Mapping[str, tuple[Any, Any]]) -> None:
+    one_cycle = config.training.schedule.type == "one_cycle"
+    allowed = [key for key in MAY_CHANGE if not (key == "training.epochs" and one_cycle)]
+    refused = [
+        f"  {key}: {old} -> {new}"
+        for key, (old, new) in changes.items()
+        if not any(f"{key}.".startswith(f"{prefix}.") for prefix in allowed)
+    ]
     if not refused:
         return
-    lines = [f"  {key}: {changes[key][0]} -> {changes[key][1]}" for key in refused]
-    if "training.epochs" in refused:
-        lines.append("  (one_cycle's learning rate depends on training.epochs from the first step)")
+    if one_cycle and "training.epochs" in changes:
+        refused.append(
+            "  (one_cycle's learning rate depends on training.epochs from the first step)"
+        )
     raise ConfigError(
         f"{run.path} cannot be resumed with another config than it was started with:\n"
-        + "\n".join(lines)
+        + "\n".join(refused)
         + f"\nThese may change: {', '.join(MAY_CHANGE)}. For other changes, start a new run"
     )
-
-
-def _may_change(key: str, config: Config) -> bool:
-    if key == "training.epochs":
-        return config.training.schedule.type != "one_cycle"
-    return any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
-
-
-def _check_epochs(run: Run, config: Config, state: Mapping[str, Any]) -> None:
-    begun = state["epoch"] + (state["step"] > 0)
-    if config.training.epochs < begun:
-        raise ConfigError(
-            f"training.epochs: {run.path} has already begun epoch {begun}. "
-            f"Received: {config.training.epochs}"
-        )
 
 
 def _why_not_identical(manifest: Mapping[str, Any], plan: Plan) -> list[str]:

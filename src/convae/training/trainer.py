@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from convae.config.schema import Config
 from convae.console import logger
 from convae.data.loading import TrainingData, load_training
 from convae.errors import ConfigError
-from convae.models.builder import arrays_sha256, build_model, save_plain, weights_sha256
+from convae.models.builder import arrays_sha256, build_model, save_plain
 from convae.runs.provenance import describe, peak_memory_mib
 from convae.runs.run import Run
 from convae.runtime.backend import keras
@@ -38,7 +38,7 @@ from convae.training.diagnostics import check_finite, check_progress
 from convae.training.engine import Engine
 from convae.training.optimizers import build_optimizer, plateau_callbacks
 from convae.training.progress import Progress
-from convae.training.resume import restore_variables, resume_run
+from convae.training.resume import TrainingState, restore_variables, resume_run
 from convae.training.workers import fingerprint, peers_watched, share_run
 
 STOPPING = "finishing the step and saving; press Ctrl-C again to stop at once"
@@ -50,23 +50,6 @@ class Interrupted(Exception):  # noqa: N818 - not an error
     def __init__(self, run: Run, when: str) -> None:
         super().__init__(f"stopped {when}; saved in {run.path}")
         self.run = run
-
-
-@dataclass
-class TrainingState:
-    """The position of a training. A checkpoint holds it beside the weights and the optimizer."""
-
-    epoch: int = 0  # the current epoch, from 0
-    step: int = 0  # the next step of the epoch, from 0
-    losses: list[float] = field(default_factory=list)  # of the epoch's batches, times their sizes
-    epoch_seconds: float = 0.0  # spent on the epoch's steps
-    seconds: float = 0.0  # spent on the training, at the last checkpoint
-    history: list[dict[str, float]] = field(default_factory=list)  # a row for each finished epoch
-
-    @property
-    def best(self) -> float:
-        """The lowest validation loss so far."""
-        return min((row["val_loss"] for row in self.history), default=math.inf)
 
 
 def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = ()) -> Run:
@@ -169,13 +152,7 @@ class Trainer:
         state, training = self.state, self.config.training
         plateau = plateau_callbacks(self.config)
         self._listeners: list[Any] = [
-            Progress(
-                training.epochs,
-                state.epoch,
-                self.data.samples_per_epoch,
-                state.step * training.batch_size,
-                self._floor,
-            )
+            Progress(self.config, state, self.data.samples_per_epoch, self._floor)
         ]
         if self._replicas.is_chief:
             predict = self._engine.predict
@@ -301,7 +278,7 @@ class Trainer:
                 status=status,
                 seconds=round(time.perf_counter() - self._began, 3),
                 peak_memory_mib=peak_memory_mib(),
-                weights_sha256=weights_sha256(self._model),
+                weights_sha256=arrays_sha256(self._model.get_weights()),
             )
 
 

@@ -17,8 +17,7 @@ from convae.runtime.plan import Plan
 from convae.runtime.replicas import Replicas
 
 LOCAL_KEYS = {"path", "download", "allow_sample", "cache"}  # of `data`: may differ by worker
-# What TensorFlow raises for its memory or a shape, not for a lost worker.
-LOCAL_ERRORS = (tf.errors.ResourceExhaustedError, tf.errors.InvalidArgumentError)
+LOCAL_ERRORS = (tf.errors.ResourceExhaustedError, tf.errors.InvalidArgumentError)  # no lost worker
 
 
 class PeerLost(Exception):  # noqa: N818 - not this worker's error
@@ -65,10 +64,6 @@ def fingerprint(config: Config, data: TrainingData, plan: Plan) -> dict[str, Any
 
 def share_run(config: Config, replicas: Replicas, resume: Run | None) -> Run:
     """Return the run of all workers: only worker 0 creates and writes it. A collective."""
-    if replicas.workers == 1:
-        return resume or Run.create(config)
-    if not replicas.is_chief:
-        return ReadOnlyRun(Path(replicas.all_gather_text("")[0]))
-    run = resume or Run.create(config)
-    replicas.all_gather_text(str(run.path.absolute()))
-    return run
+    run = (resume or Run.create(config)) if replicas.is_chief else None
+    path, *_ = replicas.all_gather_text(str(run.path.absolute()) if run else "")
+    return run or ReadOnlyRun(Path(path))
