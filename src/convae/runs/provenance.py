@@ -70,10 +70,8 @@ def git_commit(package: Path = PACKAGE) -> str | None:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(package), *arguments]
-        output = subprocess.check_output(  # noqa: S603 - fixed arguments
-            command, stderr=subprocess.DEVNULL, text=True, timeout=5
-        )
-        return output.strip()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603
+        return done.stdout.strip()
 
     with suppress(OSError, subprocess.SubprocessError):
         if git("ls-files", "--full-name", "__init__.py") == "src/convae/__init__.py":

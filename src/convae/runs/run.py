@@ -125,22 +125,18 @@ class Run:
         """
         if text and text.startswith(pretrained.PREFIX):
             return cls(pretrained.unpack(text.removeprefix(pretrained.PREFIX), folder))
-        runs = [run.path for run in cls.all(folder)]
-        if text is None or text == "latest":
-            if runs:
-                return cls(runs[-1])
-            raise RunError(
-                f"there is no run in {folder}/ yet; convae train configs/mnist.yaml makes one"
-            )
+        text = text or "latest"
         with suppress(OSError):  # a text may be longer than any path
-            if (Path(text) / "config.yaml").is_file():
+            if text != "latest" and (Path(text) / "config.yaml").is_file():
                 return cls(Path(text).resolve() if Path(text).is_symlink() else Path(text))
-        matches = [p for p in runs if p.parent.name == text] or [p for p in runs if text in p.name]
-        if matches:
+        runs = [run.path for run in cls.all(folder)]
+        named = runs if text == "latest" else [path for path in runs if path.parent.name == text]
+        if matches := named or [path for path in runs if text in path.name]:
             return cls(matches[-1])
         names = list(dict.fromkeys(n for p in reversed(runs) for n in (p.parent.name, p.name)))
         near = difflib.get_close_matches(text, names, 3, 0.4) or names[:4]
-        hint = f"nearest: {', '.join(near)}" if near else f"there is no run in {folder}/ yet"
+        start = f"there is no run in {folder}/ yet; convae train configs/mnist.yaml makes one"
+        hint = f"nearest: {', '.join(near)}" if near else start
         raise RunError(f"no run called {text!r:.80} in {folder}/; {hint}")
 
     # Read
@@ -163,9 +159,7 @@ class Run:
         """The `.keras` file of the epoch with the lowest validation loss. Raises RunError."""
         path = self.path / "best.keras"
         if not path.exists():
-            raise RunError(
-                f"{self.path}: has no best.keras yet; it is written after the first epoch"
-            )
+            raise RunError(f"{self.path}: has no best.keras yet; the first epoch writes it")
         return path
 
     @property

@@ -78,11 +78,7 @@ def parse_tf_config(text: str) -> Cluster:
             raise _wrong(f"has no {key}, which must be a mapping", tree)
     cluster, task = tree["cluster"], tree["task"]
     if unknown := sorted(cluster.keys() - {"chief", "worker"}):
-        raise _wrong(
-            f"cluster has {', '.join(unknown)}; convae trains with equal workers, one of which "
-            "may be called chief",
-            cluster,
-        )
+        raise _wrong(f"cluster has {', '.join(unknown)}; only worker and chief can train", cluster)
     chiefs, others = _addresses(cluster, "chief"), _addresses(cluster, "worker")
     if len(chiefs) > 1:
         raise _wrong("cluster.chief must be one address", chiefs)
@@ -99,12 +95,8 @@ def parse_tf_config(text: str) -> Cluster:
         known = " or ".join(k for k, v in (("chief", chiefs), ("worker", others)) if v)
         raise _wrong(f"task.type must be {known}, which cluster names", kind)
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(peers):
-        most = len(peers) - 1
-        raise _wrong(
-            f"task.index must be {f'from 0 to {most}' if most else '0'}: cluster.{kind} has "
-            f"{len(peers)} of them",
-            index,
-        )
+        valid = "0" if len(peers) == 1 else f"from 0 to {len(peers) - 1}"
+        raise _wrong(f"task.index must be {valid}: cluster.{kind} has {len(peers)} of them", index)
     return Cluster(workers, index + (len(chiefs) if kind == "worker" else 0))
 
 

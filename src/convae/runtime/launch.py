@@ -160,4 +160,3 @@ def _copy_lines(rank: int, pipe: IO[bytes]) -> None:
         for line in pipe:
             text = line.decode(errors="replace").rstrip("\r\n")
             sys.stderr.write(f"[{rank}] {text}\n")
-            sys.stderr.flush()
