@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+from typer import Argument, Option
 
 from convae.cli.options import Json, Overrides, split_overrides
 from convae.console import logger, suggest
@@ -21,23 +22,21 @@ cache_app = typer.Typer(
     rich_markup_mode=None,
 )
 Folder = Annotated[
-    str | None, typer.Argument(metavar="FOLDER", help="Only entries of this folder of images.")
+    str | None, Argument(metavar="FOLDER", help="Only entries of this folder of images.")
 ]
 CacheDir = Annotated[
-    str | None,
-    typer.Option(metavar="FOLDER", help="The cache: data.cache, by default ~/.cache/convae."),
+    str | None, Option(metavar="FOLDER", help="The cache: data.cache, by default ~/.cache/convae.")
 ]
 
 
 @cache_app.command()
 def build(
     source: Annotated[
-        str | None,
-        typer.Argument(metavar="FOLDER|CONFIG", help="Images, or the YAML that names them."),
+        str | None, Argument(metavar="FOLDER|CONFIG", help="Images, or the YAML that names them.")
     ] = None,
     overrides: Overrides = None,
     config: Annotated[
-        str, typer.Option(metavar="CONFIG", help="The YAML of the model that FOLDER is for.")
+        str, Option(metavar="CONFIG", help="The YAML of the model that FOLDER is for.")
     ] = "configs/images.yaml",
     as_json: Json = False,
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from convae.config.loader import load_config
 from convae.config.schema import Config
+from convae.console import format_shape
 from convae.data.loading import load_training
 from convae.errors import ConvaeError
 from convae.runtime.hardware import core_count, cpu_info
@@ -31,7 +32,7 @@ def report(config: str | None, overrides: Sequence[str]) -> str:
 
     Args:
         config: The path of a config; None for configs/mnist.yaml, if it exists.
-        overrides: `KEY=VALUE` over the config.
+        overrides: Of the config.
 
     Raises:
         ConfigError: If the config is wrong.
@@ -39,11 +40,9 @@ def report(config: str | None, overrides: Sequence[str]) -> str:
     if config is None and (Path(DEFAULT).exists() or overrides):
         config = DEFAULT
     settings = load_config(config, overrides) if config else None
-    sections = [
-        [f"python      {platform.python_version()} on {platform.platform()}"]
-        + [f"{package:<11} {_version(package)}" for package in PACKAGES],
-        _describe_processor(),
-    ]
+    versions = [f"python      {platform.python_version()} on {platform.platform()}"]
+    versions += [f"{package:<11} {_version(package)}" for package in PACKAGES]
+    sections = [versions, _describe_processor()]
     if settings is None:
         sections.append(["more with a config: convae doctor CONFIG"])
     else:
@@ -70,11 +69,10 @@ def _describe_decisions(config: Config) -> list[str]:
         plan = start(config, distributed=True)
     except ConvaeError as error:
         return [f"  not possible: {error}"]
-    reasons = plan.reasons.items()
     on = os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1"
     return [
         f"  {'device_name':<18}{plan.device_name}",
-        *(f"  {key:<18}{getattr(plan, key)}  ({reason})" for key, reason in reasons),
+        *(f"  {key:<18}{getattr(plan, key)}  ({reason})" for key, reason in plan.reasons.items()),
         *(f"  {warning}" for warning in plan.warnings),
         f"  {'oneDNN':<18}{'on' if on else 'off: set TF_ENABLE_ONEDNN_OPTS=1'}",
     ]
@@ -86,12 +84,9 @@ def _describe_data(config: Config) -> list[str]:
     except ConvaeError as error:
         return [f"  not usable: {error}"]
     train, validation = data.train.images, data.validation.images
-    shape = "x".join(map(str, train.shape[1:]))
-    notice = (data.notice or "").splitlines()
-    return [
-        f"  {data.name}: {len(train):,} + {len(validation):,} images of {shape}",
-        *(f"  {line}" for line in notice),
-    ]
+    shape = format_shape(train.shape[1:])
+    counts = f"{data.name}: {len(train):,} + {len(validation):,} images of {shape}"
+    return [f"  {line}" for line in (counts, *(data.notice or "").splitlines())]
 
 
 def _version(package: str) -> str:

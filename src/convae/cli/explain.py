@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from typer import Argument, Option
 
 from convae.cli.options import Json, Overrides
 from convae.console import format_shape, suggest
@@ -30,16 +31,14 @@ explain_app = typer.Typer(
 )
 
 Out = Annotated[
-    list[str] | None, typer.Option("--out", metavar="FILE", help="Write a picture: .png or .svg.")
+    list[str] | None, Option("--out", metavar="FILE", help="Write a picture: .png or .svg.")
 ]
-Input = Annotated[str | None, typer.Option("--input", metavar='"1 2; 3 4"', help="The input.")]
-Kernel = Annotated[str | None, typer.Option("--kernel", metavar='"0 1; 2 3"', help="The kernel.")]
+Input = Annotated[str | None, Option("--input", metavar='"1 2; 3 4"', help="The input.")]
+Kernel = Annotated[str | None, Option("--kernel", metavar='"0 1; 2 3"', help="The kernel.")]
 Strides = Annotated[
-    str | None, typer.Option("--stride", "--strides", metavar="S", help="One number, or two: 2,1.")
+    str | None, Option("--stride", "--strides", metavar="S", help="One number, or two: 2,1.")
 ]
-Padding = Annotated[
-    str | None, typer.Option("--padding", metavar="P", help="valid, same, or a number.")
-]
+Padding = Annotated[str | None, Option("--padding", metavar="P", help="valid, same, or a number.")]
 
 
 @explain_app.callback()
@@ -49,29 +48,23 @@ def explain(
     kernel: Kernel = None,
     stride: Strides = None,
     padding: Padding = None,
-    output_padding: Annotated[
-        str | None, typer.Option(metavar="O", help="Less than the stride.")
-    ] = None,
+    output_padding: Annotated[str | None, Option(metavar="O", help="Less than the stride.")] = None,
     dilation: Annotated[
         str | None,
-        typer.Option("--dilation", "--dilation-rate", metavar="D", help="One number, or two: 2,1."),
+        Option("--dilation", "--dilation-rate", metavar="D", help="One number, or two: 2,1."),
     ] = None,
     example: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the article: basic, 1, 2, 3 or 4.")
+        str | None, Option(metavar="NAME", help="Of the article: basic, 1, 2, 3 or 4.")
     ] = None,
-    conv: Annotated[bool, typer.Option("--conv", help="Run a convolution.")] = False,
+    conv: Annotated[bool, Option("--conv", help="Run a convolution.")] = False,
     out: Annotated[
         list[str] | None,
-        typer.Option(
-            "--out", metavar="FILE", help="Write a picture: .png, .svg, or .gif in steps."
-        ),
+        Option("--out", metavar="FILE", help="Write a picture: .png, .svg, or .gif in steps."),
     ] = None,
     view: Annotated[
-        str, typer.Option(metavar="VIEW", help="Steps of a .gif: copies, or zeros.")
+        str, Option(metavar="VIEW", help="Steps of a .gif: copies, or zeros.")
     ] = "copies",
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Compare with the installed Keras.")
-    ] = False,
+    verify: Annotated[bool, Option("--verify", help="Compare with the installed Keras.")] = False,
     as_json: Json = False,
 ) -> None:
     """See a transposed convolution with your own numbers."""
@@ -96,7 +89,17 @@ def explain(
     title, case = _case(given, example, conv)
     difference = _keras_difference(case) if verify else None
     if as_json:
-        print(json.dumps(_facts(case) | ({"keras_difference": difference} if verify else {})))
+        result = case.result()
+        facts = {
+            "operation": case.operation,
+            "input": case.x.tolist(),
+            "kernel": case.kernel.tolist(),
+            **vars(case.options),
+            "output": result.tolist(),
+            "output_shape": result.shape,
+        }
+        facts |= {} if case.is_conv else {"crop": case.crops}
+        print(json.dumps(facts | ({"keras_difference": difference} if verify else {})))
     else:
         from convae.explain.worked_example import format_case
 
@@ -121,13 +124,11 @@ def _case(given: dict[str, str], example: str | None, conv: bool) -> tuple[str |
             known = ", ".join(worked_example.EXAMPLES)
             raise ConfigError(f"--example must be one of {known}. Received: {example}")
         title, start = worked_example.EXAMPLES[example]
-        title = None if given or conv else title
         values = dict(vars(start))
     changes: dict[str, Any] = {}
     for name, text in given.items():
         if name in ("input", "kernel"):
-            key = "x" if name == "input" else name
-            values[key] = worked_example.parse_matrix(text, name)
+            values["x" if name == "input" else name] = worked_example.parse_matrix(text, name)
         elif name == "padding":
             changes[name] = worked_example.parse_padding(text)
         else:
@@ -137,20 +138,9 @@ def _case(given: dict[str, str], example: str | None, conv: bool) -> tuple[str |
         if key not in values:
             raise ConfigError(f'{name} is missing: write it as {name} "1 2; 3 4"')
     values["options"] = ConvOptions(**(vars(values["options"]) | changes))
-    return title, worked_example.Case(**(values | ({"operation": "conv"} if conv else {})))
-
-
-def _facts(case: Case) -> dict[str, Any]:
-    result = case.result()
-    return {
-        "operation": case.operation,
-        "input": case.x.tolist(),
-        "kernel": case.kernel.tolist(),
-        **vars(case.options),
-        "output": result.tolist(),
-        "output_shape": result.shape,
-        **({} if case.is_conv else {"crop": case.crops}),
-    }
+    if conv:
+        values["operation"] = "conv"
+    return None if given or conv else title, worked_example.Case(**values)
 
 
 def _keras_difference(case: Case) -> float:
@@ -189,20 +179,14 @@ def inverse(
     as_json: Json = False,
 ) -> None:
     """Show that the transpose is the adjoint, not the inverse: x, Cx, C^T C x, C^+ C x."""
-    from convae.explain import effects
+    from convae.explain import effects, worked_example
     from convae.explain.operation import ConvOptions
-    from convae.explain.worked_example import (
-        format_grid,
-        join_blocks,
-        parse_matrix,
-        parse_padding,
-        parse_pair,
-    )
 
+    strides = worked_example.parse_pair(stride or "1", "strides", 1)
     case = effects.adjoint(
-        parse_matrix(input_ or "0 1 2; 3 4 5; 6 7 8", "input"),
-        parse_matrix(kernel or "1 2; 2 1", "kernel"),
-        ConvOptions(parse_pair(stride or "1", "strides", 1), parse_padding(padding or "valid")),
+        worked_example.parse_matrix(input_ or "0 1 2; 3 4 5; 6 7 8", "input"),
+        worked_example.parse_matrix(kernel or "1 2; 2 1", "kernel"),
+        ConvOptions(strides, worked_example.parse_padding(padding or "valid")),
     )
     if as_json:
         names = ("x", "cx", "ctcx", "pseudo", "y")
@@ -210,9 +194,10 @@ def inverse(
         print(json.dumps(facts | {"products": case.products, "rank": case.rank}))
     else:
         grids = {"x": case.x, "Cx": case.cx, "C^T C x": case.ctcx, "C^+ C x": case.pseudo}
+        blocks = [(name, worked_example.format_grid(grid)) for name, grid in grids.items()]
         first, second = case.products
         print("The transpose of a convolution is not its inverse:\n")
-        print(join_blocks([(name, format_grid(grid)) for name, grid in grids.items()]))
+        print(worked_example.join_blocks(blocks))
         print(f"\nC is a {format_shape(case.matrix_shape)} matrix of rank {case.rank}.")
         print(f"It is the adjoint: <Cx, y> = {first:g} = <x, C^T y> = {second:g}, for every y.")
     if out:
@@ -225,11 +210,11 @@ def inverse(
 @explain_app.command()
 def overlap(
     config: Annotated[
-        str | None, typer.Argument(metavar="CONFIG", help="A YAML file; not needed with --run.")
+        str | None, Argument(metavar="CONFIG", help="A YAML file; not needed with --run.")
     ] = None,
     overrides: Overrides = None,
     run: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Also the spectrum of its reconstructions.")
+        str | None, Option(metavar="RUN", help="Also the spectrum of its reconstructions.")
     ] = None,
     out: Out = None,
     as_json: Json = False,
@@ -266,11 +251,9 @@ def overlap(
 
         _write(charts.overlaps(effects.overlaps(model), name), out)
         if run is not None:
-            spectra = charts.spectra(
-                sample.originals, sample.reconstructions, period, sample.description
-            )
-            files = [Path(file) for file in out]
-            _write(spectra, [str(file.with_stem(f"{file.stem}-spectrum")) for file in files])
+            pictures = (sample.originals, sample.reconstructions)
+            files = [str(Path(file).with_stem(f"{Path(file).stem}-spectrum")) for file in out]
+            _write(charts.spectra(*pictures, period, sample.description), files)
     suggest("convae explain checkerboard", silent=as_json)
 
 
@@ -295,28 +278,23 @@ def _format_overlap(facts: dict[str, Any]) -> str:
 @explain_app.command()
 def checkerboard(
     out: Out = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Of the random weights.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Compare four layers that double a size, with equal, random and trained weights."""
     from convae.explain import effects
 
     results = effects.checkerboards(seed)
-    rows: dict[str, dict[str, float]] = {}
-    for one in results:
-        rows.setdefault(one.name.replace("\n", " "), {})[one.weights] = one.contrast
+    rows = [(one.name.replace("\n", " "), one.weights, one.contrast) for one in results]
     if as_json:
-        facts = [
-            {"name": name, "weights": weights, "contrast": contrast}
-            for name, contrasts in rows.items()
-            for weights, contrast in contrasts.items()
-        ]
-        print(json.dumps(facts))
+        keys = ("name", "weights", "contrast")
+        print(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
     else:
         print("Contrast inside 2x2 blocks on a flat input: 0 is none, 1 the most\n")
         print(f"{'':46}{'equal':>8}{'random':>8}{'trained':>8}")
-        for name, contrasts in rows.items():
-            print(f"{name:46}{''.join(f'{contrast:8.3f}' for contrast in contrasts.values())}")
+        for name in dict.fromkeys(name for name, _, _ in rows):
+            cells = [f"{contrast:8.3f}" for layer, _, contrast in rows if layer == name]
+            print(f"{name:46}{''.join(cells)}")
     if out:
         from convae.explain import charts
 
@@ -326,7 +304,7 @@ def checkerboard(
 
 @explain_app.command()
 def upscale(
-    factor: Annotated[int, typer.Option(min=2, max=8, help="How many times as large.")] = 3,
+    factor: Annotated[int, Option(min=2, max=8, help="How many times as large.")] = 3,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -336,9 +314,8 @@ def upscale(
 
     image = effects.ring_image(9)
     kernel = effects.bilinear_kernel(factor)
-    difference = float(
-        abs(effects.upsample_bilinear(image, factor) - effects.interpolate(image, factor)).max()
-    )
+    upsampled = effects.upsample_bilinear(image, factor)
+    difference = float(abs(upsampled - effects.interpolate(image, factor)).max())
     if as_json:
         print(json.dumps({"kernel": kernel.tolist(), "difference": difference}))
     else:
@@ -353,9 +330,7 @@ def upscale(
 
 
 @explain_app.command()
-def page(
-    out: Annotated[str, typer.Option("--out", metavar="FILE")] = "outputs/explain.html",
-) -> None:
+def page(out: Annotated[str, Option("--out", metavar="FILE")] = "outputs/explain.html") -> None:
     """Write the page with sliders: one HTML file that needs no network."""
     from convae.explain.explorer import write_page
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from convae.cli.options import ConfigPath, Json, Overrides
 from convae.console import suggest
@@ -17,22 +17,19 @@ from convae.errors import ConfigError
 
 def size(
     overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Overrides of the --through config."),
+        list[str] | None, Argument(metavar="KEY=VALUE", help="Overrides of the --through config.")
     ] = None,
-    start: Annotated[int | None, typer.Option("--from", metavar="A", help="Input size.")] = None,
-    end: Annotated[int | None, typer.Option("--to", metavar="B", help="Output size.")] = None,
-    max_kernel: Annotated[int, typer.Option(min=1, max=64, help="The largest kernel tried.")] = 15,
-    max_stride: Annotated[int, typer.Option(min=1, max=32, help="The largest stride tried.")] = 8,
-    max_dilation: Annotated[
-        int, typer.Option(min=1, max=16, help="The largest dilation tried.")
-    ] = 4,
+    start: Annotated[int | None, Option("--from", metavar="A", help="Input size.")] = None,
+    end: Annotated[int | None, Option("--to", metavar="B", help="Output size.")] = None,
+    max_kernel: Annotated[int, Option(min=1, max=64, help="The largest kernel tried.")] = 15,
+    max_stride: Annotated[int, Option(min=1, max=32, help="The largest stride tried.")] = 8,
+    max_dilation: Annotated[int, Option(min=1, max=16, help="The largest dilation tried.")] = 4,
     through: Annotated[
         str | None,
-        typer.Option(metavar="CONFIG", help="List the input sizes that this decoder restores."),
+        Option(metavar="CONFIG", help="List the input sizes that this decoder restores."),
     ] = None,
-    sizes: Annotated[str, typer.Option(metavar="A-B", help="The sizes for --through.")] = "20-40",
-    show_all: Annotated[bool, typer.Option("--all", help="Print every setting.")] = False,
+    sizes: Annotated[str, Option(metavar="A-B", help="The sizes for --through.")] = "20-40",
+    show_all: Annotated[bool, Option("--all", help="Print every setting.")] = False,
     as_json: Json = False,
 ) -> None:
     """Find the settings that lead from one size to another, or those that a decoder restores."""
@@ -50,12 +47,11 @@ def size(
     if start is None or end is None:
         raise ConfigError("which sizes? For example: convae size --from 13 --to 25")
     settings = search.find_settings(start, end, max_kernel, max_stride, max_dilation)
-    limits = (
-        f"kernels up to {max_kernel}, strides up to {max_stride}, dilation up to {max_dilation}"
-    )
     if as_json:
         print(json.dumps([asdict(setting) for setting in settings]))
     else:
+        limits = f"kernels up to {max_kernel}, strides up to {max_stride}, "
+        limits += f"dilation up to {max_dilation}"
         print(search.settings_table(start, end, settings, limits, None if show_all else 12))
     suggest("write a setting into a layer of your YAML, then: convae inspect", silent=as_json)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from convae import __version__
 from convae.cli.cache import cache_app
@@ -55,15 +56,13 @@ def _print_version(wanted: bool) -> None:
 def convae(
     _: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print only results and errors.")
-    ] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print only results and errors.")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also print decisions with their reasons.")
+        bool, Option("--verbose", "-v", help="Also print decisions with their reasons.")
     ] = False,
 ) -> None:
     """Train, understand and use a convolutional autoencoder."""
@@ -76,7 +75,7 @@ def convae(
 def train(
     config: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             metavar="CONFIG|RUN",
             help="A YAML file; with --resume, a run's folder, id or name, or the newest run.",
             autocompletion=complete_config_or_run,
@@ -85,7 +84,7 @@ def train(
     overrides: Overrides = None,
     resume: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--resume",
             help="Resume RUN. KEY=VALUE may change training.epochs (not with one_cycle), "
             "training.checkpoint_interval, runtime, output, data.path, data.download and "
@@ -94,7 +93,7 @@ def train(
     ] = False,
     runs_dir: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Where runs are kept: output.folder of the config."),
+        Option(metavar="FOLDER", help="Where runs are kept: output.folder of the config."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -116,17 +115,15 @@ def train(
         folder = [f"output.folder={json.dumps(runs_dir)}"] if runs_dir else []
         settings = load_config(name, [*words, *folder])
     find_path(settings.data)  # a wrong path is an error before TensorFlow's seconds of import
-    from convae.training.trainer import Interrupted
-    from convae.training.trainer import train as start
-    from convae.training.workers import PeerLost
+    from convae.training import trainer, workers
 
     try:
-        run = start(settings, resume=run)
-    except Interrupted as interrupted:
+        run = trainer.train(settings, resume=run)
+    except trainer.Interrupted as interrupted:
         logger.info(str(interrupted))
         suggest(shlex.join(["convae", "train", "--resume", str(interrupted.run.path)]))
         raise SystemExit(1) from None
-    except PeerLost as error:
+    except workers.PeerLost as error:
         print_error(str(error))
         raise SystemExit(1) from None
     if as_json and not run.read_only:
@@ -140,7 +137,7 @@ def evaluate(
     run: RunName = None,
     overrides: Overrides = None,
     umap: Annotated[
-        bool, typer.Option("--umap", help="Also map the codes by UMAP; needs convae[umap].")
+        bool, Option("--umap", help="Also map the codes by UMAP; needs convae[umap].")
     ] = False,
     runs_dir: RunsDir = "outputs",
     as_json: Json = False,
@@ -150,11 +147,10 @@ def evaluate(
 
     name, words = split_overrides(run, overrides)
     found = Run.find(name, runs_dir)
-    from convae.evaluation.evaluate import evaluate as measure
-    from convae.evaluation.evaluate import format_result
+    from convae.evaluation import evaluate as evaluation
 
-    result = measure(found, words, umap)
-    print(json.dumps(result, indent=2) if as_json else format_result(found, result))
+    result = evaluation.evaluate(found, words, umap)
+    print(json.dumps(result, indent=2) if as_json else evaluation.format_result(found, result))
     suggest(f"open {found.path / 'report.html'} in a browser", silent=as_json)
 
 
@@ -166,19 +162,15 @@ app.add_typer(explain_app, name="explain")
 @app.command()
 def predict(
     run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN", help="A run, or pretrained:NAME.", autocompletion=complete_run
-        ),
+        str, Argument(metavar="RUN", help="A run, or pretrained:NAME.", autocompletion=complete_run)
     ],
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILES", help="Images, folders, patterns; - reads names on stdin."),
+        Argument(metavar="FILES", help="Images, folders, patterns; - reads names on stdin."),
     ],
     output_dir: OutputDir = None,
     as_digit: Annotated[
-        bool,
-        typer.Option("--as-digit", help="Invert, crop and center photographs as in MNIST."),
+        bool, Option("--as-digit", help="Invert, crop and center photographs as in MNIST.")
     ] = False,
     runs_dir: RunsDir = "outputs",
     as_json: Json = False,
@@ -201,7 +193,7 @@ def export(
     run: RunName = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="onnx, litert, saved_model, weights or all; repeatable."),
+        Option("--format", help="onnx, litert, saved_model, weights or all; repeatable."),
     ] = None,
     output_dir: OutputDir = None,
     runs_dir: RunsDir = "outputs",
@@ -221,13 +213,10 @@ def export(
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RUN", help="Runs' folders, ids or names.", autocompletion=complete_run
-        ),
+        Argument(metavar="RUN", help="Runs' folders, ids or names.", autocompletion=complete_run),
     ],
     output_dir: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="Where to write; by default RUNS_DIR/compare."),
+        str | None, Option(metavar="FOLDER", help="Where to write; by default RUNS_DIR/compare.")
     ] = None,
     runs_dir: RunsDir = "outputs",
     as_json: Json = False,
@@ -247,23 +236,21 @@ def sweep(
     config: ConfigPath,
     ranges: Annotated[
         str,
-        typer.Argument(
-            metavar="SWEEP", help="A YAML file of ranges.", autocompletion=complete_config
-        ),
+        Argument(metavar="SWEEP", help="A YAML file of ranges.", autocompletion=complete_config),
     ],
     overrides: Overrides = None,
     trials: Annotated[
-        int | None, typer.Option(help="Trials of the study, finished ones included.")
+        int | None, Option(help="Trials of the study, finished ones included.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Trials that run side by side.")] = None,
+    workers: Annotated[int | None, Option(help="Trials that run side by side.")] = None,
     storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="An Optuna storage that machines share.")
+        str | None, Option(metavar="URL", help="An Optuna storage that machines share.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="STUDY", help="By default CONFIG's name and SWEEP's.")
+        str | None, Option(metavar="STUDY", help="By default CONFIG's name and SWEEP's.")
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="When to stop; run again to resume.")
+        float | None, Option(metavar="SECONDS", help="When to stop; run again to resume.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -288,35 +275,32 @@ def sweep(
 @app.command(context_settings={"ignore_unknown_options": True})
 def launch(
     command: Annotated[
-        list[str],
-        typer.Argument(metavar="-- train CONFIG ...", help="The command of each worker."),
+        list[str], Argument(metavar="-- train CONFIG ...", help="The command of each worker.")
     ],
-    count: Annotated[int, typer.Option("-n", metavar="N", help="Workers on this machine.")] = 2,
+    count: Annotated[int, Option("-n", metavar="N", help="Workers on this machine.")] = 2,
     rendezvous_timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Time for all workers to start training.")
+        float, Option(metavar="SECONDS", help="Time for all workers to start training.")
     ] = 120.0,
 ) -> None:
     """Train with several workers on this machine."""
-    from convae.runtime.launch import launch as start
-    from convae.runtime.launch import worker_commands
+    from convae.runtime import launch as launcher
 
-    raise SystemExit(start(worker_commands(count, command), rendezvous_timeout))
+    commands = launcher.worker_commands(count, command)
+    raise SystemExit(launcher.launch(commands, rendezvous_timeout))
 
 
 @app.command()
 def demo(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="RUN",
             help="Runs' folders, ids or names, or pretrained:NAME; by default all.",
             autocompletion=complete_run,
         ),
     ] = None,
-    port: Annotated[
-        int, typer.Option(min=1, max=65535, help="The port, or the next free one.")
-    ] = 7860,
-    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    port: Annotated[int, Option(min=1, max=65535, help="The port, or the next free one.")] = 7860,
+    show: Annotated[bool, Option("--open", help="Open the page in the browser.")] = False,
     runs_dir: RunsDir = "outputs",
 ) -> None:
     """Serve a page to draw digits on, for this machine alone, with the model's output live."""
@@ -329,7 +313,7 @@ def demo(
 @app.command()
 def doctor(
     config: Annotated[
-        str | None, typer.Argument(metavar="CONFIG", help="A YAML file to show decisions for.")
+        str | None, Argument(metavar="CONFIG", help="A YAML file to show decisions for.")
     ] = None,
     overrides: Overrides = None,
 ) -> None:

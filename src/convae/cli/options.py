@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 from typer.core import TyperGroup
 
 NO_RUNS = {"latest", "pretrained"}  # folders beside runs: a link, and what comes with the package
@@ -44,25 +45,23 @@ def complete_config_or_run(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 ConfigPath = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A YAML file.", autocompletion=complete_config)
+    str, Argument(metavar="CONFIG", help="A YAML file.", autocompletion=complete_config)
 ]
 RunName = Annotated[
     str | None,
-    typer.Argument(
+    Argument(
         metavar="RUN",
         help="A run's folder, id or name; by default the newest run.",
         autocompletion=complete_run,
     ),
 ]
 Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Overrides, such as training.epochs=5."),
+    list[str] | None, Argument(metavar="KEY=VALUE", help="Overrides, such as training.epochs=5.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-RunsDir = Annotated[str, typer.Option(metavar="FOLDER", help="Where runs are kept.")]
+Json = Annotated[bool, Option("--json", help="Print JSON on stdout.")]
+RunsDir = Annotated[str, Option(metavar="FOLDER", help="Where runs are kept.")]
 OutputDir = Annotated[
-    str | None,
-    typer.Option(metavar="FOLDER", help="Where to write; by default a folder of the run."),
+    str | None, Option(metavar="FOLDER", help="Where to write; by default a folder of the run.")
 ]
 
 

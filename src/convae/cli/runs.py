@@ -17,11 +17,6 @@ UNKNOWN = dict.fromkeys(("epochs", "val_loss", "metric", "seconds", "data"))
 def describe_runs(folder: str = "outputs") -> list[dict[str, Any]]:
     """Return a row for each run in `folder`, the newest last.
 
-    A run whose files are damaged has a row too, so that it does not hide the others.
-
-    Args:
-        folder: The folder of all runs.
-
     Returns:
         Rows of name, id, status, epochs_done, epochs, val_loss (the lowest), metric (of the test
         split, by name), seconds, data, path, and for a damaged run `problem`. What is not known
@@ -72,18 +67,11 @@ def format_runs(rows: Sequence[Mapping[str, Any]], folder: str) -> str:
     ]
     for row in rows:
         metric, value = next(iter((row["metric"] or {"": None}).items()))
-        cells.append(
-            (
-                row["name"],
-                row["id"],
-                row["status"],
-                f"{row['epochs_done']}/{row['epochs'] or '?'}",
-                format_number(row["val_loss"]),
-                f"{metric} {format_number(value)}".strip(),
-                format_duration(row["seconds"]) if row["seconds"] else "",
-                row["data"] or "",
-            )
-        )
+        epochs = f"{row['epochs_done']}/{row['epochs'] or '?'}"
+        run = (row["name"], row["id"], row["status"], epochs, format_number(row["val_loss"]))
+        score = f"{metric} {format_number(value)}".strip()
+        duration = format_duration(row["seconds"]) if row["seconds"] else ""
+        cells.append((*run, score, duration, row["data"] or ""))
     return format_table(cells)
 
 
