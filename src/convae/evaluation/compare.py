@@ -4,16 +4,16 @@ The tables come from the runs' files. TensorFlow is imported only to evaluate a 
 evaluated yet, and for the outputs of every run on the same images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from convae.config.diff import format_leaves
 from convae.console import format_duration, format_number, format_shape, format_table, logger
+from convae.data.loading import load_test
 from convae.errors import FileError, RunError
 from convae.evaluation.html import format_key, load_picture, render
 from convae.files import write_atomic
@@ -21,13 +21,8 @@ from convae.plots import style
 from convae.plots.image_grids import GAP, NARROWEST, draw_rows, to_floats
 from convae.plots.style import MARGIN, applied, log_axis
 from convae.runs.run import Run
+from convae.tasks import build_task
 from convae.tasks.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
-    from convae.tasks import Examples, Task
 
 # The colors of the runs, as many as can be told apart.
 COLORS = (
@@ -79,19 +74,43 @@ def compare(runs: Sequence[Run], folder: Path) -> dict[str, Any]:
         "curves": folder / "curves.png",
         "reconstructions": folder / "reconstructions.png",
     }
+    differences, notes = _differences(runs, labels), _notes(runs, labels)
     result: dict[str, Any] = {
         "runs": [{"label": label, **run} for label, run in zip(labels, described, strict=True)],
-        "differences": _differences(runs, labels),
+        "differences": differences,
         "metrics": _columns([run.metrics["test"] for run in runs], labels),
         "units": {k: v for run in runs for k, v in run.metrics.get("units", {}).items()},
-        "notes": _notes(runs, labels),
+        "notes": notes,
         "files": {name: str(path) for name, path in files.items()},
+    }
+    figures = {
+        "curves": (
+            _draw_curves([run.history for run in runs], labels),
+            "Curves",
+            "The excess of the validation loss over its floor, by epoch and by time.",
+        ),
+        "reconstructions": (
+            _draw_outputs(runs, labels, notes),
+            "Outputs",
+            "The outputs of every run on the same test images, and their errors.",
+        ),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        style.save(curves([run.history for run in runs], labels), files["curves"])
-        style.save(_outputs(runs, labels, result["notes"]), files["reconstructions"])
-        write_atomic(files["page"], _page(result, files).encode())
+        pictures = [
+            load_picture(style.save(figure, files[name]), title, caption)
+            for name, (figure, title, caption) in figures.items()
+        ]
+        page = render(
+            "compare.html",
+            runs=[run | {"color": c} for run, c in zip(result["runs"], COLORS, strict=False)],
+            tables=_tables(result),
+            units=result["units"],
+            notes=notes,
+            identical=not differences,
+            pictures=pictures,
+        )
+        write_atomic(files["page"], page.encode())
     except OSError as error:
         raise FileError(f"{folder}: cannot be written: {error.strerror or error}") from None
     return result
@@ -168,19 +187,19 @@ def _notes(runs: Sequence[Run], labels: Sequence[str]) -> list[str]:
 def _tables(result: Mapping[str, Any]) -> dict[str, list[tuple[str, list[str], list[bool]]]]:
     """Return the tables by title: rows of (name, a text for each run, whether it is the best)."""
     runs = result["runs"]
+    no_best = [False] * len(runs)
     metrics = [
         (name, [format_number(v) for v in row.values()], _best(name, list(row.values())))
         for name, row in result["metrics"].items()
     ]
-    training: list[tuple[str, list[str], list[bool]]] = []
+    training = []
     for key in ("parameters", "epochs", "seconds", "images_per_second", "precision", "device"):
         show = format_duration if key == "seconds" else format_number
         texts = ["" if run[key] is None else show(run[key]) for run in runs]
-        name = {"seconds": "time"}.get(key, format_key(key))
         if key != "device" or len(set(texts)) > 1:
-            training.append((name, texts, [False] * len(runs)))
+            training.append(("time" if key == "seconds" else format_key(key), texts, no_best))
     config = [
-        (key, ["–" if v is None else v for v in row.values()], [False] * len(runs))
+        (key, ["–" if v is None else v for v in row.values()], no_best)
         for key, row in result["differences"].items()
     ]
     tables = {"Quality": metrics, "Training": training, "Config: differences": config}
@@ -196,45 +215,19 @@ def _best(name: str, values: Sequence[float | None]) -> list[bool]:
     return [value == best for value in values]
 
 
-def _page(result: Mapping[str, Any], files: Mapping[str, Path]) -> str:
-    return render(
-        "compare.html",
-        runs=[run | {"color": color} for run, color in zip(result["runs"], COLORS, strict=False)],
-        tables=_tables(result),
-        units=result["units"],
-        notes=result["notes"],
-        identical=not result["differences"],
-        pictures=[
-            load_picture(
-                files["curves"],
-                "Curves",
-                "The excess of the validation loss over its floor, by epoch and by time.",
-            ),
-            load_picture(
-                files["reconstructions"],
-                "Outputs",
-                "The outputs of every run on the same test images, and their errors.",
-            ),
-        ],
-    )
-
-
 @applied()
-def curves(histories: Sequence[Sequence[Mapping[str, float]]], labels: Sequence[str]) -> Figure:
+def _draw_curves(
+    histories: Sequence[Sequence[Mapping[str, float]]], labels: Sequence[str]
+) -> Figure:
     """Draw the excess of the validation loss by epoch and by minutes of training."""
-    paper = style.sheet(
-        830,
-        60 + 310 + 17 * len(labels),
-        "Learning curves",
-        "val_excess (log scale), by epoch and by time",
-    )
+    subtitle = "val_excess (log scale), by epoch and by time"
+    paper = style.sheet(830, 370 + 17 * len(labels), "Learning curves", subtitle)
     for place, unit in enumerate(("epoch", "minutes of training")):
         axes = paper.panel(MARGIN + 50 + place * 395, 16, 335, 290)
         for history, label, color in zip(histories, labels, COLORS, strict=False):
-            seconds, x = 0.0, []
-            for row in history:
-                seconds += row["seconds"]
-                x.append(row["epoch"] if unit == "epoch" else seconds / 60)
+            x = np.array([row["epoch"] for row in history])
+            if unit != "epoch":
+                x = np.cumsum([row["seconds"] for row in history]) / 60
             y = [row["val_excess"] for row in history]
             axes.plot(x, y, label=label, color=color, marker="o" if len(x) <= 40 else "")
         axes.set_xlabel(unit)
@@ -246,12 +239,11 @@ def curves(histories: Sequence[Sequence[Mapping[str, float]]], labels: Sequence[
     return paper.figure
 
 
-def _outputs(runs: Sequence[Run], labels: Sequence[str], notes: list[str]) -> Figure:
-    """Draw the outputs of the runs on test examples of the first, where the shapes are its own."""
-    from convae.data.loading import load_test
+@applied()
+def _draw_outputs(runs: Sequence[Run], labels: Sequence[str], notes: list[str]) -> Figure:
+    """Draw test examples of the first run, and the outputs of the runs of the same shapes."""
     from convae.evaluation.evaluate import load_model
     from convae.evaluation.figures import first_of_each_class
-    from convae.tasks import build_task
 
     config = runs[0].config
     task = build_task(config)
@@ -259,49 +251,35 @@ def _outputs(runs: Sequence[Run], labels: Sequence[str], notes: list[str]) -> Fi
     examples = task.evaluation_examples(data.test)
     indices = first_of_each_class(task.labels(data.test), min(SHOWN, len(examples)))
     examples = examples[np.array(indices)]
-    outputs: dict[str, NDArray[np.float32] | None] = {}
-    for run, label in zip(runs, labels, strict=True):
-        shapes = {(c.model.input_shape, c.output_shape) for c in (config, run.config)}
-        outputs[label] = None
-        if len(shapes) == 1:
-            outputs[label] = load_model(run)(examples.inputs.astype(np.float32) / 255).numpy()
-        else:
-            shape = format_shape(run.config.model.input_shape)
-            notes.append(f"{label} takes images of {shape}, so its outputs are not shown.")
-    return side_by_side(task, examples, outputs, data.name)
-
-
-@applied()
-def side_by_side(
-    task: Task,
-    examples: Examples,
-    outputs: Mapping[str, NDArray[np.float32] | None],
-    data: str,
-) -> Figure:
-    """Draw the inputs, the targets where they differ, and a row of outputs for each label."""
-    rows: dict[str, Any] = {"input": examples.inputs}
+    rows: list[tuple[str, str, Any, Any]] = [("input", style.INK, examples.inputs, ())]
     if not np.array_equal(examples.targets, examples.inputs):
-        rows["target"] = task.to_images(examples.targets)
-    given = list(rows)
-    rows |= {k: None if v is None else task.to_images(v) for k, v in outputs.items()}
+        rows.append(("target", style.INK, task.to_images(examples.targets), ()))
+    for run, label, color in zip(runs, labels, COLORS, strict=False):
+        first, own = ((c.model.input_shape, c.output_shape) for c in (config, run.config))
+        if first == own:
+            outputs = load_model(run)(examples.inputs.astype(np.float32) / 255).numpy()
+            errors = task.error(examples.targets, outputs)
+            rows.append((label, color, task.to_images(outputs), errors))
+        else:
+            shape = format_shape(own[0])
+            notes.append(f"{label} takes images of {shape}, so its outputs are not shown.")
+            rows.append((label, color, None, ()))
     step = TILE + 24
     paper = style.sheet(
         max(LEFT + len(examples) * (TILE + GAP) + MARGIN, NARROWEST),
         len(rows) * step + MARGIN,
         "Outputs of every run on the same images",
-        f"{data}; below each output its {task.error_name}",
+        f"{data.name}; below each output its {task.error_name}",
     )
-    small: dict[str, Any] = {"ha": "center", "size": style.SMALL, "color": style.GRAY}
-    for row, (label, images) in enumerate(rows.items()):
+    for row, (label, color, images, errors) in enumerate(rows):
         top = 4 + row * step
-        color = style.INK if label in given else COLORS[row - len(given)]
         paper.text(LEFT - 10, top + TILE / 2, label[:26], ha="right", color=color)
         if images is None:
             paper.text(LEFT, top + TILE / 2, "images of another shape", color=style.GRAY)
             continue
         draw_rows(paper, {"": to_floats(images)}, top, TILE, LEFT)
-        if (values := outputs.get(label)) is not None:
-            for column, error in enumerate(task.error(examples.targets, values)):
-                x = LEFT + column * (TILE + GAP) + TILE / 2
-                paper.text(x, top + TILE + 9, f"{error:.2g}", **small)
+        small: dict[str, Any] = {"ha": "center", "size": style.SMALL, "color": style.GRAY}
+        for column, error in enumerate(errors):
+            x = LEFT + column * (TILE + GAP) + TILE / 2
+            paper.text(x, top + TILE + 9, f"{error:.2g}", **small)
     return paper.figure

@@ -4,17 +4,14 @@ The only module that reads the test split for a run's metrics. The weights are t
 with the lowest validation loss.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from convae.arrays import Floats, Images
 from convae.console import format_number, no_bar
-from convae.data.loading import TestData, load_test, load_training
+from convae.data.loading import load_test, load_training
 from convae.errors import RunError
 from convae.evaluation import latent, report
 from convae.evaluation.figures import EvaluationContext, draw
@@ -24,13 +21,11 @@ from convae.plots.charts import training_curves
 from convae.runs.run import Run
 from convae.runtime.start import start_in_float32
 from convae.tasks import Examples, Task, build_task, metrics
-from convae.tasks.baselines import Baseline
+from convae.tasks.baselines import Baseline, Filter
 from convae.training import loggers
 from convae.training.engine import Engine
 
 SAMPLE_NOTE = "bundled sample of 5,000 digits, not the full MNIST"
-TRAINED_NOTE = "trained on a bundled sample of 5,000 digits, not on the full MNIST"
-Predict = Callable[[Images], Floats]
 BATCH = 1000  # examples whose outputs are in memory at once
 
 
@@ -63,21 +58,27 @@ def evaluate(run: Run, overrides: Sequence[str] = (), umap: bool = False) -> dic
     model = load_model(run)
     engine = Engine(model, config, plan)
 
-    def score(examples: Examples, predict: Predict = engine.predict) -> metrics.Scores:
-        return measure(task, examples, predict)
+    def score(examples: Examples, predict: Filter = engine.predict) -> metrics.Scores:
+        starts = tqdm(
+            range(0, len(examples), BATCH), "evaluating", delay=2, leave=False, disable=no_bar()
+        )
+        batches = (examples[slice(start, start + BATCH)] for start in starts)
+        scores = [task.scores(batch.targets, predict(batch.inputs)) for batch in batches]
+        return {name: np.concatenate([batch[name] for batch in scores]) for name in scores[0]}
 
     scores = score(examples)
     baselines = task.baselines(training)
     has_codes = latent.has_bottleneck(task)
     codes = latent.analyze(model, config, examples.inputs, labels, umap) if has_codes else None
     best = min(run.history, key=lambda row: row["val_loss"], default={"epoch": None})
+    classes = test_data.classes or ()
     result = {
         "task": config.task.type,
         "data": {"name": test_data.name, "examples": len(examples), "sample": test_data.is_sample},
         "weights": {"file": run.best.name, "epoch": best["epoch"]},
         "same_training_data": run.manifest.get("data_sha256") in {None, training.sha256},
         "test": task.summarize(scores, labels),
-        "per_class": task.per_class(scores, labels, test_data.classes or ()),
+        "per_class": task.per_class(scores, labels, classes),
         "baselines": {
             name: task.summarize(score(examples, baseline.outputs), labels)
             for name, baseline in baselines.items()
@@ -89,43 +90,26 @@ def evaluate(run: Run, overrides: Sequence[str] = (), umap: bool = False) -> dic
     }
     result["summary"] = summarize(task, result, baselines)
     run.write_json("metrics.json", result)
-    _write_figures(
-        run,
-        EvaluationContext(
-            task, test_data, examples, scores, engine, model, result, baselines, codes,
-            _sample_note(run, test_data),
-        ),
+
+    manifest_data = run.manifest.get("data", {})
+    note = SAMPLE_NOTE if test_data.is_sample else None
+    if manifest_data.get("sample") and not note:
+        note = "trained on a bundled sample of 5,000 digits, not on the full MNIST"
+    context = EvaluationContext(
+        task, task.describe_examples(test_data.name, len(examples)), examples, labels, classes,
+        scores, engine.predict, model, result, baselines, codes, note,
     )  # fmt: skip
-    report.write(run)
-    loggers.log_evaluation(run, result["test"])
-    return result
-
-
-def _sample_note(run: Run, test_data: TestData) -> str | None:
-    if test_data.is_sample:
-        return SAMPLE_NOTE
-    return TRAINED_NOTE if run.manifest.get("data", {}).get("sample") else None
-
-
-def _write_figures(run: Run, context: EvaluationContext) -> None:
     figures = draw(context)
     if run.history:
-        data = run.manifest.get("data", {}).get("name", context.test_data.name)
-        loss = context.task.config.training.loss
-        figures["training"] = training_curves(run.history, loss, data, context.note)
+        data, loss = manifest_data.get("name", test_data.name), config.training.loss
+        figures["training"] = training_curves(run.history, loss, data, note)
     with run.writing("figures"):
         (run.path / "figures").mkdir(exist_ok=True)
         for name, figure in figures.items():
             style.save(figure, run.path / "figures" / f"{name}.png")
-
-
-def measure(task: Task, examples: Examples, predict: Predict) -> metrics.Scores:
-    """Return the scores of the outputs of `predict`; only BATCH of them are in memory at once."""
-    starts = range(0, len(examples), BATCH)
-    bar = tqdm(starts, "evaluating", delay=2, leave=False, disable=no_bar())
-    batches = (examples[slice(start, start + BATCH)] for start in bar)
-    scores = [task.scores(batch.targets, predict(batch.inputs)) for batch in batches]
-    return {name: np.concatenate([batch[name] for batch in scores]) for name in scores[0]}
+    report.write(run)
+    loggers.log_evaluation(run, result["test"])
+    return result
 
 
 def summarize(task: Task, result: Mapping[str, Any], baselines: Mapping[str, Baseline]) -> str:
@@ -134,9 +118,8 @@ def summarize(task: Task, result: Mapping[str, Any], baselines: Mapping[str, Bas
     values = {key: table[name] for key, table in result["baselines"].items()}
     better = max if name in metrics.HIGHER_IS_BETTER else min
     best = better(values, key=values.__getitem__)
-    text = (
-        f"{task.description.format(**vars(task.settings))}: {name.upper()} {format_number(value)} "
-    )
+    text = task.description.format(**vars(task.settings))
+    text += f": {name.upper()} {format_number(value)} "
     text += f"({baselines[best].label}: {format_number(values[best])})"
     worse = value == values[best] or better(value, values[best]) != value
     return text + (", which is no better than the baseline" if worse else "")
@@ -161,9 +144,8 @@ def format_result(run: Run, result: Mapping[str, Any]) -> str:
     """Return the summary, a table of the metrics, and the files of `evaluate` as text."""
     data, weights = result["data"], result["weights"]
     sample = f" ({SAMPLE_NOTE})" if data["sample"] else ""
-    columns = {"this run": result["test"]} | {
-        name.replace("_", " "): table for name, table in result["baselines"].items()
-    }
+    tables = {"this run": result["test"], **result["baselines"]}
+    columns = {name.replace("_", " "): table for name, table in tables.items()}
     widths = {name: max(len(name), 8) + 2 for name in columns}
     lines = [
         result["summary"],

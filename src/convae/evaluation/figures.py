@@ -4,29 +4,21 @@ To add a figure, write its function, add it to FIGURES, name it in a task's `fig
 caption in evaluation/report.py.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from convae.arrays import Array, Labels
 from convae.errors import ConfigError
 from convae.evaluation import latent
 from convae.plots import charts, image_grids, segmentation
 from convae.plots import latent as latent_plots
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
-    from convae.data.loading import TestData
-    from convae.evaluation.latent import Latent
-    from convae.tasks import Examples, Task
-    from convae.tasks.baselines import Baseline
-    from convae.tasks.metrics import Scores
-    from convae.training.engine import Engine
+from convae.tasks import Examples, Task
+from convae.tasks.baselines import Baseline, Filter
+from convae.tasks.metrics import Scores
 
 STEPS = 11  # of an interpolation between two images
 COUNT = 10  # images in a figure
@@ -37,37 +29,24 @@ class EvaluationContext:
     """What the figures of an evaluation are drawn from."""
 
     task: Task
-    test_data: TestData
+    data: str  # what figures call the examples
     examples: Examples
+    labels: Labels | None  # of the examples
+    classes: Sequence[str]  # the names of the data's classes
     scores: Scores
-    engine: Engine
+    predict: Filter
     model: Any  # keras.Model
     result: dict[str, Any]  # as in metrics.json
     baselines: dict[str, Baseline]
-    codes: Latent | None  # of a run with a bottleneck
+    codes: latent.Latent | None  # of a run with a bottleneck
     note: str | None  # a warning on every figure
-
-    @property
-    def labels(self) -> NDArray[np.int64] | None:
-        """The label of each example, if it has one."""
-        return self.task.labels(self.test_data.test)
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """The names of the data's classes."""
-        return self.test_data.classes or ()
-
-    @property
-    def data(self) -> str:
-        """The name of the examples."""
-        return self.task.describe_examples(self.test_data.name, len(self.examples))
 
     @property
     def shown(self) -> list[int]:
         """The indices of the first example of each class, at most COUNT."""
         return first_of_each_class(self.labels, min(COUNT, len(self.examples)))
 
-    def rows(self, indices: Any, baseline: bool = False) -> dict[str, NDArray[Any]]:
+    def rows(self, indices: Any, baseline: bool = False) -> dict[str, Array]:
         """Return images of the examples at `indices` by the label of their row.
 
         The inputs are left out where they are the targets. With `baseline`, the outputs of the best
@@ -81,7 +60,7 @@ class EvaluationContext:
         if baseline and (compared := [n for n in task.compared_baselines if n in table]):
             best = self.baselines[max(compared, key=lambda name: table[name][task.chart_metric])]
             rows = rows | {best.label: task.to_images(best.outputs(examples.inputs))}
-        outputs = task.to_images(self.engine.predict(examples.inputs))
+        outputs = task.to_images(self.predict(examples.inputs))
         return rows | {task.output_label: outputs} | target
 
 
@@ -91,7 +70,7 @@ def draw(context: EvaluationContext) -> dict[str, Figure]:
     Raises:
         ConfigError: If the task lists a figure that FIGURES does not have.
     """
-    names = [*context.task.figures, "scores", *(CODE_FIGURES if context.codes else ())]
+    names = [*context.task.figures, "scores", "code_map", "interpolation", "neighbors"]
     if unknown := [name for name in names if name not in FIGURES]:
         task = type(context.task).__name__
         raise ConfigError(f"{task}.figures: {', '.join(unknown)} not in evaluation.figures.FIGURES")
@@ -117,13 +96,9 @@ def _best_and_worst(context: EvaluationContext) -> Figure:
     scores = context.scores[metric]
     ranked = np.argsort(scores, kind="stable")
     indices = np.unique([*ranked[:COUNT], *ranked[-COUNT:]])
+    rows = context.rows(indices)
     return image_grids.best_and_worst(
-        context.rows(indices),
-        scores[indices],
-        context.data,
-        metric=metric,
-        indices=indices,
-        note=context.note,
+        rows, scores[indices], context.data, metric=metric, indices=indices, note=context.note
     )
 
 
@@ -151,28 +126,20 @@ def _hardest(context: EvaluationContext) -> Figure:
 
 
 def _anomaly_scores(context: EvaluationContext) -> Figure:
-    task = context.task
-    return charts.anomaly_scores(
-        context.scores[task.ranking_metric],
-        task.positives(context.labels),
-        context.result["threshold"],
-        context.result["test"][task.headline],
-        context.data,
-        context.note,
-    )
+    task, result = context.task, context.result
+    scores, anomalous = context.scores[task.ranking_metric], task.positives(context.labels)
+    threshold, auroc = result["threshold"], result["test"][task.headline]
+    return charts.anomaly_scores(scores, anomalous, threshold, auroc, context.data, context.note)
 
 
 def _error_by_class(context: EvaluationContext) -> Figure | None:
-    metric, per_class = context.task.class_metric, context.result["per_class"]
-    if not per_class:
+    metric, result = context.task.class_metric, context.result
+    if not result["per_class"]:
         return None
+    values = {name: metrics[metric] for name, metrics in result["per_class"].items()}
+    mean, baseline = result["test"][metric], result["baselines"].get("mean_image", {}).get(metric)
     return charts.error_by_class(
-        {name: metrics[metric] for name, metrics in per_class.items()},
-        context.result["test"][metric],
-        context.data,
-        metric=metric,
-        baseline=context.result["baselines"].get("mean_image", {}).get(metric),
-        note=context.note,
+        values, mean, context.data, metric=metric, baseline=baseline, note=context.note
     )
 
 
@@ -180,83 +147,68 @@ def _code(context: EvaluationContext) -> Figure | None:
     if context.task.config.model.has_skips:  # the code is not all that the decoder takes
         return None
     inputs = context.examples.inputs[context.shown[:3]]
-    return image_grids.feature_maps(
-        inputs,
-        np.asarray(context.model.get_layer("encoder")(inputs / np.float32(255))),
-        context.engine.predict(inputs),
-        context.data,
-        note=context.note,
-    )
+    codes = np.asarray(context.model.get_layer("encoder")(inputs / np.float32(255)))
+    outputs = context.predict(inputs)
+    return image_grids.feature_maps(inputs, codes, outputs, context.data, note=context.note)
 
 
 def _segmentations(context: EvaluationContext) -> Figure:
     examples = context.examples[slice(segmentation.COLUMNS)]
-    predicted = context.engine.predict(examples.inputs).argmax(axis=-1)
+    truth, predicted = examples.targets[..., 0], context.predict(examples.inputs).argmax(axis=-1)
+    names = context.task.class_names(context.classes)
     return segmentation.segmentation_grid(
-        examples.inputs,
-        examples.targets[..., 0],
-        predicted,
-        context.task.class_names(context.classes),
-        context.data,
-        context.note,
+        examples.inputs, truth, predicted, names, context.data, context.note
     )
 
 
 def _confusion(context: EvaluationContext) -> Figure:
-    return segmentation.confusion_matrix(
-        context.scores["confusion"].sum(axis=0),
-        context.task.class_names(context.classes),
-        context.data,
-        context.note,
-    )
+    counts = context.scores["confusion"].sum(axis=0)
+    names = context.task.class_names(context.classes)
+    return segmentation.confusion_matrix(counts, names, context.data, context.note)
 
 
 def _scores(context: EvaluationContext) -> Figure:
     """Draw the run's metric beside that of each baseline."""
-    metric = context.task.chart_metric
-    tables: Mapping[str, Any] = context.result["baselines"]
-    return charts.scores_beside_baselines(
-        context.result["test"][metric],
-        {
-            baseline.label: (tables[name][metric], baseline.description)
-            for name, baseline in context.baselines.items()
-        },
-        context.test_data.name,
-        metric,
-        context.note,
-    )
+    metric, result = context.task.chart_metric, context.result
+    baselines = {
+        baseline.label: (result["baselines"][name][metric], baseline.description)
+        for name, baseline in context.baselines.items()
+    }
+    value, data = result["test"][metric], result["data"]["name"]
+    return charts.scores_beside_baselines(value, baselines, data, metric, context.note)
 
 
-def _code_map(context: EvaluationContext) -> Figure:
-    codes, labels = _codes(context)
-    return latent_plots.code_maps(codes.maps, labels, context.classes, context.data, context.note)
+def _code_map(context: EvaluationContext) -> Figure | None:
+    codes, classes = context.codes, context.classes
+    if not codes:
+        return None
+    return latent_plots.code_maps(codes.maps, codes.labels, classes, context.data, context.note)
 
 
 def _interpolation(context: EvaluationContext) -> Figure | None:
     """Draw lines between codes of two classes each, beside cross-fades of the pixels."""
-    codes, labels = _codes(context)
-    shown = [index for index in context.shown if index < len(codes.codes)]
+    if not context.codes:
+        return None
+    codes, labels = context.codes.codes, context.codes.labels
+    shown = [index for index in context.shown if index < len(codes)]
     strips = []
     for pair in zip(shown[::2], shown[1::2], strict=False):
         points, pixels = (
             np.linspace(values[pair[0]], values[pair[1]], STEPS, dtype=np.float32)
-            for values in (codes.codes, context.examples.targets)
+            for values in (codes, context.examples.targets)
         )
         names = [str(i) if labels is None else context.classes[labels[i]] for i in pair]
         label = " – ".join(image_grids.shorten(name, 5) for name in names)
         strips.append((label, latent.decode(context.model, points), pixels / 255))
-    if not strips:
-        return None
-    return latent_plots.interpolations(strips, context.data, context.note)
+    return latent_plots.interpolations(strips, context.data, context.note) if strips else None
 
 
 def _neighbors(context: EvaluationContext) -> Figure | None:
-    codes, labels = _codes(context)
-    count = len(codes.codes)
-    if count <= latent.NEAREST:
+    if not context.codes or len(context.codes.codes) <= latent.NEAREST:
         return None
+    codes, count = context.codes, len(context.codes.codes)
     queries = np.array([index for index in context.shown if index < count])
-    spaces: dict[str, NDArray[Any]] = {
+    spaces: dict[str, Array] = {
         "nearest codes": codes.codes,
         "nearest pixels": context.examples.inputs[:count],
     }
@@ -264,21 +216,13 @@ def _neighbors(context: EvaluationContext) -> Figure | None:
         context.examples.targets,
         queries,
         {name: latent.nearest(points, queries) for name, points in spaces.items()},
-        labels,
+        codes.labels,
         context.classes,
         context.data,
         context.note,
     )
 
 
-def _codes(context: EvaluationContext) -> tuple[Latent, NDArray[np.int64] | None]:
-    """Return the codes, and the labels of the examples that they belong to."""
-    codes, labels = context.codes, context.labels
-    assert codes is not None  # noqa: S101 - draw() draws CODE_FIGURES only with codes
-    return codes, None if labels is None else labels[: len(codes.codes)]
-
-
-CODE_FIGURES = ("code_map", "interpolation", "neighbors")
 FIGURES: dict[str, Callable[[EvaluationContext], Figure | None]] = {
     "reconstructions": _reconstructions,
     "segmentations": _segmentations,
@@ -295,7 +239,7 @@ FIGURES: dict[str, Callable[[EvaluationContext], Figure | None]] = {
 }
 
 
-def first_of_each_class(labels: NDArray[np.int64] | None, count: int) -> list[int]:
+def first_of_each_class(labels: Labels | None, count: int) -> list[int]:
     """Return the indices of the first image of each of `count` classes, or of `count` images."""
     if labels is None:
         return list(range(count))

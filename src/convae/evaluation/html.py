@@ -4,8 +4,6 @@ All values are escaped; pictures become data URIs. A content security policy in 
 scripts and loading anything.
 """
 
-from __future__ import annotations
-
 import base64
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,25 +4,20 @@ Codes are float32 (N, D): the encoder's output, flattened. At most MOST are anal
 does not grow with the data.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convae.arrays import Array, Floats, Images, Labels
+from convae.config.schema import Config
 from convae.errors import RunError, UnsupportedError
 from convae.tasks import Task
 from convae.tasks.baselines import code_size
-
-if TYPE_CHECKING:
-    from convae.config.schema import Config
-
-Floats = NDArray[np.float32]
 
 MOST = 10_000  # codes
 QUERIES = 1000  # codes whose neighbors are counted
@@ -36,6 +31,7 @@ class Latent:
     """The codes of the first test images, their maps and metrics."""
 
     codes: Floats  # (N, D)
+    labels: Labels | None  # (N,)
     maps: dict[str, Floats]  # points (N, 2) by the map's title
     measures: dict[str, Any]  # for metrics.json
 
@@ -48,17 +44,13 @@ def has_bottleneck(task: Task) -> bool:
 
 
 def analyze(
-    model: Any,
-    config: Config,
-    inputs: NDArray[np.uint8],
-    labels: NDArray[np.int64] | None,
-    umap: bool = False,
+    model: Any, config: Config, inputs: Images, labels: Labels | None, umap: bool = False
 ) -> Latent:
     """Return the codes of the first MOST inputs, with maps, and with metrics if there are labels.
 
     The metrics are the shares of the nearest codes and images that are of the same class.
     """
-    inputs = inputs[:MOST]
+    inputs, labels = inputs[:MOST], None if labels is None else labels[:MOST]
     codes = encode(model, inputs)
     points, share = principal_map(codes)
     maps = {f"PCA of the codes: two of {codes.shape[1]} axes, {share:.0%} of the variance": points}
@@ -66,18 +58,16 @@ def analyze(
         maps["UMAP of the codes"] = umap_map(codes, config.seed)
     measures: dict[str, Any] = {"code_size": codes.shape[1], "images": len(codes)}
     if labels is not None and len(codes) > NEAREST:
-        measures["neighbors_same_class"] = same_class_share(codes, labels[:MOST])
-        measures["neighbors_same_class_pixels"] = same_class_share(inputs, labels[:MOST])
-    return Latent(codes, maps, measures)
+        measures["neighbors_same_class"] = same_class_share(codes, labels)
+        measures["neighbors_same_class_pixels"] = same_class_share(inputs, labels)
+    return Latent(codes, labels, maps, measures)
 
 
-def encode(model: Any, inputs: NDArray[np.uint8]) -> Floats:
+def encode(model: Any, inputs: Images) -> Floats:
     """Return the codes (N, D) of uint8 inputs (N, H, W, C)."""
     encoder = model.get_layer("encoder")
-    parts = [
-        np.asarray(encoder(inputs[start : start + BLOCK] / np.float32(255)))
-        for start in range(0, len(inputs), BLOCK)
-    ]
+    starts = range(0, len(inputs), BLOCK)
+    parts = [encoder(inputs[start : start + BLOCK] / np.float32(255)) for start in starts]
     return np.concatenate(parts).reshape(len(inputs), -1)
 
 
@@ -87,15 +77,12 @@ def decode(model: Any, codes: Floats) -> Floats:
     return np.asarray(model.get_layer("decoder")(codes.reshape(-1, *shape)))
 
 
-def nearest(
-    points: NDArray[Any], queries: NDArray[np.integer], count: int = NEAREST
-) -> NDArray[np.int64]:
-    """Return the indices (Q, count) of the nearest other points of each query, nearest first.
+def nearest(points: Array, queries: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the indices (Q, NEAREST) of the nearest other points of each query, nearest first.
 
     Args:
-        points: More than `count` codes or images, (N, ...). The distance is Euclidean.
+        points: More than NEAREST codes or images, (N, ...). The distance is Euclidean.
         queries: Indices into `points`, (Q,).
-        count: The number of neighbors.
     """
     targets = _flat(points[queries])
     distances = np.empty((len(queries), len(points)), np.float32)
@@ -104,12 +91,12 @@ def nearest(
         # less |query|^2, which is the same for all points of a query
         distances[:, start : start + BLOCK] = (block * block).sum(axis=1) - 2 * targets @ block.T
     distances[np.arange(len(queries)), queries] = np.inf
-    found = np.argpartition(distances, count - 1, axis=1)[:, :count]
+    found = np.argpartition(distances, NEAREST - 1, axis=1)[:, :NEAREST]
     order = np.argsort(np.take_along_axis(distances, found, axis=1), axis=1, kind="stable")
     return np.take_along_axis(found, order, axis=1)
 
 
-def same_class_share(points: NDArray[Any], labels: NDArray[np.int64]) -> float:
+def same_class_share(points: Array, labels: Labels) -> float:
     """Return the share of the NEAREST neighbors of QUERIES points that are of the same class."""
     queries = np.arange(min(QUERIES, len(points)))
     found = nearest(points, queries)
@@ -149,6 +136,6 @@ def umap_map(codes: Floats, seed: int) -> Floats:
         return np.asarray(UMAP(random_state=seed, n_jobs=1).fit_transform(codes), np.float32)
 
 
-def _flat(points: NDArray[Any]) -> Floats:
+def _flat(points: Array) -> Floats:
     scale = np.float32(255 if points.dtype == np.uint8 else 1)
     return np.asarray(points.reshape(len(points), -1) / scale, np.float32)

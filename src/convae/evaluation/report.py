@@ -3,20 +3,17 @@
 metrics.json has tables of {metric: number} for every task. The same files give the same page.
 """
 
-from __future__ import annotations
-
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from convae.config.diff import format_leaves
-from convae.config.schema import Config
 from convae.console import format_duration, format_number
 from convae.errors import RunError
-from convae.evaluation.html import Picture, format_key, load_picture, render
+from convae.evaluation.html import format_key, load_picture, render
 from convae.files import write_atomic
 from convae.runs.run import Run
 
@@ -57,7 +54,7 @@ def write(run: Run) -> Path:
 
 
 def build(run: Run) -> str:
-    """Return the page as HTML.
+    """Return the page as HTML; a metrics.json of an earlier version may lack some keys.
 
     Raises:
         RunError: If the run was not evaluated.
@@ -69,60 +66,46 @@ def build(run: Run) -> str:
             f"convae eval {shlex.quote(str(run.path))} measures it and writes the report"
         )
     config, manifest, history = run.config, run.manifest, run.history
-    model = config.model_summary.to_dict()
-    pictures = _figures(run)
+    model, tree = config.model_summary.to_dict(), config.model_dump(mode="json")
+    test, baselines, test_data, units = (
+        metrics.get(key, {}) for key in ("test", "baselines", "data", "units")
+    )
+    paths = {path.stem: path for path in sorted((run.path / "figures").glob("*.png"))}
+    pictures = {
+        name: load_picture(paths[name], format_key(name).capitalize(), CAPTIONS.get(name, ""))
+        for name in dict.fromkeys((*CAPTIONS, *paths))
+        if name in paths
+    }
     return render(
         "report.html",
         name=config.name,
         id=run.path.name,
         started=manifest.get("started", "").replace("T", " ")[:16],
-        data=manifest.get("data", {}).get("name", metrics.get("data", {}).get("name", "")),
+        data=manifest.get("data", {}).get("name", test_data.get("name", "")),
         notes=_notes(manifest, metrics),
-        tiles=_tiles(metrics, model, manifest, history),
-        **_quality(metrics),
-        curves=[p for p in pictures if p.title == "Training"],
-        pictures=[p for p in pictures if p.title != "Training"],
+        tiles=_tiles(test, units, model, manifest, history),
+        summary=metrics.get("summary", ""),
+        progress=_progress(test, baselines),
+        test=test,
+        test_data=test_data,
+        units=units,
+        weights=metrics.get("weights", {}),
+        baselines=baselines,
+        descriptions=metrics.get("baseline_descriptions", {}),
+        extra_metrics=format_leaves({k: v for k, v in metrics.items() if k not in KNOWN}).items(),
+        per_class=metrics.get("per_class"),
+        curves=[picture for name, picture in pictures.items() if name == "training"],
+        pictures=[picture for name, picture in pictures.items() if name != "training"],
         history=history,
-        model=_describe_model(model),
+        model=model,
         input_shape=config.model.input_shape,
-        layers=model["layers"],
         last_of_encoder=model["layers"][len(config.model.encoder) - 1]["name"],
-        warnings=model["warnings"],
         time=_describe_time(manifest, history),
         commands=_commands(run, manifest),
-        weights_sha256=manifest.get("weights_sha256"),
-        config=_format_config(config),
-        manifest=format_leaves(manifest).items(),
+        config=yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=96),
+        manifest=manifest,
+        manifest_leaves=format_leaves(manifest).items(),
     )
-
-
-def _quality(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the page takes from metrics.json; an old one may lack some keys."""
-    test, baselines = metrics["test"], metrics.get("baselines", {})
-    units, data, weights = (metrics.get(key, {}) for key in ("units", "data", "weights"))
-    return {
-        "summary": metrics.get("summary", ""),
-        "progress": _progress(test, baselines),
-        "measured": f"{data.get('examples', 0):,} test examples of {data.get('name', '')}, "
-        f"weights of epoch {weights.get('epoch') or 'unknown'} ({weights.get('file', '')})",
-        "baselines": [
-            {"name": name, "description": metrics.get("baseline_descriptions", {}).get(name, "")}
-            for name in baselines
-        ],
-        "metrics": [
-            {
-                "name": name,
-                "value": value,
-                "unit": units.get(name, ""),
-                "baselines": [scores.get(name) for scores in baselines.values()],
-            }
-            for name, value in test.items()
-        ],
-        "extra_metrics": format_leaves(
-            {k: v for k, v in metrics.items() if k not in KNOWN}
-        ).items(),
-        "per_class": metrics.get("per_class") or {},
-    }
 
 
 def _progress(
@@ -153,41 +136,26 @@ def _notes(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]
 
 
 def _tiles(
-    metrics: Mapping[str, Any],
+    test: Mapping[str, float],
+    units: Mapping[str, str],
     model: Mapping[str, Any],
     manifest: Mapping[str, Any],
-    history: list[dict[str, float]],
-) -> list[dict[str, str]]:
-    """Return the numbers at the top of the page."""
-    test, units = metrics["test"], metrics.get("units", {})
+    history: Sequence[Mapping[str, float]],
+) -> list[tuple[str, str, str]]:
+    """Return the numbers at the top of the page: (label, number, small text)."""
     names = [name for name in HEADLINES if name in test][:3] or list(test)[:3]
-    tiles = [
-        {
-            "label": format_key(name),
-            "value": format_number(test[name]),
-            "small": units.get(name, ""),
-        }
-        for name in names
-    ]
+    tiles = [(format_key(n), format_number(test[n]), units.get(n, "")) for n in names]
     ratio = model["code_ratio"]
     size = f"{ratio:.2f} times as many as pixels" if ratio > 1 else f"{1 / ratio:.3g} times fewer"
-    tiles.append({"label": "parameters", "value": f"{model['parameters']:,}", "small": ""})
-    tiles.append({"label": "code", "value": f"{model['code_size']:,}", "small": f"numbers, {size}"})
+    tiles.append(("parameters", f"{model['parameters']:,}", ""))
+    tiles.append(("code", f"{model['code_size']:,}", f"numbers, {size}"))
     if seconds := manifest.get("seconds"):
         epochs = f"{len(history)} epoch" + ("" if len(history) == 1 else "s")
-        tiles.append({"label": "training", "value": format_duration(seconds), "small": epochs})
+        tiles.append(("training", format_duration(seconds), epochs))
     return tiles
 
 
-def _describe_model(model: Mapping[str, Any]) -> str:
-    return (
-        f"{model['parameters']:,} parameters, {model['macs']:,} MACs and "
-        f"{model['activation_bytes'] / 1024:,.1f} KiB of activations for one image (float32); "
-        f"a code of {model['code_size']:,} numbers."
-    )
-
-
-def _describe_time(manifest: Mapping[str, Any], history: list[dict[str, float]]) -> str:
+def _describe_time(manifest: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> str:
     parts = []
     if seconds := manifest.get("seconds"):
         parts.append(f"The training took {format_duration(seconds)}")
@@ -216,20 +184,3 @@ def _commands(run: Run, manifest: Mapping[str, Any]) -> str:
         lines.append(f"# original command: {original}".replace("\n", " "))
     lines += [f"convae train {shlex.quote(str(run.path))}/config.yaml", "convae eval"]
     return "\n".join(lines)
-
-
-def _format_config(config: Config) -> str:
-    tree = config.model_dump(mode="json")
-    return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=96)
-
-
-def _figures(run: Run) -> list[Picture]:
-    paths = {path.stem: path for path in sorted((run.path / "figures").glob("*.png"))}
-    names = [
-        *(name for name in CAPTIONS if name in paths),
-        *(n for n in paths if n not in CAPTIONS),
-    ]
-    return [
-        load_picture(paths[name], format_key(name).capitalize(), CAPTIONS.get(name, ""))
-        for name in names
-    ]
