@@ -1,12 +1,4 @@
-"""The errors that a user can fix.
-
-ConvaeError
-    ConfigError (ValueError)       a key, value or layer of a config, or an argument
-    DataError (ValueError)         images or labels that cannot be found, read or used
-    RunError (ValueError)          a run that is not there, damaged, or cannot do what is asked
-        CheckpointError            no checkpoint to resume from
-    UnsupportedError (ValueError)  a package, device, format or option that is missing here
-    FileError (OSError)            a file or folder that cannot be read or written
+"""The errors that a user can fix: each is also the built-in that a Python user would catch.
 
 The command line prints the message of each, without a traceback, and exits with code 2.
 """

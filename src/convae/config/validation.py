@@ -74,23 +74,20 @@ def _locate(root: Any, tree: Any, error: Any) -> tuple[list[str | int], Any]:
     choices: list[Any] = []
     node = tree
     for i, part in enumerate(error["loc"]):
-        known = getattr(section, "model_fields", {})
-        choice = next((c for c in choices if part in _types(c)), None)
-        if choice is not None and not (isinstance(node, dict) and part in node):
-            section, choices = choice, []  # the tag of a union, which is no key of the YAML
-            continue
-        free = isinstance(node, dict) and part in node  # a key that the user chose
-        named = isinstance(part, int) or part in known or free
         last = i == len(error["loc"]) - 1
-        if not named and not (last and error["type"] in {"extra_forbidden", "missing"}):
-            continue  # the name of a type in a union
+        is_key = isinstance(part, int) or (isinstance(node, dict) and part in node)
+        tagged = next((c for c in choices if part in _types(c)), None)
+        absent = last and error["type"] in {"extra_forbidden", "missing"}
+        if not is_key and (tagged or not absent):  # the tag of a union, or a type in it
+            section, choices = tagged or section, []
+            continue
         path.append(part)
-        if part in known:
-            choices = _sections(known[part].annotation)
+        if field := getattr(section, "model_fields", {}).get(part):
+            choices = _sections(field.annotation)
             section = choices[0] if len(choices) == 1 else section if last else None
         try:
             node = node[part]
-        except (KeyError, IndexError, TypeError):
+        except (LookupError, TypeError):
             node = None
     return path, section
 

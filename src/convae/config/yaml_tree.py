@@ -56,36 +56,30 @@ class YamlTree:
         if len(parents) >= MAX_DEPTH:
             raise ConfigError(f"{source}: nested more than {MAX_DEPTH} deep")
         for part in parents:
-            node, path = self._step(node, path, part, source)
+            at = _key(node, part, source)
+            path = (*path, at)
+            if isinstance(node, dict) and node.get(at) is None:
+                node[at] = {}
+                self.places[path] = source
+            node = node[at]
+            if not isinstance(node, dict | list):
+                raise ConfigError(f"{source}: {'.'.join(map(str, path))} holds no keys")
+        at = _key(node, last, source)
+        path = (*path, at)
         if isinstance(node, list):
-            index = _index(node, last, source)
-            path = (*path, index)
-            node[index] = value
+            node[at] = value
         else:
-            path = (*path, last)
-            node[last] = merge({last: node.get(last)}, {last: value})[last]
+            node.update(merge(node, {at: value}))
         if not isinstance(value, dict):
             for old in [place for place in self.places if place[: len(path)] == path]:
                 del self.places[old]
         self.places |= {(*path, *place[1:]): source for place in parsed.places if place}
 
-    def _step(self, node: Any, path: KeyPath, part: str, source: str) -> tuple[Any, KeyPath]:
-        """Return the container below `node` at `part`; create a missing section."""
-        if isinstance(node, list):
-            index = _index(node, part, source)
-            path, below = (*path, index), node[index]
-        else:
-            path = (*path, part)
-            if node.get(part) is None:
-                node[part] = {}
-                self.places[path] = source
-            below = node[part]
-        if not isinstance(below, dict | list):
-            raise ConfigError(f"{source}: {'.'.join(map(str, path))} holds no keys")
-        return below, path
 
-
-def _index(node: list[Any], part: str, source: str) -> int:
+def _key(node: Any, part: str, source: str) -> Any:
+    """Return the key of a mapping, or the index of a list, that a part of an override names."""
+    if isinstance(node, dict):
+        return part
     # An index of more than 9 digits is larger than any list.
     if not part.isdecimal() or len(part) > 9 or int(part) >= len(node):
         raise ConfigError(f"{source}: {part:.20} is no place in a list of {len(node)}")
@@ -105,9 +99,7 @@ _Loader.add_implicit_resolver(
 def read(path: Path, above: tuple[Path, ...] = ()) -> YamlTree:
     """Return the keys of a YAML file, merged over those of its `base:`.
 
-    Args:
-        path: the file.
-        above: the files whose `base:` led here.
+    `above` are the files whose `base:` led here. Raises ConfigError.
     """
     try:
         resolved = path.resolve()
@@ -201,11 +193,8 @@ def parse(text: str, source: str) -> YamlTree:
     try:
         _refuse_traps(text, source)
         loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            tree = {} if node is None else value(node, ())
-        finally:
-            loader.dispose()
+        node = loader.get_single_node()
+        tree = {} if node is None else value(node, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

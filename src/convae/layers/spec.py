@@ -203,7 +203,7 @@ class ConvTranspose(Convolution):
 
 
 class _Enlarging(Convolution):
-    """A convolution of stride 1, before or after which the image is enlarged by `strides`."""
+    """A convolution of stride 1, and an enlargement by `strides` before or after it."""
 
     padding: Literal["same"] = "same"
 
@@ -222,12 +222,10 @@ class _Enlarging(Convolution):
         """Yield the changes of any convolution but the padding."""
         return (change for change in super().changes() if "padding" not in change[1])
 
-    def _enlargement(self, axis: int) -> Operation:
-        """Return the transposed convolution that gives each pixel `strides` copies."""
-        return ConvTransposeAxis(self.strides[axis], self.strides[axis])
-
-    def _convolution(self, axis: int) -> Operation:
-        return ConvAxis(self.kernel_size[axis], 1, self.padding, self.dilation_rate[axis])
+    def operations(self, axis: int) -> list[Operation]:
+        """Return the convolution, and a transposed one that gives each pixel `strides` copies."""
+        convolution = ConvAxis(self.kernel_size[axis], 1, self.padding, self.dilation_rate[axis])
+        return [convolution, ConvTransposeAxis(self.strides[axis], self.strides[axis])]
 
 
 class ResizeConv(_Enlarging):
@@ -242,7 +240,7 @@ class ResizeConv(_Enlarging):
 
     def operations(self, axis: int) -> list[Operation]:
         """Return the enlargement and the convolution."""
-        return [self._enlargement(axis), self._convolution(axis)]
+        return super().operations(axis)[::-1]
 
 
 class DepthToSpace(_Enlarging):
@@ -262,10 +260,6 @@ class DepthToSpace(_Enlarging):
     def channel_multiplier(self) -> int:
         """Pixels that the channels of one pixel become."""
         return prod(self.strides)
-
-    def operations(self, axis: int) -> list[Operation]:
-        """Return the convolution and the enlargement."""
-        return [self._convolution(axis), self._enlargement(axis)]
 
     def macs(self, input_shape: Shape, output_shape: Shape) -> int:
         """Return the multiplications of the convolution, which has the size of the input."""
