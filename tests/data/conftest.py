@@ -1,13 +1,16 @@
-"""Arrays, files and refusals that the tests of data share."""
+"""Arrays, files, refusals and the missing network that the tests of data share."""
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from convae.config import schema
+from convae.data import datasets
 from convae.data.loading import load_training
 from convae.errors import ConvaeError
 
@@ -20,12 +23,33 @@ if TYPE_CHECKING:
 SHAPE = (6, 5, 1)
 
 
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(datasets.DATASETS["mnist"], url="http://127.0.0.1:9")
+    monkeypatch.setitem(datasets.DATASETS, "mnist", row)
+    monkeypatch.setattr(datasets, "_failed_downloads", {})
+    monkeypatch.setenv("no_proxy", "*")
+
+
 def make_images(count: int, shape: tuple[int, ...] = (6, 5), seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
 
 
 def make_labels(count: int, classes: int = 3) -> NDArray[np.uint8]:
     return (np.arange(count) % classes).astype(np.uint8)
+
+
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    stream = io.BytesIO()
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue()
+
+
+def assert_has(text: str | None, *parts: str) -> None:
+    assert text
+    for part in parts:
+        assert part in text
 
 
 def refusal(path: str | Path, shape: tuple[int, int, int] = SHAPE, **settings: Any) -> str:

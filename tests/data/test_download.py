@@ -18,18 +18,13 @@ from convae.data import loading as data
 from convae.data.download import download
 from convae.errors import ConvaeError
 from tests.conftest import served
+from tests.data.conftest import assert_has
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-
 CONTENT = bytes(range(256)) * 100
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "*")
 
 
 @pytest.fixture
@@ -50,13 +45,10 @@ def server() -> Iterator[str]:
                 self.send_header("Content-Length", str(len(CONTENT)))
             self.end_headers()
             with contextlib.suppress(OSError):
-                if self.path == "/good":
-                    self.wfile.write(CONTENT)
-                elif self.path == "/wrong":
-                    self.wfile.write(CONTENT[::-1])
-                elif self.path in {"/cut", "/stalls"}:
-                    self.wfile.write(CONTENT[:500])
-                    done.wait(10 if self.path == "/stalls" else 0)
+                contents = {"/good": CONTENT, "/wrong": CONTENT[::-1]}
+                contents.update({"/cut": CONTENT[:500], "/stalls": CONTENT[:500]})
+                self.wfile.write(contents.get(self.path, b""))
+                done.wait(10 if self.path == "/stalls" else 0)
                 while self.path in {"/endless", "/trickle"} and not done.wait(0.02):
                     self.wfile.write(bytes(20_000 if self.path == "/endless" else 1))
 
@@ -76,17 +68,11 @@ def test_good_download_replaces_what_was_there(server: str, tmp_path: Path) -> N
     assert [path.name for path in target.parent.iterdir()] == ["mnist.npz"]
 
 
-def test_the_network_comes_before_the_sample(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.delenv("CONVAE_DATA", raising=False)
+def test_the_network_comes_before_the_sample(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     row = replace(datasets.DATASETS["mnist"], url=f"{server}/missing")
     monkeypatch.setitem(datasets.DATASETS, "mnist", row)
-    monkeypatch.setattr(datasets, "_failed_downloads", {})
     notice = data.load_training(config.Data(), (28, 28, 1)).notice
-    assert notice
-    assert f"download: {server}/missing/mnist.npz: the server answered 404" in notice
+    assert_has(notice, f"download: {server}/missing/mnist.npz: the server answered 404")
 
 
 @pytest.mark.parametrize(

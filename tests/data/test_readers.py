@@ -23,7 +23,7 @@ from convae.config import schema as config
 from convae.data import loading as data
 from convae.data.readers import read
 from convae.errors import ConvaeError
-from tests.data.conftest import SHAPE, make_images, make_labels, refusal
+from tests.data.conftest import SHAPE, assert_has, make_images, make_labels, npy_header, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,29 +61,16 @@ def test_rgb_and_fortran_order(npz: Callable[..., str]) -> None:
         ({"x_train": make_images(5), "y_train": np.array([{}] * 5)}, ["y_train", "pickled"]),
         ({"x_train": make_images(5, (8, 8))}, ["[8, 8, 1]", "[6, 5, 1]", "data.resize"]),
         ({"x_train": make_images(5, (6, 5, 3))}, ["[6, 5, 3]", "model.input_shape to [6,5,3]"]),
-        ({"x_train": make_images(1)}, ["data.test_split", "1 images"]),
     ],
 )
 def test_npz_refusals(npz: Callable[..., str], arrays: dict[str, Any], words: list[str]) -> None:
-    path = npz(**arrays)
-    if "test_split" in words[0]:
-        with pytest.raises(ConvaeError) as error:
-            data.load_training(config.Data(path=path), SHAPE)
-        message = str(error.value)
-    else:
-        message = refusal(path)
-        assert "own.npz" in message
-    assert all(word in message for word in words), message
+    assert_has(refusal(npz(**arrays)), "own.npz", *words)
 
 
 def test_a_header_that_lies_takes_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "lying.npz"
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 10**4, 10**4)}
-    )
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("x_train.npy", header.getvalue() + bytes(100))
+        archive.writestr("x_train.npy", npy_header((10**6, 10**4, 10**4)) + bytes(100))
     assert "promises 100,000,000,000,000 bytes" in refusal(path)
 
 
@@ -136,10 +123,8 @@ def test_idx_round_trip(x: NDArray[np.uint8], zipped: bool, mark: str) -> None:
         folder = Path(name)
         for stem, array in (("train-images", x), ("t10k-images", x), ("train-labels", labels)):
             kind = f"{mark}idx{array.ndim}-ubyte"
-            if zipped:
-                (folder / f"{stem}{kind}.gz").write_bytes(gzip.compress(idx(array)))
-            else:
-                (folder / f"{stem}{kind}").write_bytes(idx(array))
+            content = gzip.compress(idx(array)) if zipped else idx(array)
+            (folder / f"{stem}{kind}{'.gz' if zipped else ''}").write_bytes(content)
         training, test = read(folder, "train"), read(folder, "test")
     np.testing.assert_array_equal(training.images[..., 0], x)
     np.testing.assert_array_equal(training.labels, labels)
@@ -167,8 +152,7 @@ def test_idx_refusals(
     content = change(idx(make_images(10)))
     name = "train-images-idx3-ubyte" + (".gz" if zipped else "")
     (tmp_path / name).write_bytes(gzip.compress(content) if zipped else content)
-    message = refusal(tmp_path)
-    assert all(word in message for word in [*words, name]), message
+    assert_has(refusal(tmp_path), name, *words)
 
 
 def test_idx_folder_refusals(tmp_path: Path) -> None:

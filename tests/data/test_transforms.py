@@ -22,18 +22,16 @@ if TYPE_CHECKING:
 def test_crop_keeps_the_aspect_ratio_and_stretch_the_complete_image(tmp_path: Path) -> None:
     wide = np.zeros((20, 60, 1), np.uint8)
     wide[:, 20:40] = 200  # the middle third is the largest square
-    Image.fromarray(wide[..., 0]).save(tmp_path / "wide.png")
     path = tmp_path / "wide.png"
+    Image.fromarray(wide[..., 0]).save(path)
     cropped = transforms.decode(path, 1, (10, 10), "crop")
     np.testing.assert_array_equal(cropped[:, 1:-1], np.full((10, 8, 1), 200))
     assert cropped.min() > 150
     stretched = transforms.decode(path, 1, (10, 10), "stretch")
     assert (stretched[:, 0].max(), stretched[:, 5].min()) == (0, 200)
     for mode in ("crop", "stretch"):
-        np.testing.assert_array_equal(
-            transforms.resize_images(wide[None], (10, 10), mode)[0],
-            transforms.decode(path, 1, (10, 10), mode),
-        )
+        (resized,) = transforms.resize_images(wide[None], (10, 10), mode)
+        np.testing.assert_array_equal(resized, transforms.decode(path, 1, (10, 10), mode))
 
 
 def test_large_jpegs_are_decoded_small_and_upright(tmp_path: Path) -> None:
@@ -55,8 +53,7 @@ def test_large_jpegs_are_decoded_small_and_upright(tmp_path: Path) -> None:
 def test_a_crop_is_a_rectangle_of_its_own_image(
     x: NDArray[np.uint8], draw: st.DataObject, seed: int
 ) -> None:
-    height = draw.draw(st.integers(1, x.shape[1]))
-    width = draw.draw(st.integers(1, x.shape[2]))
+    height, width = (draw.draw(st.integers(1, size)) for size in x.shape[1:3])
     shape = (height, width, x.shape[3])
     crops = transforms.crop_random(x, shape, np.random.default_rng(seed))
     assert crops.shape == (len(x), *shape)
