@@ -30,9 +30,8 @@ def quiet() -> Iterator[IO[bytes]]:
         try:
             yield captured
         except BaseException:
-            os.dup2(saved, 2)
             captured.seek(0)
-            os.write(2, captured.read())
+            os.write(saved, captured.read())
             raise
         finally:
             os.dup2(saved, 2)

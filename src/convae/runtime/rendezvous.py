@@ -51,7 +51,7 @@ def wait_for_workers(cluster: Cluster, seconds: float) -> None:
             except OSError as error:
                 missing[rank] = str(error)  # its next turn is after the others
                 if time.monotonic() > until:
-                    raise _missing(cluster, missing, seconds) from None
+                    raise ConfigError(_missing_message(cluster, missing, seconds)) from None
                 time.sleep(0.2 / len(missing))
 
 
@@ -68,10 +68,10 @@ def kill_after(seconds: float, what: str) -> Iterator[None]:
         yield  # afterwards its stdin is closed, which ends it
 
 
-def _missing(cluster: Cluster, missing: dict[int, str], seconds: float) -> ConfigError:
+def _missing_message(cluster: Cluster, missing: dict[int, str], seconds: float) -> str:
     reasons = sorted(missing.items())[:8]
     lines = [f"  worker {rank} at {cluster.workers[rank]}: {why}\n" for rank, why in reasons]
-    return ConfigError(
+    return (
         f"TF_CONFIG: of {cluster.count} workers {len(missing)} did not answer within {seconds:g} "
         f"s (runtime.rendezvous_timeout):\n{''.join(lines)}Start all workers at about the same "
         "time, with addresses at which they reach each other, and open their ports in the firewall"
