@@ -32,7 +32,7 @@ def size(
     show_all: Annotated[bool, Option("--all", help="Print every setting.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find the settings that lead from one size to another, or those that a decoder restores."""
+    """Find settings that lead from one size to another, or the sizes that a decoder restores."""
     from convae.config.loader import load_config
     from convae.layers import search
 

@@ -79,7 +79,7 @@ def _gives(target: int, size: int, layers: Sequence[Layer], axis: int) -> bool:
 
 
 def _fixes(layers: Sequence[Layer], first: int) -> Iterator[Fix]:
-    """Yield fixes of the layers from `first` on: none, one setting, two, then more paddings."""
+    """Yield fixes from layer `first` on: none, one setting, two, many of output_padding."""
     every = ((i, c) for i in range(first, len(layers)) for c in layers[i].changes())
     changes = list(islice(every, MOST))
     for count in (0, 1, 2):

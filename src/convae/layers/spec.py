@@ -75,7 +75,7 @@ class LayerSpec(Section, ABC):
     @property
     @abstractmethod
     def kernel_strides(self) -> tuple[int, int]:
-        """The strides of the operation with the kernel, without those that only enlarge."""
+        """The strides of the convolution itself; (1, 1) where `strides` only enlarges."""
 
     def steps(self, size: int, axis: int) -> Iterator[tuple[int, Operation]]:
         """Yield each operation along an axis with the size of its input."""

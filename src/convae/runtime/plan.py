@@ -52,7 +52,7 @@ class Plan:
     threads: int  # parallel shards of a replica's batch: one per core, or one on a GPU
     micro_batch_size: int  # most images in the network at once: what fits the cache, or a GPU's all
     # Of tf.distribute: "none" is one device, "mirrored" several devices of one process,
-    # "multi_worker" the processes that TF_CONFIG names. Whatever uses all devices and workers.
+    # "multi_worker" the processes that TF_CONFIG names. auto: what uses all of them.
     strategy: Strategy = "none"
     replicas: int = 1  # copies of the model, on all workers together
     workers: int = 1  # processes that train together

@@ -14,7 +14,7 @@ from convae.tasks import metrics
 from convae.tasks.reconstruct import Reconstruct
 from convae.tasks.task import Examples
 
-INK = 1 / 255  # the lowest mean gray value that an error is divided by
+MIN_MEAN_GRAY = 1 / 255  # the lowest mean gray value that an error is divided by
 
 
 class Anomaly(Reconstruct):
@@ -68,7 +68,10 @@ class Anomaly(Reconstruct):
         shifts = (padded[:, r : r + height, c : c + width] for r in range(3) for c in range(3))
         smooth = np.square(sum(shifts) / np.float32(9)).mean(axis=(1, 2, 3), dtype=np.float64)
         ink = images.mean(axis=(1, 2, 3), dtype=np.float64)
-        return {"score": smooth / np.maximum(ink, INK), "mse": self.error(targets, outputs)}
+        return {
+            "score": smooth / np.maximum(ink, MIN_MEAN_GRAY),
+            "mse": self.error(targets, outputs),
+        }
 
     def summarize(self, scores: metrics.Scores, labels: Labels | None = None) -> dict[str, float]:
         """Return the AUROC over all images, and the mean scores of both kinds."""
