@@ -85,7 +85,7 @@ def compare(runs: Sequence[Run], folder: Path) -> dict[str, Any]:
     }
     figures = {
         "curves": (
-            _draw_curves([run.history for run in runs], labels),
+            _draw_curves(runs, labels),
             "Curves",
             "The excess of the validation loss over its floor, by epoch and by time.",
         ),
@@ -216,10 +216,9 @@ def _best(name: str, values: Sequence[float | None]) -> list[bool]:
 
 
 @applied()
-def _draw_curves(
-    histories: Sequence[Sequence[Mapping[str, float]]], labels: Sequence[str]
-) -> Figure:
+def _draw_curves(runs: Sequence[Run], labels: Sequence[str]) -> Figure:
     """Draw the excess of the validation loss by epoch and by minutes of training."""
+    histories = [run.history for run in runs]
     subtitle = "val_excess (log scale), by epoch and by time"
     paper = style.sheet(830, 370 + 17 * len(labels), "Learning curves", subtitle)
     for place, unit in enumerate(("epoch", "minutes of training")):

@@ -27,11 +27,6 @@ class Picture:
     width: int | None = None  # on the page, in points
     height: int | None = None
 
-    @property
-    def alt(self) -> str:
-        """The text in place of the picture."""
-        return f"{self.title}: {self.caption}" if self.caption else self.title
-
 
 def data_uri(png: bytes) -> str:
     """Return a PNG as a data URI."""

@@ -172,9 +172,7 @@ def _describe_time(manifest: Mapping[str, Any], history: Sequence[Mapping[str, f
 def _commands(run: Run, manifest: Mapping[str, Any]) -> str:
     """Return the shell commands that repeat this run."""
     versions = manifest.get("versions", {})
-    packages = [
-        f"{name}=={versions[name]}" for name in versions if name not in ("python", "convae")
-    ]
+    packages = [f"{k}=={v}" for k, v in versions.items() if k not in ("python", "convae")]
     lines = []
     if packages:
         lines += [f"# Python {versions.get('python', '')}", f"pip install {' '.join(packages)}"]

@@ -1,6 +1,6 @@
 """Anomaly: trained on one class; images of other classes are reconstructed badly."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from convae.data.loading import Split, TrainingData
 from convae.errors import DataError
 from convae.tasks import metrics
 from convae.tasks.reconstruct import Reconstruct
-from convae.tasks.task import Examples
+from convae.tasks.task import Score
 
 MIN_MEAN_GRAY = 1 / 255  # the lowest mean gray value that an error is divided by
 
@@ -103,11 +103,7 @@ class Anomaly(Reconstruct):
         return found
 
     def extra_metrics(
-        self,
-        scores: metrics.Scores,
-        labels: Labels | None,
-        data: TrainingData,
-        score: Callable[[Examples], metrics.Scores],
+        self, scores: metrics.Scores, labels: Labels | None, data: TrainingData, score: Score
     ) -> dict[str, Any]:
         """Return the threshold that `target_fpr` of normal validation images exceed.
 

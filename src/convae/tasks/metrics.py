@@ -47,11 +47,14 @@ def image_scores(
     _check(images, reconstructions)
     scores = {name: np.empty(len(images)) for name in SCORES if ssim or name != "ssim"}
     for chunk in _chunks(images):
-        levels = images[chunk]
+        levels, outputs = images[chunk], reconstructions[chunk]
         original = _GRAY[levels]
         scores["floor"][chunk] = _mean(_ENTROPY[levels])
-        scores["bce"][chunk] = _bce(original, reconstructions[chunk])
-        reconstruction = reconstructions[chunk].astype(np.float64)
+        q = np.clip(outputs, np.float32(EPSILON), np.float32(1 - EPSILON)).astype(np.float64)
+        # In float64 `1 - q` of a float32 is exact: nothing cancels, and log1p is not needed.
+        log_not = np.log(1 - q)
+        scores["bce"][chunk] = -_mean(log_not + original * (np.log(q) - log_not))
+        reconstruction = outputs.astype(np.float64)
         scores["mse"][chunk] = _mean((original - reconstruction) ** 2)
         if ssim:
             scores["ssim"][chunk] = structural_similarity(original, reconstruction)
@@ -180,14 +183,6 @@ def _blur(maps: Floats, window: Floats, block: int = 32) -> Floats:
     return maps
 
 
-def _bce(original: Floats, reconstruction: NDArray[np.float32]) -> Floats:
-    low, high = np.float32(EPSILON), np.float32(1 - EPSILON)
-    q = np.clip(reconstruction, low, high).astype(np.float64)
-    # In float64 `1 - q` of a float32 is exact: nothing cancels, and log1p is not needed.
-    log_not = np.log(1 - q)
-    return -_mean(log_not + original * (np.log(q) - log_not))
-
-
 def _mean(values: Floats) -> Floats:
     return np.asarray(values.reshape(len(values), -1).mean(axis=1))
 
@@ -203,9 +198,8 @@ def _check(images: Images, reconstructions: NDArray[np.float32] | None = None) -
         raise ValueError(
             f"images must be uint8 (N, H, W, C). Received: {images.dtype} {images.shape}"
         )
-    if reconstructions is None:
-        return
-    if reconstructions.dtype != np.float32 or reconstructions.shape != images.shape:
+    expected = np.float32, images.shape
+    if reconstructions is not None and (reconstructions.dtype, reconstructions.shape) != expected:
         raise ValueError(
             f"reconstructions must be float32 {images.shape}, as the images are. "
             f"Received: {reconstructions.dtype} {reconstructions.shape}"

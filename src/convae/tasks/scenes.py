@@ -46,11 +46,11 @@ def draw_scenes(
     drawn = generator.integers(counts[0], most + 1, number)
     digits = generator.integers(0, len(images), (number, most))
     digits[:, 0] = first
-    tops, lefts = _places(number, most, (size[0] - high, size[1] - wide), generator)
+    places = _places(number, most, (size[0] - high, size[1] - wide), generator)
     colors = generator.random((number, most, 3), np.float32)
     for scene in range(number):
         for layer in range(drawn[scene]):
-            digit, top, left = digits[scene, layer], tops[scene, layer], lefts[scene, layer]
+            digit, (top, left) = digits[scene, layer], places[scene, layer]
             place = (scene, slice(top, top + high), slice(left, left + wide))
             below, gray = scenes[place], images[digit]
             color = _contrast(colors[scene, layer], below.mean(axis=(0, 1)))
@@ -61,8 +61,8 @@ def draw_scenes(
 
 def _places(
     number: int, most: int, room: tuple[int, int], generator: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tops and lefts (number, most) within `room`, by Mitchell's best candidates."""
+) -> NDArray[np.int64]:
+    """Tops and lefts (number, most, 2) within `room`, by Mitchell's best candidates."""
     places = np.empty((number, most, 2), np.int64)
     scenes = np.arange(number)
     for layer in range(most):
@@ -71,7 +71,7 @@ def _places(
         difference = candidates[:, :, None, :] - places[:, None, :layer, :]
         nearest = (difference**2).sum(axis=-1).min(axis=-1, initial=2**30)
         places[:, layer] = candidates[scenes, nearest.argmax(axis=1)]
-    return places[..., 0], places[..., 1]
+    return places
 
 
 def _contrast(color: Floats, below: Floats) -> Floats:
@@ -86,21 +86,19 @@ def _contrast(color: Floats, below: Floats) -> Floats:
 
 def _textures(number: int, size: tuple[int, int], generator: np.random.Generator) -> Floats:
     """Backgrounds (N, H, W, 3) in [0, 1]: a color, clouds of two sizes, stripes, and grain."""
-    height, width = size
     color = generator.uniform(0.15, 0.85, (number, 1, 1, 3)).astype(np.float32)
-    picture = np.broadcast_to(color, (number, height, width, 3)).copy()
+    picture = np.broadcast_to(color, (number, *size, 3)).copy()
     for cells, strength in ((3, 0.2), (9, 0.1)):
         coarse = generator.uniform(-1, 1, (number, cells, cells, 3)).astype(np.float32)
-        rows, columns = _stretch(cells, height), _stretch(cells, width)
+        rows, columns = (_stretch(cells, side) for side in size)
         clouds = rows @ coarse.transpose(0, 3, 1, 2) @ columns.T
         picture += strength * clouds.transpose(0, 2, 3, 1)
     angle, waves, phase = (
         generator.uniform(low, high, (number, 1, 1)).astype(np.float32)
         for low, high in ((0, np.pi), (2, 8), (0, 2 * np.pi))
     )
-    y = np.linspace(0, 1, height, dtype=np.float32)[None, :, None]
-    x = np.linspace(0, 1, width, dtype=np.float32)[None, None, :]
-    stripes = np.sin(2 * np.pi * waves * (np.cos(angle) * x + np.sin(angle) * y) + phase)
+    y, x = (np.linspace(0, 1, side, dtype=np.float32) for side in size)
+    stripes = np.sin(2 * np.pi * waves * (np.cos(angle) * x + np.sin(angle) * y[:, None]) + phase)
     tint = generator.uniform(-0.1, 0.1, (number, 1, 1, 3)).astype(np.float32)
     picture += tint * stripes[..., None]
     grain = generator.integers(0, 256, picture.shape, np.uint8)

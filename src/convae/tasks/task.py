@@ -41,6 +41,9 @@ class Examples:
         return Examples(inputs, inputs if self.targets is self.inputs else self.targets[indices])
 
 
+Score = Callable[[Examples], metrics.Scores]
+
+
 class Task:
     """Inputs, targets, metrics and baselines of what a model is trained for.
 
@@ -145,11 +148,7 @@ class Task:
         return {} if labels is None else metrics.per_class(scores, labels, classes)
 
     def extra_metrics(
-        self,
-        scores: metrics.Scores,
-        labels: Labels | None,
-        data: TrainingData,
-        score: Callable[[Examples], metrics.Scores],
+        self, scores: metrics.Scores, labels: Labels | None, data: TrainingData, score: Score
     ) -> dict[str, Any]:
         """Return further keys of metrics.json; `score` returns the scores of other examples."""
         return {}
