@@ -198,7 +198,7 @@ def _check(images: Images, reconstructions: NDArray[np.float32] | None = None) -
         raise ValueError(
             f"images must be uint8 (N, H, W, C). Received: {images.dtype} {images.shape}"
         )
-    expected = np.float32, images.shape
+    expected = np.dtype(np.float32), images.shape
     if reconstructions is not None and (reconstructions.dtype, reconstructions.shape) != expected:
         raise ValueError(
             f"reconstructions must be float32 {images.shape}, as the images are. "
