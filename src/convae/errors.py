@@ -1,4 +1,4 @@
-"""The errors that a user can fix: each is also the built-in that a Python user would catch.
+"""The errors that a user can fix, each also a built-in error that a Python user would catch.
 
 The command line prints the message of each, without a traceback, and exits with code 2.
 """

@@ -258,10 +258,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _loss_fits_task_and_activation(self) -> Config:
         loss, last = self.training.loss, self.model.decoder[-1].activation
-        wanted = {
-            "binary_crossentropy": "sigmoid",
-            "sparse_categorical_crossentropy": "softmax",
-        }.get(loss)
+        needed = {"binary_crossentropy": "sigmoid", "sparse_categorical_crossentropy": "softmax"}
+        wanted = needed.get(loss)
         if last != (wanted or last) or (not wanted and last == "softmax"):
             raise ValueError(
                 f"training.loss: {loss} needs a last layer with activation: "

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import yaml
 
-from convae.errors import ConfigError, ConvaeError
+from convae.errors import ConfigError
 
 # A config is written by hand; anything beyond these is a mistake or an attack. PyYAML reads about
 # 4,000 nodes a second.
@@ -111,6 +111,8 @@ def read(path: Path, above: tuple[Path, ...] = ()) -> YamlTree:
         if above and path.exists() and not path.is_file():  # a pipe or device may never end
             raise ConfigError(f"{path}: is no file")
         text = read_text(path)
+    except ConfigError:
+        raise
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file.{_near_files(path)}") from None
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle
@@ -119,13 +121,11 @@ def read(path: Path, above: tuple[Path, ...] = ()) -> YamlTree:
     base = tree.keys.pop("base", None)
     if base is None:
         return tree
-    if not isinstance(base, str):
-        raise ConfigError(
-            f"{tree.place_of(('base',))}base: must name a YAML file. Received: {base}"
-        )
     try:
+        if not isinstance(base, str):
+            raise ConfigError(f"must name a YAML file. Received: {base}")
         below = read(path.parent / base, (*above, resolved))
-    except ConvaeError as error:
+    except ConfigError as error:
         raise ConfigError(f"{tree.place_of(('base',))}base: {error}") from None
     below.keys.pop("name", None)  # a config is named by its own file
     merged = merge(below.keys, tree.keys)

@@ -10,15 +10,8 @@ from typing import Any
 
 from convae.console import format_table
 from convae.errors import ConfigError
-from convae.layers.arithmetic import (
-    ConvAxis,
-    ConvTransposeAxis,
-    Operation,
-    Padding,
-    crop,
-    overlap,
-    pytorch,
-)
+from convae.layers import arithmetic
+from convae.layers.arithmetic import ConvAxis, ConvTransposeAxis, Operation, Padding
 from convae.layers.fixes import nearest_restored_sizes, restores, sizes_through, smallest_fix
 from convae.layers.spec import Conv, ConvTranspose, Model, Shape
 from convae.layers.summary import layer_names
@@ -65,7 +58,7 @@ def find_settings(
     for kernel, step in product(range(1, max_kernel + 1), range(1, max_strides + 1)):
         # A single tap has no dilation, and Keras refuses strides and dilation together.
         for dilation in range(1, 1 + (max_dilation if step == 1 < kernel else 1)):
-            low, high = overlap(kernel, step, dilation)
+            low, high = arithmetic.overlap(kernel, step, dilation)
             for padding, extra in product(PADDINGS, (None,) if shrinks else (None, *range(step))):
                 setting = (kernel, step, padding, extra, dilation)
                 axis: Operation = ConvTransposeAxis(*setting)
@@ -73,8 +66,8 @@ def find_settings(
                     axis = ConvAxis(kernel, step, padding, dilation)
                 if axis.output_size(start) != end or axis.problem(start):
                     continue
-                cropped = (0, axis.unused(start)) if shrinks else crop(start, *setting)
-                same = None if shrinks else pytorch(cropped, step, dilation)
+                cropped = (0, axis.unused(start)) if shrinks else arithmetic.crop(start, *setting)
+                same = None if shrinks else arithmetic.pytorch(cropped, step, dilation)
                 name = "conv" if shrinks else "conv_transpose"
                 found.append(AxisSetting(name, *setting, cropped, low == high, same))
     return sorted(found, key=lambda s: (s.cost, s.kernel_size))

@@ -225,11 +225,11 @@ def _rows(model: Model) -> list[LayerSummary]:
         if layer.transposed:
             (down,), (across,) = layer.operations(0), layer.operations(1)
             crops = (arithmetic.crop(shape[0], *down), arithmetic.crop(shape[1], *across))
-            axes = [
+            a, b = (
                 arithmetic.overlap(o.kernel_size, o.strides, o.dilation_rate)
                 for o in (down, across)
-            ]
-            overlap = (axes[0][0] * axes[1][0], axes[0][1] * axes[1][1])
+            )
+            overlap = (a[0] * b[0], a[1] * b[1])
         rows.append(
             LayerSummary(
                 name,
