@@ -68,15 +68,9 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """See a transposed convolution with your own numbers."""
-    texts = {
-        "input": input_,
-        "kernel": kernel,
-        "strides": stride,
-        "padding": padding,
-        "output_padding": output_padding,
-        "dilation_rate": dilation,
-    }
-    given = {name: text for name, text in texts.items() if text is not None}
+    names = ("input", "kernel", "strides", "padding", "output_padding", "dilation_rate")
+    texts = (input_, kernel, stride, padding, output_padding, dilation)
+    given = {name: text for name, text in zip(names, texts, strict=True) if text is not None}
     if command := context.invoked_subcommand:
         if given:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in given)

@@ -14,16 +14,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from convae.plots import style
-from convae.plots.image_grids import (
-    GAP,
-    LEFT,
-    NARROWEST,
-    draw_rows,
-    drawable,
-    shorten,
-    tile_side,
-    to_floats,
-)
+from convae.plots.image_grids import GAP, LEFT, NARROWEST, draw_rows, shorten, tile_side, to_floats
 from convae.plots.style import MARGIN, applied, sheet
 from convae.tasks.segment import class_colors
 
@@ -124,7 +115,7 @@ def nearest_neighbors(
         paper.text(first + number * (block + aside) + block / 2, 10, label, ha="center")
 
     def show(index: int, query: int, x: float, y: float) -> None:
-        paper.image(drawable(to_floats(images[index])), x, y, tile)
+        paper.image(to_floats(images[index]), x, y, tile)
         if labels is None:
             return
         look: dict[str, Any] = {"color": style.VERMILION, "weight": "bold"}

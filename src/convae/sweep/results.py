@@ -96,13 +96,11 @@ def collect(
     Raises:
         FileError: If the files cannot be written.
     """
-    from optuna.trial import TrialState
-
     # A trial that was stopped and resumed is several of Optuna's, all with the same folder.
     attempts: dict[str, list[optuna.trial.FrozenTrial]] = {}
     waiting = set()
     for trial in study.get_trials(deepcopy=False):
-        if trial.state == TrialState.WAITING:
+        if trial.state.name == "WAITING":
             waiting.add(folder_name(trial))
         elif trial.params:
             attempts.setdefault(folder_name(trial), []).append(trial)

@@ -11,31 +11,27 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGTERM
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import optuna
 from optuna import pruners, samplers
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from convae import files
+from convae.config.schema import Config
 from convae.console import logger
 from convae.runs.run import Run
 from convae.runtime import processes
 from convae.runtime.hardware import core_count, split_evenly, visible_gpus
 from convae.sweep.results import folder_name
-from convae.sweep.space import to_json
-
-if TYPE_CHECKING:
-    import optuna
-
-    from convae.config.schema import Config
-    from convae.sweep.space import Sweep
+from convae.sweep.space import Sweep, to_json
 
 POLL_SECONDS = 0.25
 SAVING_SECONDS = 60.0  # for a stopped trial to finish its step and save
@@ -64,12 +60,7 @@ class Sweeper:
     """
 
     def __init__(
-        self,
-        study: optuna.Study,
-        settings: Sweep,
-        words: Sequence[str],
-        config: Config,
-        folder: Path,
+        self, study: optuna.Study, settings: Sweep, words: list[str], config: Config, folder: Path
     ) -> None:
         self.study, self.settings, self.folder = study, settings, folder
         self._words = list(words)
@@ -164,12 +155,8 @@ class Sweeper:
             if job.pruned:
                 job.process.send_signal(SIGTERM)
         job.reported = len(rows)
-        if code is not None:
-            self._finish(job, code, run, rows)
-
-    def _finish(
-        self, job: Job, code: int, run: Run | None, rows: Sequence[Mapping[str, float]]
-    ) -> None:
+        if code is None:
+            return
         self._jobs.remove(job)
         if run:
             job.trial.set_user_attr("run", str(run.path))

@@ -14,14 +14,12 @@ from convae.section import Section
 if TYPE_CHECKING:
     import optuna
 
-Number = int | float
-
 
 class Parameter(Section):
     """The values that a config key may take: a range from `low` to `high`, or choices."""
 
-    low: Number | None = None
-    high: Number | None = None  # included
+    low: int | float | None = None
+    high: int | float | None = None  # included
     log: bool = False  # equal ratios are equally likely, not equal differences
     choices: tuple[Any, ...] | None = None
 

@@ -15,22 +15,19 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from convae.arrays import Floats, Images
 from convae.config.diff import format_leaves
+from convae.config.schema import Config
 from convae.console import logger
 from convae.errors import FileError, UnsupportedError
 from convae.files import write_atomic
 from convae.runs.run import Run
 from convae.runtime.backend import keras
-from convae.tasks import build_task
-
-if TYPE_CHECKING:
-    from convae.config.schema import Config
-    from convae.tasks import Examples
+from convae.tasks import Examples, build_task
 
 EXAMPLES = 8  # validation images whose outputs TensorBoard shows
 ZOOM = 4  # pixels a side for each of their pixels
