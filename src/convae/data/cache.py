@@ -38,7 +38,6 @@ from convae.runtime.hardware import core_count
 T = TypeVar("T")
 
 VERSION = 1  # changes where the same files give other bytes
-BLOCK = 16 << 20  # bytes of decoded images in memory at a time
 SPARE = 64 << 20  # bytes that must stay free on the disk
 
 
@@ -271,7 +270,7 @@ def _decode_all(listing: Listing, shape: Shape, data: Data) -> Iterator[Images]:
         sizes[image.shape[0], image.shape[1]].append(name)
         return image if image.shape == shape else None
 
-    size = max(1, BLOCK // math.prod(shape))
+    size = max(1, (16 << 20) // math.prod(shape))  # 16 MiB of decoded images in memory
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, below the limits of decode
         images = _map_in_threads(decode_file, listing.names, size, "decoding")

@@ -189,8 +189,7 @@ DATASETS = {  # by their names in a config, data.name
 def get_dataset(name: str) -> NamedDataset:
     """Return the row of `DATASETS`, or raise DataError for an unknown name."""
     if name not in DATASETS:
-        known = ", ".join(DATASETS)
-        raise DataError(f"data.name: must be one of {known}. Received: {name}")
+        raise DataError(f"data.name: must be one of {', '.join(DATASETS)}. Received: {name}")
     return DATASETS[name]
 
 

@@ -125,12 +125,7 @@ def load_test(data: schema.Data, input_shape: Shape) -> TestData:
 
 
 def find_path(data: schema.Data) -> tuple[str, Path] | None:
-    """Return the file or folder that the user named, after the key that names it.
-
-    This takes no time, so that a command can refuse a wrong path before anything slow.
-
-    Returns:
-        "data.path" or the environment variable, and the path; None if neither is set.
+    """Return "data.path" or the environment variable, and the path that it names, if one is set.
 
     Raises:
         DataError: There is no such file or folder.
@@ -147,10 +142,8 @@ def find_path(data: schema.Data) -> tuple[str, Path] | None:
     except (OSError, RuntimeError) as error:
         raise DataError(f"{key}: {name}: cannot be read: {error}") from None
     if not found:
-        raise DataError(
-            f"{key}: {path.absolute()}: no such file or folder. It must be an .npz or .npy file, a "
-            "folder of MNIST's IDX files, or a folder of images"
-        )
+        kinds = "an .npz or .npy file, a folder of MNIST's IDX files, or a folder of images"
+        raise DataError(f"{key}: {path.absolute()}: no such file or folder. It must be {kinds}")
     return key, path
 
 

@@ -28,7 +28,7 @@ class Mapped(np.ndarray[Any, np.dtype[np.uint8]]):
         opened = _File(file)
         mapped = np.frombuffer(opened.map, np.uint8, math.prod(shape), offset)
         images = mapped.reshape(shape).view(cls)
-        images._file, opened.start = opened, _address(mapped) - offset
+        images._file, opened.start = opened, mapped.ctypes.data - offset
         return images
 
     def __array_finalize__(self, source: Any) -> None:
@@ -45,7 +45,9 @@ class Mapped(np.ndarray[Any, np.dtype[np.uint8]]):
             indices = np.asarray(key)
             if indices.dtype == bool and indices.shape == self.shape[:1]:
                 indices = np.flatnonzero(indices)
-            if indices.ndim == 1 and indices.dtype.kind in "iu" and self._is_rows():
+            # The bytes of each image must be contiguous; those of a center crop are not.
+            rows = self.ndim > 1 and super().__getitem__(slice(1)).flags.c_contiguous
+            if rows and indices.ndim == 1 and indices.dtype.kind in "iu":
                 return self._read(indices)
         if self._file.accessed > self.HELD:
             self._file.release()
@@ -54,18 +56,13 @@ class Mapped(np.ndarray[Any, np.dtype[np.uint8]]):
         own = isinstance(result, Mapped) and result._file is None
         return result.view(np.ndarray) if own else result
 
-    def _is_rows(self) -> bool:
-        """Return whether the bytes of each image are contiguous; those of a center crop are not."""
-        strides = [math.prod(self.shape[axis + 1 :]) for axis in range(1, self.ndim)]
-        return self.ndim > 1 and list(self.strides[1:]) == strides
-
     def _read(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
         count, file = len(self), cast(_File, self._file)
         if len(indices) and not -count <= indices.min() <= indices.max() < count:
             raise IndexError(
                 f"the images are {count:,}. Received: {indices.min()} to {indices.max()}"
             )
-        begin = _address(self) - file.start
+        begin = self.ctypes.data - file.start
         result = np.empty((len(indices), *self.shape[1:]), np.uint8)
         for image, index in zip(result, indices.tolist(), strict=True):
             at = begin + (index % count) * self.strides[0]
@@ -91,7 +88,3 @@ class _File:
         self.accessed = 0
         if hasattr(mmap, "MADV_DONTNEED"):
             self.map.madvise(mmap.MADV_DONTNEED)
-
-
-def _address(array: NDArray[Any]) -> int:
-    return int(array.__array_interface__["data"][0])

@@ -141,10 +141,8 @@ def map_npy(path: Path) -> Mapped:
         shape, fortran, dtype = read_npy_header(file)
         _check_images(shape, dtype, str(path))
         if fortran:
-            raise DataError(
-                f"{path}: is in Fortran order, where the bytes of an image are not contiguous; "
-                "save np.ascontiguousarray(x)"
-            )
+            reason = "in Fortran order, where the bytes of an image are not contiguous"
+            raise DataError(f"{path}: is {reason}; save np.ascontiguousarray(x)")
         offset, size, held = file.tell(), math.prod(shape), path.stat().st_size
         if offset + size != held:
             raise DataError(
