@@ -69,10 +69,7 @@ STACKS = {
         "{type: conv_transpose, filters: 1, kernel_size: 3, padding: same, skip: full,"
         "activation: sigmoid}]",
     ],
-    "mean squared error": [
-        "model.decoder.3.activation=linear",
-        "training.loss=mean_squared_error",
-    ],
+    "mean squared error": ["model.decoder.3.activation=linear", "training.loss=mean_squared_error"],
 }
 
 

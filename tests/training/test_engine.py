@@ -13,14 +13,14 @@ from tests.models.test_builder import STACKS
 PLAN = Plan("cpu", "test", "float32", jit_compile=False, threads=2, micro_batch_size=7)
 
 
-def build(overrides: Sequence[str] = (), plan: Plan = PLAN) -> tuple[Any, Any]:
+def build(overrides: Sequence[str] = (), **changes: Any) -> tuple[Any, Any]:
     """A model with an engine that trains it by plain gradient descent."""
     from convae.models.builder import build_model
     from convae.runtime.backend import keras
     from convae.training.engine import Engine
 
     config = load_config(ROOT / "configs/mnist.yaml", overrides)
-    model = build_model(config)
+    model, plan = build_model(config), dataclasses.replace(PLAN, **changes)
     return model, Engine(model, config, plan, keras.optimizers.SGD(0.01))
 
 
@@ -42,10 +42,9 @@ def test_thirty_steps_are_keras_train_on_batch() -> None:
     scaled = digits / np.float32(255)
     for step in range(30):
         batch = slice(0, 61 if step % 2 else 40)
-        expected = theirs.train_on_batch(scaled[batch], scaled[batch])
-        assert engine.step(digits[batch], digits[batch])[0] == pytest.approx(
-            float(expected), abs=1e-6
-        )
+        expected = float(theirs.train_on_batch(scaled[batch], scaled[batch]))
+        loss, _ = engine.step(digits[batch], digits[batch])
+        assert loss == pytest.approx(expected, abs=1e-6)
     for ours, reference in zip(model.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(ours, reference, atol=1e-6)
 
@@ -65,27 +64,23 @@ def test_evaluate_is_the_mean_over_all_images() -> None:
 
     _, engine = build()
     digits = images(23)
-    scores = image_scores(digits, engine.predict(digits))
-    assert engine.evaluate(digits, digits, batch_size=10) == pytest.approx(
-        scores["bce"].mean(), abs=1e-6
-    )
+    expected = image_scores(digits, engine.predict(digits))["bce"].mean()
+    assert engine.evaluate(digits, digits, batch_size=10) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(("shards", "micro_batch_size"), [(1, 50), (2, 50), (2, 3), (3, 1), (5, 2)])
 def test_slices_do_not_change_the_step(shards: int, micro_batch_size: int) -> None:
     digits = images(13)
-    whole, engine = build(plan=dataclasses.replace(PLAN, threads=1, micro_batch_size=13))
+    whole, engine = build(threads=1, micro_batch_size=13)
     engine.step(digits, digits)
-    model, engine = build(
-        plan=dataclasses.replace(PLAN, threads=shards, micro_batch_size=micro_batch_size)
-    )
+    model, engine = build(threads=shards, micro_batch_size=micro_batch_size)
     engine.step(digits, digits)
     for ours, reference in zip(model.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(ours, reference, atol=1e-7)
 
 
 def test_fewer_images_than_threads() -> None:
-    _, engine = build(plan=dataclasses.replace(PLAN, threads=5))
+    _, engine = build(threads=5)
     assert np.isfinite(engine.step(images(2), images(2))[0])
     assert engine.predict(images(1)).shape == (1, 28, 28, 1)
 
@@ -93,7 +88,7 @@ def test_fewer_images_than_threads() -> None:
 @pytest.mark.parametrize("name", ["article", *STACKS])
 def test_bfloat16_is_float32_but_for_rounding(name: str) -> None:
     model, engine = build(STACKS.get(name, []))
-    _, rounded = build(STACKS.get(name, []), dataclasses.replace(PLAN, precision="mixed_bfloat16"))
+    _, rounded = build(STACKS.get(name, []), precision="mixed_bfloat16")
     data = images(9, model.input_shape[1:])
     exact = engine.predict(data)
     np.testing.assert_allclose(rounded.predict(data), exact, atol=0.03)

@@ -16,7 +16,7 @@ from convae.errors import ConvaeError
 from convae.runs.run import Run
 from convae.training import loggers
 from tests.conftest import ROOT, tiny
-from tests.training.test_trainer import Stop
+from tests.training.test_trainer import stop_after
 
 
 def config(digits: Path, outputs: Path, *more: str) -> Config:
@@ -27,7 +27,7 @@ def interrupted(settings: Config, after: int) -> Run:
     from convae.training.trainer import Interrupted, train
 
     with pytest.raises(Interrupted) as stopped:
-        train(settings, callbacks=[Stop(after).callback])
+        train(settings, callbacks=[stop_after(after)])
     return stopped.value.run
 
 

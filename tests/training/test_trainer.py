@@ -1,5 +1,6 @@
 """Trainings of seconds, in this process; what kills a process is in test_end_to_end.py."""
 
+import itertools
 import math
 import signal
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import convae
 from convae.config.loader import load_config
 from convae.config.schema import Config
 from convae.errors import ConvaeError
@@ -24,20 +26,12 @@ def weights(run: Run) -> str:
 
 
 def test_the_files_history_and_manifest_of_a_run(digits: Path, tmp_path: Path) -> None:
-    from convae.training.trainer import train
-
-    run = train(config(digits, tmp_path))
+    run = convae.train(config(digits, tmp_path))
     names = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
     assert names == {
-        "config.yaml",
-        "manifest.json",
-        "history.csv",
-        "checkpoint/latest.npz",
-        "checkpoint/previous.npz",
-        "lock",
-        "best.keras",
-        "model.keras",
-    }
+        "config.yaml", "manifest.json", "history.csv", "checkpoint/latest.npz",
+        "checkpoint/previous.npz", "lock", "best.keras", "model.keras",
+    }  # fmt: skip
     history, manifest = run.history, run.manifest
     assert [row["epoch"] for row in history] == [1, 2]
     assert tuple(history[0]) == HISTORY
@@ -53,11 +47,9 @@ def test_the_files_history_and_manifest_of_a_run(digits: Path, tmp_path: Path) -
 
 
 def test_the_same_seed_gives_the_same_bits(digits: Path, tmp_path: Path) -> None:
-    from convae.training.trainer import train
-
-    first = train(config(digits, tmp_path / "a"))
-    second = train(config(digits, tmp_path / "b"))
-    other = train(config(digits, tmp_path / "c", "seed=1"))
+    first = convae.train(config(digits, tmp_path / "a"))
+    second = convae.train(config(digits, tmp_path / "b"))
+    other = convae.train(config(digits, tmp_path / "c", "seed=1"))
     assert weights(first) == weights(second) != weights(other)
     drop = ("seconds", "images_per_second")
     rows = [[{k: v for k, v in r.items() if k not in drop} for r in x.history]
@@ -65,22 +57,17 @@ def test_the_same_seed_gives_the_same_bits(digits: Path, tmp_path: Path) -> None
     assert rows[0] == rows[1]
 
 
-class Stop:
+def stop_after(steps: int) -> Any:
     """A callback that sends SIGINT to this process after some steps."""
+    from convae.runtime.backend import keras
 
-    def __init__(self, after: int) -> None:
-        from convae.runtime.backend import keras
+    done = itertools.count(1)
 
-        self.after = after
-        outer = self
+    def stop(*_: Any) -> None:
+        if next(done) == steps:
+            signal.raise_signal(signal.SIGINT)
 
-        class Callback(keras.callbacks.Callback):  # type: ignore[misc]
-            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-                outer.after -= 1
-                if outer.after == 0:
-                    signal.raise_signal(signal.SIGINT)
-
-        self.callback = Callback()
+    return keras.callbacks.LambdaCallback(on_train_batch_end=stop)
 
 
 @pytest.mark.parametrize(
@@ -96,17 +83,17 @@ class Stop:
 def test_a_resumed_run_ends_with_the_same_bits(
     digits: Path, tmp_path: Path, schedule: str, after: int
 ) -> None:
-    from convae.training.trainer import Interrupted, train
+    from convae.training.trainer import Interrupted
 
     more = [f"training.schedule={{type: {schedule}}}", "training.epochs=3"]
     if schedule == "reduce_on_plateau":  # a rate that cannot improve much, so that it falls
         more += ["training.schedule.patience=1", "training.learning_rate=0.1"]
-    whole = train(config(digits, tmp_path / "whole", *more))
+    whole = convae.train(config(digits, tmp_path / "whole", *more))
     with pytest.raises(Interrupted) as stopped:
-        train(config(digits, tmp_path / "cut", *more), callbacks=[Stop(after).callback])
+        convae.train(config(digits, tmp_path / "cut", *more), callbacks=[stop_after(after)])
     run = stopped.value.run
     assert run.manifest["status"] == "interrupted"
-    train(run.config, resume=run)
+    convae.train(run.config, resume=run)
     assert run.manifest["status"] == "finished"
     assert weights(run) == weights(whole)
     for row, reference in zip(run.history, whole.history, strict=True):
@@ -120,9 +107,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
 def test_saving_in_mid_epoch_changes_no_bit(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: str
 ) -> None:
-    from convae.training.trainer import train
-
-    whole = train(config(digits, tmp_path / "a"))
+    whole = convae.train(config(digits, tmp_path / "a"))
     saves: list[tuple[int, int]] = []
     save = Run.save_checkpoint
 
@@ -137,62 +122,56 @@ def test_saving_in_mid_epoch_changes_no_bit(
 
     monkeypatch.setattr(Run, "save_checkpoint", counted)
     with pytest.raises(Pulled):
-        train(config(digits, tmp_path / "b", f"training.checkpoint_interval={{{every}}}"))
+        convae.train(config(digits, tmp_path / "b", f"training.checkpoint_interval={{{every}}}"))
     monkeypatch.undo()
     assert saves == ([(0, 0), (0, 2), (0, 4)] if "steps" in every else [(0, 0), (0, 1), (0, 2)])
     run = Run.find(None, str(tmp_path / "b"))
-    train(run.config, resume=run)
+    convae.train(run.config, resume=run)
     assert weights(run) == weights(whole)
 
 
 def test_more_epochs_on_resume_give_the_bits_of_one_run(digits: Path, tmp_path: Path) -> None:
-    from convae.training.trainer import train
-
-    run = train(config(digits, tmp_path / "a", "training.epochs=1"))
+    run = convae.train(config(digits, tmp_path / "a", "training.epochs=1"))
     began = run.manifest["started"]
-    train(run.config_with(["training.epochs=2"]), resume=run)
-    assert weights(run) == weights(train(config(digits, tmp_path / "b")))
+    convae.train(run.config_with(["training.epochs=2"]), resume=run)
+    assert weights(run) == weights(convae.train(config(digits, tmp_path / "b")))
     assert run.config.training.epochs == 2
     assert run.manifest["started"] == began
 
 
 def test_a_run_killed_between_its_files_resumes(digits: Path, tmp_path: Path) -> None:
     """Before its first checkpoint, and between the last one and history.csv."""
-    from convae.training.trainer import train
-
     settings = config(digits, tmp_path, "training.epochs=1")
-    run = train(settings)
+    run = convae.train(settings)
     before, rows = weights(run), run.history
     (run.path / "history.csv").unlink()
-    assert train(settings, resume=run).history == rows
+    assert convae.train(settings, resume=run).history == rows
     for path in (run.path / "checkpoint").iterdir():
         path.unlink()
-    train(settings, resume=run)
+    convae.train(settings, resume=run)
     assert weights(run) == before
 
 
 def test_a_run_does_not_resume_with_other_data(digits: Path, tmp_path: Path) -> None:
-    from convae.training.trainer import train
-
     other = tmp_path / "other.npz"
     other.write_bytes(digits.read_bytes())
-    run = train(config(other, tmp_path, "training.epochs=1"))
+    run = convae.train(config(other, tmp_path, "training.epochs=1"))
     with np.load(digits) as file:
         np.savez(other, x_train=file["x_train"][::-1], x_test=file["x_test"])
     with pytest.raises(ConvaeError, match="was trained on .*but the data found now are"):
-        train(run.config, resume=run)
+        convae.train(run.config, resume=run)
 
 
 @pytest.mark.slow
 def test_early_stopping_also_after_a_resume(digits: Path, tmp_path: Path) -> None:
-    from convae.training.trainer import Interrupted, train
+    from convae.training.trainer import Interrupted
 
     more = ["training.epochs=8", "training.early_stopping={patience: 2, min_delta: 10}"]
-    run = train(config(digits, tmp_path / "a", *more))
+    run = convae.train(config(digits, tmp_path / "a", *more))
     assert len(run.history) == 3  # the first, and two without a gain of 10
     with pytest.raises(Interrupted) as stopped:
-        train(config(digits, tmp_path / "b", *more), callbacks=[Stop(12).callback])
-    again = train(stopped.value.run.config, resume=stopped.value.run)
+        convae.train(config(digits, tmp_path / "b", *more), callbacks=[stop_after(12)])
+    again = convae.train(stopped.value.run.config, resume=stopped.value.run)
     assert len(again.history) == 3
     assert weights(again) == weights(run)
 
@@ -212,31 +191,25 @@ def test_one_cycle_rises_and_falls(digits: Path, tmp_path: Path) -> None:
 def test_a_batch_larger_than_the_data_is_refused_and_nothing_written(
     digits: Path, tmp_path: Path
 ) -> None:
-    from convae.training.trainer import train
-
     with pytest.raises(ConvaeError, match="cannot be larger than the 200 training images"):
-        train(config(digits, tmp_path / "o", "training.batch_size=201"))
+        convae.train(config(digits, tmp_path / "o", "training.batch_size=201"))
     assert not (tmp_path / "o").exists()
 
 
 def test_a_loss_that_is_not_a_number_names_likely_causes(digits: Path, tmp_path: Path) -> None:
-    from convae.training.trainer import train
-
     more = ["training.optimizer=sgd", "training.learning_rate=1e30",
             "training.loss=mean_squared_error", "model.decoder.3.activation=linear"]  # fmt: skip
     with pytest.raises(ConvaeError, match="the loss is not a number .*learning_rate"):
-        train(config(digits, tmp_path, *more))
+        convae.train(config(digits, tmp_path, *more))
     more.append("training.batch_size=200")  # one step: only the validation loss shows it
     with pytest.raises(ConvaeError, match="the loss is not a number .*learning_rate"):
-        train(config(digits, tmp_path, *more, "training.epochs=1"))
+        convae.train(config(digits, tmp_path, *more, "training.epochs=1"))
 
 
 def test_a_model_that_learns_nothing_is_stopped(digits: Path, tmp_path: Path) -> None:
-    from convae.training.trainer import train
-
     more = ["training.epochs=60", "training.learning_rate=1e-12", "training.batch_size=10"]
     with pytest.raises(ConvaeError, match="still above the mean image's .*learning_rate"):
-        train(config(digits, tmp_path, *more))
+        convae.train(config(digits, tmp_path, *more))
     run = Run.find(None, str(tmp_path))
     assert run.manifest["status"] == "failed"
     assert 3 <= len(run.history) < 10
@@ -266,7 +239,5 @@ def test_every_epoch_takes_every_image_in_its_own_order() -> None:
     ],
 )
 def test_two_trainings_give_the_same_bits(more: list[str], digits: Path, tmp_path: Path) -> None:
-    from convae.training.trainer import train
-
-    first, second = (train(config(digits, tmp_path / name, *more)) for name in ("a", "b"))
+    first, second = (convae.train(config(digits, tmp_path / name, *more)) for name in ("a", "b"))
     assert weights(first) == weights(second)

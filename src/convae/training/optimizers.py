@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Any
 from convae.runtime.backend import keras
 
 if TYPE_CHECKING:
-    from convae.config.schema import Config, Training
+    from convae.config.schema import Config
 
 
 def build_optimizer(config: Config, total_steps: int) -> Any:
     """Return the Keras optimizer; a schedule ends after `total_steps` steps."""
-    training = config.training
-    rate = SCHEDULES[training.schedule.type](training, total_steps)
+    training: Any = config.training
+    rate = training.learning_rate
+    if training.schedule.type == "one_cycle":
+        warmup = round(training.schedule.warmup * total_steps)
+        rate = keras.optimizers.schedules.CosineDecay(
+            rate / 25 if warmup else rate,
+            decay_steps=max(1, total_steps - warmup),
+            warmup_target=rate if warmup else None,
+            warmup_steps=warmup,
+        )
     return OPTIMIZERS[training.optimizer](learning_rate=rate)
 
 
@@ -39,19 +47,4 @@ def plateau_callbacks(config: Config) -> list[Any]:
     return callbacks
 
 
-def _constant(training: Training, _: int) -> Any:
-    return training.learning_rate
-
-
-def _one_cycle(training: Any, total_steps: int) -> Any:
-    rate, warmup = training.learning_rate, round(training.schedule.warmup * total_steps)
-    return keras.optimizers.schedules.CosineDecay(
-        rate / 25 if warmup else rate,
-        decay_steps=max(1, total_steps - warmup),
-        warmup_target=rate if warmup else None,
-        warmup_steps=warmup,
-    )
-
-
 OPTIMIZERS = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
-SCHEDULES = {"constant": _constant, "one_cycle": _one_cycle, "reduce_on_plateau": _constant}

@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -149,19 +148,17 @@ class Trainer:
 
     def _begin(self, arrays: Sequence[NDArray[Any]]) -> None:
         """Start the callbacks, and restore the variables from `arrays`, empty for a new run."""
-        state, training = self.state, self.config.training
+        state = self.state
         plateau = plateau_callbacks(self.config)
-        self._listeners: list[Any] = [
-            Progress(self.config, state, self.data.samples_per_epoch, self._floor)
-        ]
+        progress = Progress(self.config, state, self.data.samples_per_epoch, self._floor)
+        self._listeners: list[Any] = [progress]
         if self._replicas.is_chief:
             predict = self._engine.predict
             self._listeners += loggers.build(self.config, self._run, self._validation, predict)
-        progress, *logging_callbacks = self._listeners
         self._callbacks = keras.callbacks.CallbackList(
-            [*plateau, *logging_callbacks, *self._user_callbacks, progress],
+            [*plateau, *self._listeners[1:], *self._user_callbacks, progress],
             model=self._model,
-            epochs=training.epochs,
+            epochs=self.config.training.epochs,
             steps=self._steps,
         )
         self._model.stop_training = False
@@ -175,13 +172,29 @@ class Trainer:
         report_started()
 
     def _fit(self) -> None:
-        with self._record_end(), catch_stop_signals(STOPPING) as self._signals:
-            if not self._run.has_checkpoint:  # so that a run killed in its first epoch can resume
-                self._save()
-            while self.state.epoch < self.config.training.epochs and not self._model.stop_training:
-                self._epoch()
-            self._run.save_model("model.keras", lambda path: save_plain(self._model, path))
-            self._callbacks.on_train_end()
+        """Train all epochs, and write into the manifest how that ended, also after an error."""
+        run, epochs, status = self._run, self.config.training.epochs, "failed"
+        try:
+            with catch_stop_signals(STOPPING) as self._signals:
+                if not run.has_checkpoint:  # so that a run killed in its first epoch can resume
+                    self._save()
+                while self.state.epoch < epochs and not self._model.stop_training:
+                    self._epoch()
+                run.save_model("model.keras", lambda path: save_plain(self._model, path))
+                self._callbacks.on_train_end()
+            status = "finished"
+        except (Interrupted, KeyboardInterrupt):
+            status = "interrupted"
+            raise
+        finally:
+            for listener in self._listeners:
+                listener.close(status)
+            run.update_manifest(
+                status=status,
+                seconds=round(time.perf_counter() - self._began, 3),
+                peak_memory_mib=peak_memory_mib(),
+                weights_sha256=arrays_sha256(self._model.get_weights()),
+            )
 
     def _epoch(self) -> None:
         state, data = self.state, self.data
@@ -260,26 +273,6 @@ class Trainer:
         variables = [v.numpy() for v in (*self._model.variables, *self._optimizer.variables)]
         state = {**vars(self.state), "config": self.config.to_yaml()}
         self._run.save_checkpoint(state, variables)
-
-    @contextmanager
-    def _record_end(self) -> Iterator[None]:
-        """Write into the manifest how the training ended, also after an error."""
-        status = "failed"
-        try:
-            yield
-            status = "finished"
-        except (Interrupted, KeyboardInterrupt):
-            status = "interrupted"
-            raise
-        finally:
-            for listener in self._listeners:
-                listener.close(status)
-            self._run.update_manifest(
-                status=status,
-                seconds=round(time.perf_counter() - self._began, 3),
-                peak_memory_mib=peak_memory_mib(),
-                weights_sha256=arrays_sha256(self._model.get_weights()),
-            )
 
 
 def load_data(config: Config, task: Task) -> TrainingData:
