@@ -63,7 +63,7 @@ def stop_after(steps: int) -> Any:
 
     done = itertools.count(1)
 
-    def stop(*_: Any) -> None:
+    def stop(batch: int, logs: Any) -> None:
         if next(done) == steps:
             signal.raise_signal(signal.SIGINT)
 
