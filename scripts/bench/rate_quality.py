@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 
 from convae.errors import RunError
 from convae.plots import style
-from convae.plots.image_grids import METRIC_LABELS
 from convae.plots.style import MARGIN, applied, log_axis, sheet
 from convae.runs.run import Run
 from convae.tasks.baselines import code_size
+from convae.tasks.metrics import METRICS
 from scripts.project import IMAGES, exit_with, format_markdown
 
 
@@ -64,7 +64,7 @@ def draw(
     axes.set_ylim(0, None)
     axes.set_ylim(0, axes.get_ylim()[1] * 1.03)
     axes.set_xlabel("numbers in the code of an image (log scale)")
-    axes.set_ylabel(METRIC_LABELS["mse"])
+    axes.set_ylabel(METRICS["mse"][0])
     axes.legend(fontsize=style.TEXT)
     return paper.figure
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from convae.plots import charts
-from convae.plots.image_grids import METRIC_LABELS
 from convae.tasks import metrics
+from convae.tasks.metrics import METRICS
 from tests.plots.test_image_grids import DATA, DIGITS, NOTE, assert_readable, heights, panels, texts
 
 BASELINES = {
@@ -57,7 +57,7 @@ def test_bars_for_a_few_classes() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == DIGITS
     assert axes.lines[0].get_ydata() == [0.0055, 0.0055]
     assert "mean-image baseline 0.2044" in texts(figure)[1]
-    assert axes.get_ylabel() == METRIC_LABELS["excess"]
+    assert axes.get_ylabel() == METRICS["excess"][0]
 
 
 @pytest.mark.parametrize(("count", "bars"), [(13, 13), (100, 41)])
@@ -81,7 +81,7 @@ def test_the_best_bar_is_on_top(metric: str, first: str) -> None:
     names = [t for t in texts(figure) if t in {"mean image", "this run", "PCA"}]
     assert names[0] == first
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
-    assert axes.get_xlabel() == METRIC_LABELS[metric]
+    assert axes.get_xlabel() == METRICS[metric][0]
 
 
 def test_the_histogram_holds_all_images_and_the_curve_is_the_roc() -> None:

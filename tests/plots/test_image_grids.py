@@ -13,6 +13,7 @@ from PIL import Image
 
 from convae.plots import image_grids, style
 from convae.plots.charts import training_curves
+from convae.tasks.metrics import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -192,7 +193,7 @@ def test_best_and_worst_by_their_scores(metric: str, best: int) -> None:
     words = texts(figure)
     assert words.index("best") < words.index("worst")
     assert words.count("0.03900") == words.count("39") == 1
-    assert image_grids.METRIC_LABELS[metric] in words[1]
+    assert METRICS[metric][0] in words[1]
 
 
 def test_feature_maps_state_the_size_of_the_code() -> None:

@@ -11,10 +11,10 @@ from convae.config.schema import Config, TaskSection
 from convae.data.loading import Split, TrainingData
 from convae.errors import ConfigError, ConvaeError
 from convae.evaluation.figures import FIGURES, EvaluationContext, draw
-from convae.plots.image_grids import METRIC_LABELS
 from convae.tasks import TASKS, Examples, Task, build_task, metrics
 from convae.tasks.baselines import code_size, principal_components
 from convae.tasks.denoise import NOISES
+from convae.tasks.metrics import METRICS
 from convae.tasks.scenes import INK
 from convae.tasks.task import EVALUATION, example_generator
 from tests.conftest import ROOT, SAMPLE
@@ -387,7 +387,7 @@ def test_every_task_lists_figures_and_metrics_that_exist() -> None:
     for name in OVERRIDES:
         made = task(name)
         metrics = {made.headline, made.chart_metric, made.class_metric}
-        assert metrics <= METRIC_LABELS.keys() & made.units.keys()
+        assert metrics <= METRICS.keys() & made.units.keys()
 
 
 def test_missing_strokes_score_higher_than_single_pixels() -> None:

@@ -22,7 +22,7 @@ from convae.plots.image_grids import GAP, NARROWEST, draw_rows, to_floats
 from convae.plots.style import MARGIN, applied, log_axis
 from convae.runs.run import Run
 from convae.tasks import build_task
-from convae.tasks.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER
+from convae.tasks.metrics import METRICS
 
 # The colors of the runs, as many as can be told apart.
 COLORS = (
@@ -209,9 +209,10 @@ def _tables(result: Mapping[str, Any]) -> dict[str, list[tuple[str, list[str], l
 def _best(name: str, values: Sequence[float | None]) -> list[bool]:
     """Return which values of a metric are the best; none if all are equal or it has no order."""
     there = [value for value in values if value is not None]
-    if len(set(there)) < 2 or name not in LOWER_IS_BETTER | HIGHER_IS_BETTER:
+    order = METRICS[name][1] if name in METRICS else ""
+    if len(set(there)) < 2 or not order:
         return [False] * len(values)
-    best = max(there) if name in HIGHER_IS_BETTER else min(there)
+    best = max(there) if order == "higher" else min(there)
     return [value == best for value in values]
 
 

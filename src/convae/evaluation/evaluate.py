@@ -116,7 +116,7 @@ def summarize(task: Task, result: Mapping[str, Any], baselines: Mapping[str, Bas
     """Return one sentence: the task, the headline metric, and that of the best baseline."""
     name, value = task.headline, result["test"][task.headline]
     values = {key: table[name] for key, table in result["baselines"].items()}
-    better = max if name in metrics.HIGHER_IS_BETTER else min
+    better = max if metrics.is_higher_better(name) else min
     best = better(values, key=values.__getitem__)
     text = task.description.format(**vars(task.settings))
     text += f": {name.upper()} {format_number(value)} "

@@ -1,6 +1,6 @@
 """Charts: training curves, metrics by class and beside baselines, anomaly scores.
 
-`data` and `note` are those of image_grids.py; a `metric` is a key of METRIC_LABELS.
+`data` and `note` are those of image_grids.py; a `metric` is a key of tasks.metrics.METRICS.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from convae.console import format_number
 from convae.plots import style
-from convae.plots.image_grids import METRIC_LABELS, shorten
+from convae.plots.image_grids import shorten
 from convae.plots.style import MARGIN, applied, log_axis, sheet
-from convae.tasks.metrics import HIGHER_IS_BETTER
+from convae.tasks.metrics import METRICS, is_higher_better
 
 LOSS_LABELS = {
     "binary_crossentropy": "binary cross-entropy (nats per pixel)",
@@ -104,7 +104,7 @@ def error_by_class(
         baseline: The value of the mean image, in the subtitle only: a bar of it would dwarf the
             others.
     """
-    title = "Quality by class" if metric in HIGHER_IS_BETTER else "Error by class"
+    title = "Quality by class" if is_higher_better(metric) else "Error by class"
     subtitle = f"{data}; mean {format_number(mean)}"
     if baseline is not None:
         subtitle += f", mean-image baseline {format_number(baseline)}"
@@ -114,7 +114,7 @@ def error_by_class(
         axes = paper.panel(MARGIN + 56, 16, 556, 230)
         axes.bar(range(len(values)), list(values.values()), color=style.BLUE, width=0.7)
         axes.set_xticks(range(len(values)), [shorten(name, 11) for name in values])
-        axes.set(xlabel="class", ylabel=METRIC_LABELS[metric])
+        axes.set(xlabel="class", ylabel=METRICS[metric][0])
         axes.grid(False, axis="x")
         axes.axhline(mean, **mean_line)
         side: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "va": "center"}
@@ -124,7 +124,7 @@ def error_by_class(
             axes.annotate(format_number(value), (place, value), (0, 4), bbox=_WHITE, **ends)
         return paper.figure
 
-    ranked = sorted(values, key=values.__getitem__, reverse=metric not in HIGHER_IS_BETTER)
+    ranked = sorted(values, key=values.__getitem__, reverse=not is_higher_better(metric))
     lengths = dict(values)
     if len(ranked) > 40:
         subtitle += f"; the 20 worst and the 20 best of {len(ranked)} classes"
@@ -136,7 +136,7 @@ def error_by_class(
     axes = paper.panel(MARGIN + 150, 24, 470, height)
     axes.barh(range(len(ranked)), [lengths[name] for name in ranked], color=style.BLUE, height=0.7)
     axes.set_yticks(range(len(ranked)), [shorten(name, 22) for name in ranked])
-    axes.set(ylim=(len(ranked) - 0.4, -0.6), xlabel=METRIC_LABELS[metric])
+    axes.set(ylim=(len(ranked) - 0.4, -0.6), xlabel=METRICS[metric][0])
     axes.grid(False, axis="y")
     axes.axvline(mean, **mean_line)
     top: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
@@ -161,7 +161,7 @@ def scores_beside_baselines(
         value: The run's value of `metric`.
         baselines: The value and the description of each baseline, by its label.
     """
-    better = metric in HIGHER_IS_BETTER
+    better = is_higher_better(metric)
     rows = sorted(
         {"this run": (value, ""), **baselines}.items(), key=lambda row: row[1][0], reverse=better
     )
@@ -171,7 +171,7 @@ def scores_beside_baselines(
     axes = paper.panel(left, 4, 390, height)
     colors = [style.BLUE if label == "this run" else style.SKY for label, _ in rows]
     axes.barh(range(len(rows)), [number for _, (number, _) in rows], color=colors, height=0.6)
-    axes.set(ylim=(len(rows) - 0.5, -0.5), yticks=[], xlabel=METRIC_LABELS[metric])
+    axes.set(ylim=(len(rows) - 0.5, -0.5), yticks=[], xlabel=METRICS[metric][0])
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.grid(False, axis="y")
     if metric == "auroc":

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from convae.console import format_number, format_shape
 from convae.plots import style
 from convae.plots.style import MARGIN, Sheet, applied, sheet
-from convae.tasks.metrics import HIGHER_IS_BETTER
+from convae.tasks.metrics import METRICS, is_higher_better
 
 TILE, GAP = 70.0, 4.0  # points: room for 28 pixels enlarged five times, or for 32 four times
 LEFT = 116.0  # where the images begin, right of the labels of the rows
@@ -27,17 +27,6 @@ NARROWEST = 520.0
 COLUMNS = 10
 ERROR_COLORS = "magma"  # black is no error; its lightness rises evenly, so it also reads in gray
 CODE_COLORS = "viridis"
-METRIC_LABELS = {
-    "bce": "binary cross-entropy (nats per pixel)",
-    "floor": "entropy floor (nats per pixel)",
-    "excess": "excess over the entropy floor (nats per pixel)",
-    "mse": "mean squared error (gray scale 0 to 1)",
-    "psnr": "PSNR (dB)",
-    "ssim": "SSIM (1 is equal)",
-    "iou": "intersection over union (1 is perfect)",
-    "accuracy": "share of pixels that are right",
-    "auroc": "AUROC (1 is perfect, 0.5 chance)",
-}
 
 
 @applied()
@@ -101,11 +90,11 @@ def best_and_worst(
 
     `indices` (N,) are the places of the examples in the data.
     """
-    order = np.argsort(-scores if metric in HIGHER_IS_BETTER else scores, kind="stable")
+    order = np.argsort(-scores if is_higher_better(metric) else scores, kind="stable")
     count = min(COLUMNS, len(order))
     bands = {"best": order[:count], "worst": order[::-1][:count]}
     title = f"The {count} best and the {count} worst"
-    subtitle = f"{data}; below each image its {METRIC_LABELS[metric]} and its index"
+    subtitle = f"{data}; below each image its {METRICS[metric][0]} and its index"
     return bands_of_images(rows, bands, scores, title, subtitle, indices=indices, note=note)
 
 

@@ -6,6 +6,7 @@ memory does not grow with N and the images may be memory-mapped.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,18 @@ from convae.arrays import Images
 Floats = NDArray[np.float64]
 Scores = dict[str, Floats]
 
-HIGHER_IS_BETTER = {"psnr", "ssim", "iou", "accuracy", "auroc"}
-LOWER_IS_BETTER = {"bce", "excess", "mse"}
+# Each metric's label, and whether higher or lower is better; of the floor, neither.
+METRICS: dict[str, tuple[str, Literal["higher", "lower", ""]]] = {
+    "bce": ("binary cross-entropy (nats per pixel)", "lower"),
+    "floor": ("entropy floor (nats per pixel)", ""),
+    "excess": ("excess over the entropy floor (nats per pixel)", "lower"),
+    "mse": ("mean squared error (gray scale 0 to 1)", "lower"),
+    "psnr": ("PSNR (dB)", "higher"),
+    "ssim": ("SSIM (1 is equal)", "higher"),
+    "iou": ("intersection over union (1 is perfect)", "higher"),
+    "accuracy": ("share of pixels that are right", "higher"),
+    "auroc": ("AUROC (1 is perfect, 0.5 chance)", "higher"),
+}
 SCORES = ("bce", "floor", "excess", "mse", "psnr", "ssim")
 EPSILON = 1e-7  # Keras' clip of probabilities; it is applied in float32, as Keras does
 PSNR_CAP = 100.0  # dB: an RMS error of 1e-5, far below half a gray level (0.002); JSON has no inf
@@ -25,6 +36,11 @@ CHUNK = 1 << 16  # values: a dozen float64 arrays of this size fit a core's shar
 _GRAY = np.arange(256) / 255
 _ENTROPY = -(_GRAY * np.log(_GRAY, where=_GRAY > 0, out=np.zeros(256)))
 _ENTROPY += _ENTROPY[::-1]  # 1 - x/255 is the gray level mirrored
+
+
+def is_higher_better(metric: str) -> bool:
+    """Return whether a higher value of `metric`, a key of METRICS, is better."""
+    return METRICS[metric][1] == "higher"
 
 
 def image_scores(
@@ -166,7 +182,7 @@ def structural_similarity(first: Floats, second: Floats) -> Floats:
 
 
 def _blur(maps: Floats, window: Floats, block: int = 32) -> Floats:
-    """The weighted means of all windows over the last two axes.
+    """Return the weighted means of all windows over the last two axes.
 
     Each axis is a product with a banded matrix, which is faster than adding shifted slices; blocks
     keep the band narrow in large images.

@@ -75,7 +75,7 @@ def _places(
 
 
 def _contrast(color: Floats, below: Floats) -> Floats:
-    """The color, or one with contrast to `below` where it has too little."""
+    """Return the color, or one with contrast to `below` where it has too little."""
     difference = color - below
     distance = float(np.sqrt((difference * difference).sum()))
     if distance >= CONTRAST:
@@ -107,7 +107,7 @@ def _textures(number: int, size: tuple[int, int], generator: np.random.Generator
 
 
 def _stretch(cells: int, size: int) -> Floats:
-    """The weights (size, cells) that interpolate `cells` values linearly over `size` pixels."""
+    """Return the weights (size, cells) that interpolate `cells` values linearly."""
     place = np.linspace(0, cells - 1, size, dtype=np.float32)[:, None]
     weights = 1 - np.abs(place - np.arange(cells, dtype=np.float32))
     return np.asarray(weights.clip(0, None), np.float32)
