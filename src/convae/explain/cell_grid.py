@@ -62,15 +62,12 @@ class Grid:
         paper.text(left, top + 8, self.title, size=style.SMALL)
         top += TITLE_HEIGHT
         cells = list(np.ndindex(*self.values.shape))
-        boxes = [
-            Rectangle((left + c * self.side, top + r * self.side), self.side, self.side)
-            for r, c in cells
-        ]
+        corners = [(left + c * self.side, top + r * self.side) for r, c in cells]
+        boxes = [Rectangle(corner, self.side, self.side) for corner in corners]
         single = isinstance(self.colors, str | tuple)
         faces = [self.colors if single else self.colors[r][c] for r, c in cells]
-        paper.canvas.add_collection(
-            PatchCollection(boxes, facecolors=faces, edgecolors=EDGE, linewidths=0.7)
-        )
+        patches = PatchCollection(boxes, facecolors=faces, edgecolors=EDGE, linewidths=0.7)
+        paper.canvas.add_collection(patches)
         words = [format_cell(v) for v in self.values.ravel()]
         size = min(self.side * 0.44, self.side * 1.45 / max(map(len, words)), 13)
         for (r, c), word in zip(cells, words, strict=True):
@@ -85,9 +82,8 @@ class Grid:
         row, column, rows, columns = box
         corner = (left + column * self.side, top + TITLE_HEIGHT + row * self.side)
         look: dict[str, Any] = {"fill": False, "linewidth": 2.2, "edgecolor": INK} | changes
-        paper.canvas.add_patch(
-            Rectangle(corner, columns * self.side, rows * self.side, zorder=3, **look)
-        )
+        width, height = columns * self.side, rows * self.side
+        paper.canvas.add_patch(Rectangle(corner, width, height, zorder=3, **look))
 
 
 def lay_out(
@@ -157,7 +153,7 @@ def _svg(figures: Sequence[Figure]) -> bytes:
     return data.getvalue()
 
 
-def _gif(figures: Sequence[Figure], milliseconds: int = 900) -> bytes:
+def _gif(figures: Sequence[Figure]) -> bytes:
     pictures = []
     for figure in figures:
         with style.applied():
@@ -173,7 +169,7 @@ def _gif(figures: Sequence[Figure], milliseconds: int = 900) -> bytes:
     colors[colors.min(axis=1) > 247] = 255  # white stays white
     palette.putpalette(colors.ravel().tolist())
     first, *others = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
-    times = [milliseconds] * len(others) + [3 * milliseconds]
+    times = [900] * len(others) + [2700]  # milliseconds
     data = io.BytesIO()
     first.save(
         data, "GIF", save_all=True, append_images=others, duration=times, loop=0, optimize=False

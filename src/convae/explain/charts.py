@@ -69,14 +69,14 @@ def overlaps(maps: Sequence[effects.Overlap], name: str) -> Figure:
         paper.text(MARGIN, y, label)
     for column, layer in enumerate(shown):
         x = left + column * (TILE + GAP)
-        paper.text(x, 10, _shorten(layer.name), size=style.SMALL)
+        name = layer.name if len(layer.name) <= 26 else f"{layer.name[:25]}…"
+        paper.text(x, 10, name, size=style.SMALL)
         paper.image(layer.own, x, 24, TILE, cmap="viridis", vmax=max(float(layer.own.max()), 1))
         height, width = layer.own.shape
         inner = layer.own[height // 4 : -(height // 4) or None, width // 4 : -(width // 4) or None]
         low, high = int(inner.min()), int(inner.max())
-        copies = f"{low} copies" if low == high else f"{low} to {high} copies"
-        look = {} if low == high else ALERT
-        label = f"{format_shape(layer.own.shape)}: {copies} inside"
+        copies, look = (f"{low}", {}) if low == high else (f"{low} to {high}", ALERT)
+        label = f"{format_shape(layer.own.shape)}: {copies} copies inside"
         paper.text(x, 36 + TILE, label, size=style.SMALL, **look)
         paper.image(layer.through, x, 58 + TILE, TILE, cmap="viridis")
         paper.text(x, 70 + 2 * TILE, f"{layer.through.min():.2f} to 1", size=style.SMALL)
@@ -154,7 +154,8 @@ def spectra(originals: Array, reconstructions: Array, stride: int, data: str) ->
         axes = paper.panel(MARGIN + number * 290 + 34, 30, 220, 220, label)
         axes.grid(visible=False)
         norm = LogNorm(high * 1e-7, high)
-        axes.imshow(power, norm=norm, cmap="magma", extent=_frequencies(power))
+        top, left = (-(n // 2 + 0.5) / n for n in power.shape)  # each pixel's center: its frequency
+        axes.imshow(power, norm=norm, cmap="magma", extent=(left, left + 1, top + 1, top))
         axes.set_xlabel("cycles per pixel")
         for at in (-1 / stride, 1 / stride):
             for line in (axes.axvline, axes.axhline):
@@ -164,13 +165,3 @@ def spectra(originals: Array, reconstructions: Array, stride: int, data: str) ->
     )
     paper.text(MARGIN, 290, note, size=style.SMALL, color=BLUE)
     return paper.figure
-
-
-def _frequencies(power: Array) -> tuple[float, float, float, float]:
-    """Return the edges of a spectrum's image, so that each pixel's center is its frequency."""
-    top, left = (-(n // 2 + 0.5) / n for n in power.shape)
-    return left, left + 1, top + 1, top
-
-
-def _shorten(name: str, length: int = 26) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}…"

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from convae.arrays import Array
 from convae.errors import ConfigError
-from convae.explain.operation import (
-    DEFAULT_OPTIONS,
-    ConvOptions,
-    Pair,
-    conv,
-    conv_by_taps,
-    conv_matrix,
-    conv_transpose,
-    transpose_by_copies,
-)
+from convae.explain import operation
+from convae.explain.operation import DEFAULT_OPTIONS, ConvOptions, Pair
 from convae.layers.arithmetic import Operation
 from convae.layers.summary import ModelSummary
 
@@ -61,8 +54,8 @@ def adjoint(x: Array, kernel: Array, options: ConvOptions = DEFAULT_OPTIONS) -> 
         raise ConfigError(
             f"input: a pseudo-inverse takes at most {MAX_INPUT} numbers. Received: {x.size}"
         )
-    cx = conv(x, kernel, options)
-    c = conv_matrix((x.shape[0], x.shape[1]), kernel[:, :, None, None], options)
+    cx = operation.conv(x, kernel, options)
+    c = operation.conv_matrix((x.shape[0], x.shape[1]), kernel[:, :, None, None], options)
     y = np.arange(1, cx.size + 1).reshape(cx.shape)
     pseudo_inverse = np.linalg.pinv(c.astype(float))
     return Adjoint(
@@ -99,7 +92,7 @@ def overlaps(model: Model) -> list[Overlap]:
     for layer, row in zip(model.decoder, summary.decoder, strict=True):
         own = np.ones_like(paths)
         for down, across in zip(layer.operations(0), layer.operations(1), strict=True):
-            run = transpose_by_copies if down.transposed else conv_by_taps
+            run = operation.transpose_by_copies if down.transposed else operation.conv_by_taps
             options, kernel = _both_axes(down, across)
             own, paths = run(own, kernel, options), run(paths, kernel, options)
         paths = paths / max(paths.max(), 1)
@@ -137,8 +130,7 @@ def period(model: Model) -> int:
 def spectrum(images: Array) -> Array:
     """Return the mean power of (N, H, W) images by frequency, 0 in the middle; (H, W)."""
     centered = images - images.mean(axis=(1, 2), keepdims=True)
-    mean: Array = np.fft.fftshift((np.abs(np.fft.fft2(centered)) ** 2).mean(axis=0))
-    return mean
+    return np.asarray(np.fft.fftshift((np.abs(np.fft.fft2(centered)) ** 2).mean(axis=0)))
 
 
 def stride_peak(images: Array, stride: int) -> float:
@@ -180,14 +172,12 @@ class Upsampler:
 
     def apply(self, image: Array, weights: Array) -> Array:
         """Return the layer's output (2h, 2w) for an image (h, w)."""
-        result: Array = np.tensordot(weights, self.basis(image), 1)
-        return result
+        return np.asarray(np.tensordot(weights, self.basis(image), 1))
 
     def flat_blocks(self, weights: Array) -> Array:
         """Return the inner 2x2 block of the output for a flat input: (draws, 4)."""
         corner = self.basis(np.ones((6, 6)))[:, 4:6, 4:6]
-        blocks: Array = np.atleast_2d(weights) @ corner.reshape(len(self.equal), 4)
-        return blocks
+        return np.asarray(np.atleast_2d(weights) @ corner.reshape(len(self.equal), 4))
 
     def contrast(self, weights: Array) -> float:
         """Return how unequal the pixels of a 2x2 block are on a flat input: 0 to 1, the mean."""
@@ -201,7 +191,7 @@ def _transposed(kernel_size: int) -> Upsampler:
 
     def basis(image: Array) -> Array:
         kernel = np.eye(count).reshape(kernel_size, kernel_size, count, 1)  # a channel a weight
-        result = conv_transpose(image[:, :, None], kernel, ConvOptions((2, 2), "same"))
+        result = operation.conv_transpose(image[:, :, None], kernel, ConvOptions((2, 2), "same"))
         return np.moveaxis(result, 2, 0)
 
     name = f"Conv2DTranspose\nkernel {kernel_size}, strides 2"
@@ -274,26 +264,19 @@ def _training_pairs(random: np.random.Generator) -> list[tuple[Array, Array]]:
     y, x = np.mgrid[0:28, 0:28]
     pairs = []
     for _ in range(8):
-        centers, widths = random.uniform(4, 24, (6, 2)), random.uniform(2, 6, 6)
-        blobs = [
-            np.exp(-((y - a) ** 2 + (x - b) ** 2) / (2 * w * w))
-            for (a, b), w in zip(centers, widths, strict=True)
-        ]
-        large = np.sum(blobs, axis=0)
+        a, b = random.uniform(4, 24, (6, 2)).T[:, :, None, None]  # the centers of six blobs
+        w = random.uniform(2, 6, (6, 1, 1))
+        large = np.exp(-((y - a) ** 2 + (x - b) ** 2) / (2 * w * w)).sum(axis=0)
         pairs.append((large.reshape(14, 2, 14, 2).mean(axis=(1, 3)), large))
     return pairs
 
 
 def _fit(layer: Upsampler, pairs: Sequence[tuple[Array, Array]]) -> Array:
     inner = slice(4, -4)  # without the borders
-    inputs = [
-        layer.basis(small)[:, inner, inner].reshape(len(layer.equal), -1) for small, _ in pairs
-    ]
-    targets = [large[inner, inner].ravel() for _, large in pairs]
-    weights: Array = np.linalg.lstsq(
-        np.concatenate(inputs, axis=1).T, np.concatenate(targets), rcond=None
-    )[0]
-    return weights
+    bases = [layer.basis(small)[:, inner, inner] for small, _ in pairs]
+    inputs = np.concatenate([basis.reshape(len(basis), -1) for basis in bases], axis=1)
+    targets = np.concatenate([large[inner, inner].ravel() for _, large in pairs])
+    return np.asarray(np.linalg.lstsq(inputs.T, targets, rcond=None)[0])
 
 
 # ---- upsampling ---------------------------------------------------------------------------------
@@ -303,8 +286,7 @@ def ring_image(side: int) -> Array:
     """Return a soft ring on a sloping ground, (side, side) in [0, 1]."""
     y, x = np.mgrid[0:side, 0:side] / (side - 1) * 2 - 1
     ring = np.exp(-(((np.hypot(x, y) - 0.62) / 0.22) ** 2))
-    image: Array = 0.15 + 0.7 * ring + 0.15 * (x + y) / 2
-    return image
+    return np.asarray(0.15 + 0.7 * ring + 0.15 * (x + y) / 2)
 
 
 def bilinear_kernel(factor: int) -> Array:
@@ -324,7 +306,7 @@ def upsample_bilinear(image: Array, factor: int) -> Array:
     One ring of repeated border is added first and removed last, as resizing functions do.
     """
     options = ConvOptions((factor, factor), "same")
-    wide = conv_transpose(np.pad(image, 1, mode="edge"), bilinear_kernel(factor), options)
+    wide = operation.conv_transpose(np.pad(image, 1, mode="edge"), bilinear_kernel(factor), options)
     return wide[factor:-factor, factor:-factor]
 
 
@@ -333,9 +315,5 @@ def interpolate(image: Array, factor: int) -> Array:
     for axis in (0, 1):
         length = image.shape[axis]
         places = (np.arange(length * factor) + 0.5) / factor - 0.5
-        image = np.apply_along_axis(
-            lambda line: np.interp(places, np.arange(len(line)), line),  # noqa: B023
-            axis,
-            image,
-        )
+        image = np.apply_along_axis(partial(np.interp, places, np.arange(length)), axis, image)
     return image

@@ -33,12 +33,8 @@ class ConvOptions:
 
     def axis(self, axis: int, kernel_size: int, *, transposed: bool = True) -> dict[str, Any]:
         """Return the options along one axis, as the functions of `layers.arithmetic` take them."""
-        options: dict[str, Any] = {
-            "kernel_size": kernel_size,
-            "strides": self.strides[axis],
-            "padding": self.padding,
-            "dilation_rate": self.dilation_rate[axis],
-        }
+        options: dict[str, Any] = {"kernel_size": kernel_size, "padding": self.padding}
+        options |= {"strides": self.strides[axis], "dilation_rate": self.dilation_rate[axis]}
         if transposed:
             options["output_padding"] = self.output_padding and self.output_padding[axis]
         return options
@@ -101,24 +97,18 @@ class ConvOptions:
         self, function: Callable[..., Any], size: Pair, kernel_size: Pair, transposed: bool = True
     ) -> tuple[Any, Any]:
         """Call a function of `layers.arithmetic` for the rows and for the columns."""
-        rows, columns = (
-            function(size[axis], **self.axis(axis, kernel_size[axis], transposed=transposed))
-            for axis in (0, 1)
-        )
-        return rows, columns
+        rows, columns = (self.axis(a, kernel_size[a], transposed=transposed) for a in (0, 1))
+        return function(size[0], **rows), function(size[1], **columns)
 
     def taps(self, corner: Pair, kernel_size: Pair) -> tuple[slice, slice]:
         """Return the cells under the taps of a kernel whose first tap lies at `corner`."""
-        rows, columns = (
-            slice(first, first + extent, dilation)
-            for first, extent, dilation in zip(
-                corner, self.extents(kernel_size), self.dilation_rate, strict=True
-            )
-        )
-        return rows, columns
+        (top, left), (height, width) = corner, self.extents(kernel_size)
+        down, right = self.dilation_rate
+        return slice(top, top + height, down), slice(left, left + width, right)
 
 
 DEFAULT_OPTIONS = ConvOptions()
+CONV_LAYOUT = "h, w, in, out"  # of Conv2D's kernel
 Method = Callable[[Array, Array, ConvOptions], Array]
 
 
@@ -195,7 +185,8 @@ def transpose_by_keras(x: Array, kernel: Array, options: ConvOptions) -> Array:
 
     A number as padding, which Keras lacks, is padding valid followed by a crop.
     """
-    in_keras = replace(options, padding="valid") if _is_number(options) else options
+    number = isinstance(options.padding, int)
+    in_keras = replace(options, padding="valid") if number else options
     result = _run_keras("Conv2DTranspose", kernel.shape[2], x, kernel, in_keras)
     wanted, done = (o.crops(*_sizes(x, kernel)) for o in (options, in_keras))
     rows, columns = ((a - c, b - d) for (a, b), (c, d) in zip(wanted, done, strict=True))
@@ -246,7 +237,7 @@ def conv_by_matrix(x: Array, kernel: Array, options: ConvOptions) -> Array:
 
 def conv_by_keras(x: Array, kernel: Array, options: ConvOptions) -> Array:
     """Run the installed Keras' Conv2D; imports TensorFlow."""
-    if _is_number(options):
+    if isinstance(options.padding, int):
         x, _ = _padded(x, kernel, options)
         options = replace(options, padding="valid")
     return _run_keras("Conv2D", kernel.shape[3], x, kernel, options)
@@ -287,10 +278,7 @@ def conv_transpose(
     Raises:
         ConfigError: Keras refuses the options, or the channels do not match.
     """
-    batch, weights = _four_axes(x, kernel)
-    _check_channels(batch, weights, "h, w, out, in")
-    options.check_transpose(*_sizes(batch, weights))
-    return _like_input(method(batch, weights, options), x.ndim)
+    return _run(x, kernel, options, method, "h, w, out, in")
 
 
 def conv(
@@ -313,13 +301,11 @@ def conv(
     Raises:
         ConfigError: Keras refuses the options, or the channels do not match.
     """
-    batch, weights = _four_axes(x, kernel)
-    _check_channels(batch, weights, "h, w, in, out")
-    options.check_conv(*_sizes(batch, weights))
-    return _like_input(method(batch, weights, options), x.ndim)
+    return _run(x, kernel, options, method, CONV_LAYOUT)
 
 
-def _four_axes(x: Array, kernel: Array) -> tuple[Array, Array]:
+def _run(x: Array, kernel: Array, options: ConvOptions, method: Method, layout: str) -> Array:
+    """Check the arguments, and run a method with four axes for both arrays."""
     for name, array, allowed in (("input", x, (2, 3, 4)), ("kernel", kernel, (2, 4))):
         if array.ndim not in allowed or 0 in array.shape:
             raise ConfigError(
@@ -327,22 +313,19 @@ def _four_axes(x: Array, kernel: Array) -> tuple[Array, Array]:
                 f"Received the shape: {array.shape}"
             )
     batch = x[None, :, :, None] if x.ndim == 2 else x[None] if x.ndim == 3 else x
-    return batch, kernel[:, :, None, None] if kernel.ndim == 2 else kernel
-
-
-def _check_channels(batch: Array, kernel: Array, layout: str) -> None:
-    channels = kernel.shape[layout.split(", ").index("in")]
+    weights = kernel[:, :, None, None] if kernel.ndim == 2 else kernel
+    channels = weights.shape[layout.split(", ").index("in")]
     if batch.shape[3] != channels:
         raise ConfigError(
-            f"the kernel {kernel.shape} is ({layout}) and takes {channels} channels. "
+            f"the kernel {weights.shape} is ({layout}) and takes {channels} channels. "
             f"Received an input of: {batch.shape[3]}"
         )
-
-
-def _like_input(result: Array, axes: int) -> Array:
-    if axes == 2:
-        return result[0, :, :, 0] if result.shape[3] == 1 else result[0]
-    return result[0] if axes == 3 else result
+    check = options.check_conv if layout == CONV_LAYOUT else options.check_transpose
+    check(*_sizes(batch, weights))
+    result = method(batch, weights, options)
+    if x.ndim == 2 and result.shape[3] == 1:
+        return result[0, :, :, 0]
+    return result if x.ndim == 4 else result[0]
 
 
 def _sizes(x: Array, kernel: Array) -> tuple[Pair, Pair]:
@@ -373,10 +356,6 @@ def _matrix(large: Pair, small: Pair, kernel: Array, options: ConvOptions, befor
             if 0 <= row < large[0] and 0 <= column < large[1]:
                 c[p[0], p[1], :, row, column, :] = kernel[t].T
     return c.reshape(small[0] * small[1] * kernel.shape[3], -1)
-
-
-def _is_number(options: ConvOptions) -> bool:
-    return isinstance(options.padding, int)
 
 
 def _run_keras(name: str, filters: int, x: Array, kernel: Array, options: ConvOptions) -> Array:

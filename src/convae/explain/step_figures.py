@@ -18,7 +18,6 @@ from convae.errors import ConfigError
 from convae.explain.cell_grid import Band, Box, Grid, lay_out, tint
 from convae.explain.operation import ConvOptions, Pair
 from convae.explain.worked_example import Case, format_cell
-from convae.layers import arithmetic
 from convae.plots import style
 from convae.plots.style import BLUE, GREEN, MARGIN, ORANGE, PURPLE, SKY, VERMILION
 
@@ -163,12 +162,8 @@ def _copy_grids(case: Case, side: float) -> list[Grid]:
 
 def _sum_grid(case: Case, side: float) -> tuple[Grid, Pair]:
     """Return the canvas with the zeros that output_padding adds, and the result's first cell."""
-    uncropped = replace(case.options, padding=0, output_padding=None)
-    rows, columns = (
-        arithmetic.overlap_counts(case.size[axis], **uncropped.axis(axis, case.kernel_size[axis]))
-        for axis in (0, 1)
-    )
-    counts = np.pad(np.outer(rows, columns), case.added_zeros)
+    ones = replace(case, x=np.ones(case.size, int), kernel=np.ones(case.kernel_size, int))
+    counts = np.pad(ones.canvas(), case.added_zeros)
     values = np.pad(case.canvas(), case.added_zeros)
     most = int(counts.max())
     shades = [ZERO] + [tint(BLUE, 0.08 + 0.5 * n / max(most - 1, 1)) for n in range(most)]
@@ -199,10 +194,7 @@ def _zero_grid(case: Case, side: float) -> tuple[Grid, Box]:
 
 def _inside(case: Case) -> Array:
     """Return which cells of a convolution's padded input are the input's own."""
-    (top, _), (left, _) = case.options.conv_pads(case.size, case.kernel_size)
-    inside = np.zeros(case.padded().shape, bool)
-    inside[top : top + case.size[0], left : left + case.size[1]] = True
-    return inside
+    return np.pad(np.ones(case.size, bool), case.options.conv_pads(case.size, case.kernel_size))
 
 
 def _input_colors(inside: Array) -> Colors:

@@ -163,25 +163,17 @@ def _examples() -> dict[str, tuple[str, Case]]:
     small, square = np.arange(4).reshape(2, 2), np.arange(9).reshape(3, 3) + 1
     kernel = np.array([[1, 2], [3, 4]])
     six, five = np.arange(36).reshape(6, 6) % 9 + 1, np.arange(25).reshape(5, 5) % 9 + 1
-    return {
-        "basic": ("The basic operation", Case(small, np.arange(4).reshape(2, 2))),
-        "1": (
-            "Example 1: a convolution with stride 2 and padding 1",
-            Case(six, kernel, ConvOptions((2, 2), 1), "conv"),
-        ),
-        "2": (
-            "Example 2: a transposed convolution with stride 2, without padding",
-            Case(square, kernel, ConvOptions((2, 2), 0)),
-        ),
-        "3": (
-            "Example 3: a transposed convolution with stride 1, without padding",
-            Case(five, kernel, ConvOptions((1, 1), 0)),
-        ),
-        "4": (
-            "Example 4: a transposed convolution with stride 2 and padding 1",
-            Case(square, kernel, ConvOptions((2, 2), 1)),
-        ),
+    one, two, padded = (ConvOptions((s, s), p) for s, p in ((1, 0), (2, 0), (2, 1)))
+    article = {
+        "a convolution with stride 2 and padding 1": Case(six, kernel, padded, "conv"),
+        "a transposed convolution with stride 2, without padding": Case(square, kernel, two),
+        "a transposed convolution with stride 1, without padding": Case(five, kernel, one),
+        "a transposed convolution with stride 2 and padding 1": Case(square, kernel, padded),
     }
+    examples = {"basic": ("The basic operation", Case(small, small))}
+    for number, (title, case) in enumerate(article.items(), 1):
+        examples[str(number)] = (f"Example {number}: {title}", case)
+    return examples
 
 
 EXAMPLES = _examples()  # of the article, by its numbers
