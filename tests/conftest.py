@@ -1,7 +1,5 @@
 """What the tests share: an isolated home, a few real digits, and the command line as a process."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

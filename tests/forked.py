@@ -4,8 +4,6 @@ They are forked from a server that has imported it and not used it, one for each
 What a fresh process does otherwise, `conftest.convae` shows when it is given variables.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import subprocess

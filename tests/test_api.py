@@ -1,7 +1,5 @@
 """The names that `import convae` offers, and every example in docs/api.md and the docstrings."""
 
-from __future__ import annotations
-
 import doctest
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """How the commands behave: streams, levels, colors, completion."""
 
-from __future__ import annotations
-
 import os
 import pty
 import subprocess

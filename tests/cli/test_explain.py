@@ -1,7 +1,5 @@
 """The commands `explain`, `size` and `inspect`: output, JSON, and errors."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

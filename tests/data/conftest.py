@@ -1,24 +1,19 @@
 """Arrays, files, refusals and the missing network that the tests of data share."""
 
-from __future__ import annotations
-
 import io
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from convae.config import schema
 from convae.data import datasets
 from convae.data.loading import load_training
 from convae.errors import ConvaeError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 SHAPE = (6, 5, 1)
 

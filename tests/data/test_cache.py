@@ -1,7 +1,5 @@
 """The cache of decoded images: built once, found, rebuilt and removed; and mapped arrays."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os
@@ -10,10 +8,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from convae.cli.cache import build_entries
@@ -26,9 +25,6 @@ from convae.data.memmap import Mapped
 from convae.errors import ConvaeError
 from tests.conftest import ROOT, Command
 from tests.data.conftest import make_images, npy_header
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 SHAPE = (6, 5, 3)
 

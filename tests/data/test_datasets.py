@@ -1,15 +1,15 @@
 """Named data sets: the table, where they are found, and that nothing incomplete is used."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import shutil
 import struct
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
-from typing import TYPE_CHECKING, Any, get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
@@ -19,10 +19,6 @@ from convae.data import loading as data
 from convae.errors import ConvaeError
 from tests.conftest import served
 from tests.data.conftest import SHAPE, assert_has, make_images, make_labels
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 SETTINGS = schema.Data(name="fashion_mnist")
 NAMES: dict[str, Any] = {"name": "kmnist"}  # a name that the schema does not have

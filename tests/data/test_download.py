@@ -1,14 +1,13 @@
 """Downloads from a local server: complete and verified, or nothing."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -19,10 +18,6 @@ from convae.data.download import download
 from convae.errors import ConvaeError
 from tests.conftest import served
 from tests.data.conftest import assert_has
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 CONTENT = bytes(range(256)) * 100
 

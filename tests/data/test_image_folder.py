@@ -1,8 +1,7 @@
 """Folders of image files, which the tests write."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +13,6 @@ from convae.data import transforms
 from convae.data.cache import read_folder
 from convae.errors import ConvaeError
 from tests.data.conftest import SHAPE, assert_has, make_images, refusal
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def save_images(folder: Path, count: int, suffix: str = ".png", mode: str = "L") -> None:

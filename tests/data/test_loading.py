@@ -1,15 +1,14 @@
 """Finding, verifying and splitting data; every file here is made by the test itself."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,10 +20,6 @@ from convae.data import datasets
 from convae.data import loading as data
 from convae.errors import ConvaeError
 from tests.data.conftest import SHAPE, assert_has, make_images, make_labels
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 FULL = os.environ.get("CONVAE_DATA", "")
 

@@ -1,7 +1,5 @@
 """npz and IDX: what is read comes back exactly, what is damaged or of another kind is refused."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import io
@@ -10,25 +8,22 @@ import struct
 import tempfile
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 
 from convae.config import schema as config
 from convae.data import loading as data
 from convae.data.readers import read
 from convae.errors import ConvaeError
 from tests.data.conftest import SHAPE, assert_has, make_images, make_labels, npy_header, refusal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
 
 
 def test_labels_are_optional_and_may_be_a_column(npz: Callable[..., str]) -> None:

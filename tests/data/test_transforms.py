@@ -1,22 +1,16 @@
 """Images decoded, resized and cropped."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 from PIL import Image
 
 from convae.data import transforms
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 
 def test_crop_keeps_the_aspect_ratio_and_stretch_the_complete_image(tmp_path: Path) -> None:

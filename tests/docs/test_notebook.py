@@ -1,7 +1,5 @@
 """The notebook runs, and is small."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Comparison of runs: tables, figures, page."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

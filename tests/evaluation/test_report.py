@@ -1,7 +1,5 @@
 """report.html: its contents, its safety, and how a browser shows it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser

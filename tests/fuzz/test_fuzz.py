@@ -1,7 +1,5 @@
 """A short run of the fuzz suite, and a test for each defect that was found."""
 
-from __future__ import annotations
-
 import io
 import os
 import struct

@@ -1,19 +1,12 @@
 """Sizes, crops, overlap and receptive fields, against their definitions by brute force."""
 
-from __future__ import annotations
-
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 
-from convae.explain.operation import (
-    ConvOptions,
-    conv_by_taps,
-    conv_transpose,
-    transpose_by_copies,
-)
+from convae.explain.operation import ConvOptions, conv_by_taps, conv_transpose, transpose_by_copies
 from convae.layers import arithmetic, search
 from convae.layers.arithmetic import ConvAxis, ConvTransposeAxis
 

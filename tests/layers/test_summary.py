@@ -1,7 +1,5 @@
 """The model summary: the article's table, costs, warnings and suggested fixes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

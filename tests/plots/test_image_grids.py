@@ -1,24 +1,20 @@
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 from PIL import Image
 
 from convae.plots import image_grids, style
 from convae.plots.charts import training_curves
 from convae.tasks.metrics import METRICS
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
-    from numpy.typing import NDArray
 
 DATA = "MNIST, 40 test images"
 NOTE = "bundled sample of 5,000 digits, not the full MNIST"

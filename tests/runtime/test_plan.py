@@ -20,10 +20,7 @@ CARD = Gpu("Card", (8, 0))
 
 
 def plan(
-    *overrides: str,
-    cluster: Cluster | None = None,
-    distributed: bool = True,
-    **hardware: Any,
+    *overrides: str, cluster: Cluster | None = None, distributed: bool = True, **hardware: Any
 ) -> Plan:
     config = load_config(ROOT / "configs/mnist.yaml", overrides)
     found = Hardware(no_gpu_reason="no NVIDIA driver is installed here", **hardware)
@@ -173,9 +170,7 @@ def affinities(threads: int, path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists threads")
-def test_threads_are_pinned_only_if_they_take_all_cores(
-    tmp_path: Path,
-) -> None:
+def test_threads_are_pinned_only_if_they_take_all_cores(tmp_path: Path) -> None:
     mine = sorted(os.sched_getaffinity(0))
     for threads, expected in ((len(mine), [[c] for c in mine]), (len(mine) + 1, [mine])):
         path = tmp_path / f"{threads}.json"

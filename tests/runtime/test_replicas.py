@@ -1,7 +1,5 @@
 """The exchange between workers, with threads instead of processes and a sum of our own."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,22 +1,18 @@
-from __future__ import annotations
-
 import os
 import time
 import tracemalloc
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
 from convae.tasks import metrics
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Pair = tuple[NDArray[np.uint8], NDArray[np.float32]]
+Pair = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 DATA = os.environ.get("CONVAE_DATA")
 needs_mnist = pytest.mark.skipif(not DATA, reason="CONVAE_DATA names no full mnist.npz")
@@ -40,8 +36,7 @@ def mnist() -> dict[str, NDArray[np.uint8]]:
 
 small = st.tuples(*(st.integers(1, n) for n in (4, 12, 12)), st.sampled_from([1, 3])).flatmap(
     lambda shape: st.tuples(
-        arrays(np.uint8, shape),
-        arrays(np.float32, shape, elements=st.floats(0, 1, width=32)),
+        arrays(np.uint8, shape), arrays(np.float32, shape, elements=st.floats(0, 1, width=32))
     )
 )
 

@@ -1,7 +1,5 @@
 """Workers that train together, each in its own process, over the loopback of this machine."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

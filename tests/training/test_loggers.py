@@ -1,7 +1,5 @@
 """TensorBoard and MLflow logs of a training, read back with their own readers."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any
