@@ -39,32 +39,30 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An npz of real digits: 250 for training (50 of them to validate), 60 for testing."""
     path = tmp_path_factory.mktemp("data") / "digits.npz"
     with np.load(SAMPLE) as file:
-        np.savez(
-            path,
-            x_train=file["x_train"][:250],
-            y_train=file["y_train"][:250],
-            x_test=file["x_test"][:60],
-            y_test=file["y_test"][:60],
-        )
+        counts = {"x_train": 250, "y_train": 250, "x_test": 60, "y_test": 60}
+        np.savez(path, **{name: file[name][:count] for name, count in counts.items()})
     return path
 
 
 @pytest.fixture
 def convae(tmp_path: Path) -> Command:
-    """Run the command line in an empty folder, in a process of its own; with `env`, a fresh one."""
+    """Run the command line in an empty folder, in a process of its own; with `env`, a fresh one.
 
-    def run(*words: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+    With `code`, check that the process ends with this exit code.
+    """
+
+    def run(
+        *words: str, timeout: float = 120, code: int | None = None, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         if not env:
-            return Convae(tmp_path, *words).done(timeout)
-        return subprocess.run(
-            [sys.executable, "-m", "convae", *words],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            cwd=tmp_path,
-            env={**os.environ, **env},
-            check=False,
-        )
+            done = Convae(tmp_path, *words).done(timeout)
+        else:
+            done = subprocess.run(
+                [sys.executable, "-m", "convae", *words], capture_output=True, text=True,
+                timeout=timeout, cwd=tmp_path, env={**os.environ, **env}, check=False,
+            )  # fmt: skip
+        assert code is None or done.returncode == code, done.stderr
+        return done
 
     return run
 
@@ -85,14 +83,7 @@ def served(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
 
 def tiny(digits: Path, outputs: Path, *more: str) -> list[str]:
     """Overrides that train configs/mnist.yaml within a second on `digits`."""
-    return [
-        f"data.path={digits}",
-        f"output.folder={outputs}",
-        "training.epochs=2",
-        "training.batch_size=40",
-        "model.encoder.0.filters=4",
-        "model.encoder.1.filters=4",
-        "model.decoder.1.filters=4",
-        "model.decoder.2.filters=4",
-        *more,
-    ]
+    layers = ("encoder.0", "encoder.1", "decoder.1", "decoder.2")
+    filters = [f"model.{layer}.filters=4" for layer in layers]
+    data = [f"data.path={digits}", f"output.folder={outputs}"]
+    return [*data, "training.epochs=2", "training.batch_size=40", *filters, *more]

@@ -16,14 +16,13 @@ MNIST = str(ROOT / "configs/mnist.yaml")
 
 
 def test_version(convae: Command) -> None:
-    done = convae("--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"convae {__version__}\n", "")
+    done = convae("--version", code=0)
+    assert (done.stdout, done.stderr) == (f"convae {__version__}\n", "")
 
 
 @pytest.mark.parametrize("words", [["--quiet", "config", MNIST], ["config", MNIST, "-q"]])
 def test_quiet_anywhere_leaves_the_result(convae: Command, words: list[str]) -> None:
-    done = convae(*words)
-    assert done.returncode == 0
+    done = convae(*words, code=0)
     assert done.stderr == ""
     assert done.stdout.startswith("name: mnist")
 
@@ -45,8 +44,7 @@ def test_each_command_suggests_the_next(convae: Command, tmp_path: Path) -> None
 
 
 def test_an_error_is_printed_though_quiet(convae: Command) -> None:
-    done = convae("-q", "inspect", "nothing.yaml")
-    assert done.returncode == 2
+    done = convae("-q", "inspect", "nothing.yaml", code=2)
     assert done.stderr.startswith("convae: nothing.yaml: no such file")
     assert "exclude each other" in convae("runs", "-q", "-v").stderr
 
@@ -54,15 +52,11 @@ def test_an_error_is_printed_though_quiet(convae: Command) -> None:
 @pytest.mark.parametrize(("no_color", "colored"), [("", True), ("1", False)])
 def test_colors_only_on_a_terminal(tmp_path: Path, no_color: str, colored: bool) -> None:
     ours, theirs = pty.openpty()
+    environment = {**os.environ, "NO_COLOR": no_color, "TERM": "xterm"}
     done = subprocess.run(
-        [sys.executable, "-m", "convae", "runs"],
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        env={**os.environ, "NO_COLOR": no_color, "TERM": "xterm"},
-        cwd=tmp_path,
-        timeout=60,
-        check=True,
-    )
+        [sys.executable, "-m", "convae", "runs"], stdout=subprocess.PIPE, stderr=theirs,
+        env=environment, cwd=tmp_path, timeout=60, check=True,
+    )  # fmt: skip
     os.close(theirs)
     assert (b"\033[" in os.read(ours, 10_000)) is colored
     os.close(ours)

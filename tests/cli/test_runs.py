@@ -65,8 +65,7 @@ def test_next_command(tmp_path: Path) -> None:
 def test_the_command(convae: Command, tmp_path: Path) -> None:
     assert "no run in outputs/ yet" in convae("runs").stdout
     made(tmp_path / "outputs", "one")
-    done = convae("runs")
-    assert done.returncode == 0
+    done = convae("runs", code=0)
     assert done.stdout.startswith("Name  Id")
     assert "next: convae eval" in done.stderr
     (row,) = json.loads(convae("runs", "--json").stdout)

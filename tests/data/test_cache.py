@@ -187,8 +187,7 @@ def test_leftovers_of_a_killed_process_are_removed(folder: Path) -> None:
 def test_command(folder: Path, convae: Command) -> None:
     words = [str(folder), f"--config={ROOT / 'configs/images.yaml'}", "data.resize=[72,72]",
              "data.crop=random"]  # fmt: skip
-    done = convae("cache", "build", *words, "--json")
-    assert done.returncode == 0, done.stderr
+    done = convae("cache", "build", *words, "--json", code=0)
     (row,) = json.loads(done.stdout)
     assert (row["images"], row["shape"], row["classes"]) == (20, [72, 72, 3], 2)
     assert "20 images of 72x72x3, 2 classes" in convae("cache", "list").stdout
@@ -197,8 +196,7 @@ def test_command(folder: Path, convae: Command) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1  # the size is right, the bytes are not
     path.write_bytes(content)
-    damaged = convae("cache", "verify", "--json")
-    assert damaged.returncode == 1
+    damaged = convae("cache", "verify", "--json", code=1)
     assert json.loads(damaged.stdout) == [{**row, "ok": False}]
     assert files() == []
     assert row["sha256"] in convae("cache", "build", *words).stdout

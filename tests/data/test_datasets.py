@@ -21,8 +21,8 @@ from tests.conftest import served
 from tests.data.conftest import SHAPE, assert_has, make_images, make_labels
 
 SETTINGS = schema.Data(name="fashion_mnist")
-NAMES: dict[str, Any] = {"name": "kmnist"}  # a name that the schema does not have
-KMNIST = schema.Data.model_construct(**NAMES)
+NAMES: dict[str, Any] = {"name": "no_such_set"}  # a name that the schema does not have
+NEW_SET = schema.Data.model_construct(**NAMES)
 
 
 @pytest.fixture
@@ -62,21 +62,21 @@ def server(files: Path) -> Iterator[str]:
 def test_schema_and_table_have_the_same_names() -> None:
     field = schema.Data.model_fields["name"]
     assert get_args(field.annotation) == tuple(datasets.DATASETS)
-    with pytest.raises(ConvaeError, match=r"^data\.name: must be one of mnist, .*Received: kmnist"):
-        data.load_training(KMNIST, SHAPE)
+    with pytest.raises(ConvaeError, match=r"^data\.name: must be one of mnist, .*no_such_set"):
+        data.load_training(NEW_SET, SHAPE)
 
 
 def test_a_further_data_set_is_one_row(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = replace(
-        datasets.DATASETS["fashion_mnist"], display_name="KMNIST", cache="kmnist",
+        datasets.DATASETS["fashion_mnist"], display_name="New Set", cache="no-such-set",
         classes=tuple("おきすつなはまやれを"),
     )  # fmt: skip
-    monkeypatch.setattr(datasets, "DATASETS", {"kmnist": row})
-    with pytest.raises(ConvaeError, match="KMNIST was not found"):
-        data.load_training(KMNIST, SHAPE)
+    monkeypatch.setattr(datasets, "DATASETS", {"no_such_set": row})
+    with pytest.raises(ConvaeError, match="New Set was not found"):
+        data.load_training(NEW_SET, SHAPE)
     shutil.copytree(files, row.cache_folder, dirs_exist_ok=True)
-    loaded = data.load_training(KMNIST, SHAPE)
-    assert (loaded.name, loaded.is_sample, loaded.classes) == ("KMNIST", False, row.classes)
+    loaded = data.load_training(NEW_SET, SHAPE)
+    assert (loaded.name, loaded.is_sample, loaded.classes) == ("New Set", False, row.classes)
 
 
 @pytest.mark.parametrize(

@@ -105,9 +105,7 @@ def test_a_report_of_metrics_with_few_keys(tmp_path: Path) -> None:
     run = made(tmp_path, "other")
     run.write_json("metrics.json", {"test": {"auroc": 0.9711, "recall": 0.5}, "summary": "It is."})
     text = Reader(report.build(run)).text
-    assert "It is." in text
-    assert "auroc" in text
-    assert "0.97110" in text
+    assert all(part in text for part in ("It is.", "auroc", "0.97110"))
 
 
 def test_a_run_without_metrics_or_with_damaged_ones(tmp_path: Path) -> None:
@@ -121,12 +119,9 @@ def test_a_run_without_metrics_or_with_damaged_ones(tmp_path: Path) -> None:
 
 def test_the_command(convae: Command, tmp_path: Path) -> None:
     run = evaluated(tmp_path / "outputs")
-    done = convae("report")
-    assert done.returncode == 0, done.stderr
+    done = convae("report", code=0)
     assert done.stdout.strip() == str(run.path.relative_to(tmp_path) / "report.html")
-    unknown = convae("report", "noe")
-    assert unknown.returncode == 2
-    assert "nearest: one" in unknown.stderr
+    assert "nearest: one" in convae("report", "noe", code=2).stderr
 
 
 @pytest.fixture(scope="module")

@@ -323,8 +323,7 @@ def test_compressed_members_and_long_json_are_refused() -> None:
 
 
 def test_messages_escape_control_characters(convae: Command) -> None:
-    done = convae("config", str(MNIST), '"\x1b[31mred"=1')
-    assert done.returncode == 2
+    done = convae("config", str(MNIST), '"\x1b[31mred"=1', code=2)
     assert "\x1b" not in done.stderr
     assert "\\x1b[31mred" in done.stderr
 

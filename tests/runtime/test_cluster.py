@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convae.errors import ConvaeError
-from convae.runtime.cluster import (
-    Cluster,
-    check_port,
-    find_cluster,
-    format_tf_config,
-    parse_tf_config,
-    report_started,
-)  # fmt: skip
+from convae.runtime import cluster
+from convae.runtime.cluster import Cluster, parse_tf_config
 
 hosts = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,12}[a-z0-9])?|\[::1\]", fullmatch=True)
 addresses = st.builds("{}:{}".format, hosts, st.integers(1, 65535))
@@ -31,7 +25,7 @@ JSON = st.recursive(
 @given(st.lists(addresses, min_size=1, max_size=8, unique=True), st.data())
 def test_format_and_parse_are_inverse(workers: list[str], data: st.DataObject) -> None:
     rank = data.draw(st.integers(0, len(workers) - 1))
-    found = parse_tf_config(format_tf_config(tuple(workers), rank))
+    found = parse_tf_config(cluster.format_tf_config(tuple(workers), rank))
     assert found == Cluster(tuple(workers), rank)
     assert found.count == len(workers)
     assert found.address == workers[rank]
@@ -52,8 +46,8 @@ def test_only_user_errors_are_raised(addresses: dict[str, object], kind: object,
         assert parse_tf_config(json.dumps(tree)).count > 0
 
 
-def text(cluster: object, kind: object = "worker", index: object = 0) -> str:
-    return json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})
+def text(addresses: object, kind: object = "worker", index: object = 0) -> str:
+    return json.dumps({"cluster": addresses, "task": {"type": kind, "index": index}})
 
 
 @pytest.mark.parametrize(
@@ -93,9 +87,9 @@ def test_a_separate_chief_is_worker_0() -> None:
 
 
 def test_without_tf_config_there_is_no_cluster() -> None:
-    assert find_cluster({}) is None
-    assert find_cluster({"TF_CONFIG": " "}) is None
-    assert find_cluster({"TF_CONFIG": text({"worker": ["a:1"]})}) == Cluster(("a:1",), 0)
+    assert cluster.find_cluster({}) is None
+    assert cluster.find_cluster({"TF_CONFIG": " "}) is None
+    assert cluster.find_cluster({"TF_CONFIG": text({"worker": ["a:1"]})}) == Cluster(("a:1",), 0)
 
 
 def test_a_port_in_use_is_refused() -> None:
@@ -104,11 +98,11 @@ def test_a_port_in_use_is_refused() -> None:
         listening.listen()
         port = listening.getsockname()[1]
         with pytest.raises(ConvaeError, match=f"port {port}.*in use"):
-            check_port(Cluster((f"127.0.0.1:{port}",), 0))
-    check_port(Cluster((f"127.0.0.1:{port}",), 0))
+            cluster.check_port(Cluster((f"127.0.0.1:{port}",), 0))
+    cluster.check_port(Cluster((f"127.0.0.1:{port}",), 0))
 
 
 def test_the_start_is_reported_only_to_a_launcher(tmp_path: Path) -> None:
-    report_started({})
-    report_started({"CONVAE_STARTED": str(tmp_path / "0")})
+    cluster.report_started({})
+    cluster.report_started({"CONVAE_STARTED": str(tmp_path / "0")})
     assert (tmp_path / "0").exists()

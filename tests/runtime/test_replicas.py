@@ -14,9 +14,8 @@ from convae.runtime.replicas import SINGLE, Replicas
 
 
 def plan(**changes: Any) -> Plan:
-    return Plan(
-        "cpu", "test", "float32", jit_compile=False, threads=1, micro_batch_size=1, **changes
-    )
+    changes |= {"jit_compile": False, "threads": 1, "micro_batch_size": 1}
+    return Plan("cpu", "test", "float32", **changes)
 
 
 class Worker(Replicas):

@@ -145,11 +145,7 @@ def test_another_machine_or_version_is_recorded_though_no_key_changed(tmp_path: 
 @pytest.mark.slow
 def test_resume_on_the_command_line(digits: Path, tmp_path: Path, convae: Command) -> None:
     words = tiny(digits, tmp_path / "outputs", "training.epochs=1")
-    first = convae("train", str(ROOT / "configs/mnist.yaml"), *words)
-    assert first.returncode == 0, first.stderr
-    refused = convae("train", "--resume", "seed=3")
-    assert refused.returncode == 2
-    assert "seed: 0 -> 3" in refused.stderr
-    done = convae("train", "--resume", "training.epochs=2", "--json")
-    assert done.returncode == 0, done.stderr
+    convae("train", str(ROOT / "configs/mnist.yaml"), *words, code=0)
+    assert "seed: 0 -> 3" in convae("train", "--resume", "seed=3", code=2).stderr
+    done = convae("train", "--resume", "training.epochs=2", "--json", code=0)
     assert '"epoch": 2' in done.stdout
