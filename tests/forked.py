@@ -21,9 +21,7 @@ FORKED.set_forkserver_preload(
 class Convae:
     """`convae WORDS` in `folder`, started; `before` is a picklable function that it calls first."""
 
-    def __init__(
-        self, folder: Path, *words: str, before: Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *words: str, before: Callable[[], object] | None = None):
         self._words = words
         streams = folder.parent / f"{folder.name}-streams"
         streams.mkdir(exist_ok=True)
@@ -61,13 +59,9 @@ class Convae:
 
 
 def _run(
-    words: tuple[str, ...],
-    folder: Path,
-    environment: Mapping[str, str],
-    out: Path,
-    err: Path,
+    words: tuple[str, ...], folder: Path, environment: Mapping[str, str], out: Path, err: Path,
     before: Callable[[], object] | None,
-) -> None:
+) -> None:  # fmt: skip
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -51,17 +51,14 @@ def test_explain_typed_numbers(run: Run) -> None:
     assert "cropped: 1 at the bottom, 1 at the right" in out
 
 
-def test_explain_shows_the_basic_operation_by_default(run: Run) -> None:
-    assert "The basic operation" in run("explain")[1]
-
-
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples(run: Run, name: str) -> None:
     code, out, _ = run("explain", "--example", name, "--json")
     assert (code, json.loads(out)["output"]) == (0, EXAMPLES[name][1].result().tolist())
 
 
-def test_an_example_with_another_stride(run: Run) -> None:
+def test_the_basic_operation_is_the_default_and_an_example_takes_a_stride(run: Run) -> None:
+    assert "The basic operation" in run("explain")[1]
     out = run("explain", "--example", "basic", "--stride", "2", "--json")[1]
     assert json.loads(out)["output"] == [[0, 0, 0, 1], [0, 0, 2, 3], [0, 2, 0, 3], [4, 6, 6, 9]]
 
@@ -142,9 +139,8 @@ def test_size_through_an_autoencoder(run: Run) -> None:
     assert code == 0
     assert "the decoder restores 1 of 2 sizes" in out
     assert "conv2d_transpose_3: output_padding: 0; or resize to 26 or 28" in out
-    found = json.loads(
-        run("size", "--through", MNIST, "--sizes", "27", "--json", *same, *STRIDED)[1]
-    )
+    words = ["--through", MNIST, "--sizes", "27", "--json"]
+    found = json.loads(run("size", *words, *same, *STRIDED)[1])
     assert found[0]["sizes"] == [27, 14, 14, 14, 14, 14, 28, 28]
 
 

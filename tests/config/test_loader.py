@@ -37,9 +37,7 @@ def test_mnist_yaml_is_the_article() -> None:
     assert {layer.kernel_initializer for layer in layers[:-1]} == {"he_normal"}
     assert (config.training.epochs, config.training.batch_size) == (25, 1000)
     assert (config.training.optimizer, config.training.loss) == ("adam", "binary_crossentropy")
-    assert config.data.validation_split == 0.2
-    assert config.seed == 0
-    assert config.name == "mnist"
+    assert (config.data.validation_split, config.seed, config.name) == (0.2, 0, "mnist")
 
 
 def test_all_errors_come_at_once_each_with_its_line(tmp_path: Path) -> None:
@@ -94,12 +92,6 @@ def test_sizes_that_are_not_restored_show_the_table_and_a_fix(tmp_path: Path) ->
     assert load_config(path, ["model.decoder.0.padding=same", "model.decoder.0.padding=valid"])
 
 
-def test_a_kernel_larger_than_its_input_is_named() -> None:
-    text = message(MNIST, "model.encoder.1.kernel_size=40")
-    assert "conv2d_2: kernel_size 40" in text
-    assert "larger than its input of 26 pixels" in text
-
-
 UNET = (
     "model.encoder=[{type: conv, filters: 4, kernel_size: 3, padding: same, name: full},"
     "{type: conv, filters: 4, kernel_size: 3, strides: 2, padding: same, name: half},"
@@ -146,6 +138,8 @@ def test_a_skip_names_an_encoder_layer_of_its_size() -> None:
         (["task={type: anomaly, target_fpr: 1.5}"], ["task.target_fpr", "1.5"]),
         ([UNET[0], UNET[1], "model.decoder.0.dilation_rate=2"], ["dilat"]),
         ([UNET[0], UNET[1], "model.decoder.0.padding=valid"], ["padding"]),
+        (["model.encoder.1.kernel_size=40"],
+         ["conv2d_2: kernel_size 40", "larger than its input of 26 pixels"]),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together(overrides: list[str], parts: list[str]) -> None:
@@ -174,9 +168,7 @@ def test_base_is_merged_key_by_key(tmp_path: Path) -> None:
     write(tmp_path, "training: {epochs: 7, schedule: {type: one_cycle, warmup: 0.3}}", "a.yaml")
     (tmp_path / "b.yaml").write_text("base: a.yaml\ntraining:\n  schedule: {type: constant}\n")
     config = load_config(tmp_path / "b.yaml", ["training.batch_size=10"])
-    assert config.name == "b"
-    assert config.training.epochs == 7
-    assert config.training.batch_size == 10
+    assert (config.name, config.training.epochs, config.training.batch_size) == ("b", 7, 10)
     assert config.training.schedule.type == "constant"
     assert config.model == load_config(MNIST).model
 
@@ -197,8 +189,10 @@ def test_errors_name_the_file_that_says_it(tmp_path: Path) -> None:
     assert f"{missing}, line 2: base: " in message(missing)
 
 
-def test_a_file_name_with_blanks_is_no_error(tmp_path: Path) -> None:
+def test_file_names_may_have_blanks_and_a_missing_one_offers_near_names(tmp_path: Path) -> None:
     assert load_config(write(tmp_path, "", "my config.yaml")).name == "my-config"
+    write(tmp_path, "", "mnist.yaml")
+    assert "mnist.yaml" in message(tmp_path / "mnits.yaml")
 
 
 def test_a_circle_of_bases_is_refused(tmp_path: Path) -> None:
@@ -228,11 +222,6 @@ def test_files_that_are_no_config(tmp_path: Path, text: str, part: str) -> None:
     assert part in message(path)
 
 
-def test_a_missing_file_offers_near_names(tmp_path: Path) -> None:
-    write(tmp_path, "", "mnist.yaml")
-    assert "mnist.yaml" in message(tmp_path / "mnits.yaml")
-
-
 def test_a_config_survives_its_yaml() -> None:
     overrides = ["training.early_stopping={patience: 2}", "training.schedule={type: one_cycle}"]
     config = load_config(MNIST, [*overrides, "training.learning_rate=1e-3", "seed=0"])
@@ -255,16 +244,14 @@ def test_any_override_is_taken_or_refused_in_words(key: str, value: str) -> None
 
 
 def test_checkpoint_every_is_steps_or_seconds() -> None:
-    path = ROOT / "configs/mnist.yaml"
-    assert load_config(path).training.checkpoint_interval is None
-    every = load_config(
-        path, ["training.checkpoint_interval={seconds: 60}"]
-    ).training.checkpoint_interval
+    assert load_config(MNIST).training.checkpoint_interval is None
+    config = load_config(MNIST, ["training.checkpoint_interval={seconds: 60}"])
+    every = config.training.checkpoint_interval
     assert every is not None
     assert (every.steps, every.seconds) == (None, 60)
     for wrong in ("{}", "{steps: 0}", "{seconds: 0}", "100"):
         with pytest.raises(ConvaeError, match="training.checkpoint_interval"):
-            load_config(path, [f"training.checkpoint_interval={wrong}"])
+            load_config(MNIST, [f"training.checkpoint_interval={wrong}"])
 
 
 def test_keys_of_earlier_versions_are_translated_in_runs_and_named_in_configs() -> None:

@@ -19,9 +19,7 @@ from tests.conftest import Command
 STARTED = "import os, sys, time; open(os.environ['CONVAE_STARTED'], 'w').close();"
 NO_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
 WAIT = "time.sleep(100)"
-linux = pytest.mark.skipif(
-    sys.platform != "linux", reason="only Linux lists the children of a process"
-)
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists child processes")
 
 
 def python(code: str) -> list[str]:

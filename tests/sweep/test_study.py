@@ -118,8 +118,7 @@ def test_a_sweep_from_ranges_to_a_config_that_trains(
     assert lines[0].split() == ["trial", "val_loss", "epochs", "time", "learning_rate",
                                 "batch_size", "filters"]  # fmt: skip
     assert lines[2].startswith(best.name)
-    record = json.loads(json.dumps(found.record()))
-    assert record["best"]["name"] == best.name
+    assert json.loads(json.dumps(found.record()))["best"]["name"] == best.name
     # `trials` is a total: nothing is left to do, and one more is one more.
     assert sweep(MNIST, path, ["training.epochs=2"], trials=4).trials == found.trials
     more = sweep(MNIST, path, ["training.epochs=2"], trials=5)
@@ -188,9 +187,8 @@ def start_sweep(script: Path, path: str, *words: str) -> subprocess.Popen[bytes]
         f"runner.TRAIN = (sys.executable, {str(script)!r});"
         f"sys.argv = ['convae', 'sweep', {MNIST!r}, {path!r}, *{list(words)}]; main()"
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    command = [sys.executable, "-c", code]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a trial with its sweep")

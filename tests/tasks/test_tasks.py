@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -65,11 +66,10 @@ def split() -> Split:
 @pytest.fixture(scope="module")
 def data(split: Split) -> TrainingData:
     assert split.labels is not None
-    train = Split(split.images[:300], split.labels[:300])
-    validation = Split(split.images[300:], split.labels[300:])
     return TrainingData(
-        name="digits", is_sample=False, sha256="", notice=None, classes=None,
-        train=train, validation=validation, samples_per_epoch=300,
+        name="digits", is_sample=False, sha256="", notice=None, classes=None, samples_per_epoch=300,
+        train=Split(split.images[:300], split.labels[:300]),
+        validation=Split(split.images[300:], split.labels[300:]),
     )  # fmt: skip
 
 
@@ -119,11 +119,8 @@ def test_tasks_do_not_change_the_data(split: Split) -> None:
 
 def test_gaussian_noise_has_its_scale_and_is_clipped() -> None:
     gray = Split(np.full((50, 28, 28, 1), 128, np.uint8), None)
-    noisy = (
-        task("gaussian", "task.noise={type: gaussian, scale: 0.1}").evaluation_examples(gray).inputs
-        / 255
-    )
-    difference = noisy - 128 / 255
+    weak = task("gaussian", "task.noise={type: gaussian, scale: 0.1}")
+    difference = (weak.evaluation_examples(gray).inputs - 128.0) / 255
     assert abs(difference.mean()) < 0.002
     assert difference.std() == pytest.approx(0.1, rel=0.02)
     neighbors = np.corrcoef(difference[:, :, 1:].ravel(), difference[:, :, :-1].ravel())[0, 1]
@@ -152,10 +149,8 @@ def test_erased_blocks_are_squares_of_black() -> None:
     one = task("erased_blocks", "task.noise.count=1").make_inputs(white, np.random.default_rng(0))
     rows, columns = (one[0, ..., 0] == 0).any(axis=1), (one[0, ..., 0] == 0).any(axis=0)
     assert rows.sum() == columns.sum() == 6
-    whole = task("erased_blocks", "task.noise.size=99").make_inputs(
-        white[:1], np.random.default_rng(0)
-    )
-    assert not whole.any()
+    whole = task("erased_blocks", "task.noise.size=99")
+    assert not whole.make_inputs(white[:1], np.random.default_rng(0)).any()
 
 
 def test_inputs_of_upscaling_are_the_means_of_blocks(split: Split) -> None:
@@ -164,9 +159,8 @@ def test_inputs_of_upscaling_are_the_means_of_blocks(split: Split) -> None:
     np.testing.assert_array_equal(found.inputs, np.floor(blocks + 0.5))
     # Whatever keeps the means of the blocks gives the same input: it cannot see the original.
     mixed = split.images.reshape(-1, 14, 2, 14, 2, 1)[:, :, ::-1, :, ::-1].reshape(-1, 28, 28, 1)
-    np.testing.assert_array_equal(
-        task("upscale").evaluation_examples(Split(mixed, None)).inputs, found.inputs
-    )
+    again = task("upscale").evaluation_examples(Split(mixed, None))
+    np.testing.assert_array_equal(again.inputs, found.inputs)
     four = task(
         "upscale", "task.factor=4", "model.input_shape=[7, 7, 1]",
         "model.decoder.0.strides=4", "model.decoder.0.kernel_size=4",
@@ -196,9 +190,8 @@ def test_scenes_have_only_digits_of_their_split(split: Split) -> None:
     found = segment.examples(few, np.arange(20), np.random.default_rng(0))
     assert set(np.unique(found.targets)) == {4, 10}
     ink = (few.images[..., 0] >= INK).sum(axis=(1, 2))
-    one = task("segment", "task.digits=[1, 1]").examples(
-        few, np.arange(20), np.random.default_rng(0)
-    )
+    lone = task("segment", "task.digits=[1, 1]")
+    one = lone.examples(few, np.arange(20), np.random.default_rng(0))
     np.testing.assert_array_equal((one.targets == 4).sum(axis=(1, 2, 3)), ink)
 
 
@@ -207,9 +200,8 @@ def test_the_class_map_is_where_the_ink_is() -> None:
     images = np.zeros((3, 28, 28, 1), np.uint8)
     images[:, 5:23, 10:18] = 255
     lone = task("segment", "task.digits=[1, 1]")
-    found = lone.examples(
-        Split(images, np.array([2, 5, 7])), np.arange(3), np.random.default_rng(3)
-    )
+    digits = Split(images, np.array([2, 5, 7]))
+    found = lone.examples(digits, np.arange(3), np.random.default_rng(3))
     for scene, classes, label in zip(found.inputs, found.targets[..., 0], (2, 5, 7), strict=True):
         inside = classes == label
         assert (classes[~inside] == 10).all()
@@ -275,7 +267,7 @@ def test_the_threshold_is_a_quantile_of_normal_validation_images(data: TrainingD
         seen.append(examples)
         return {"score": np.linspace(0, 1, len(examples))}
 
-    selected = cast("TrainingData", SimpleNamespace(validation=validation))
+    selected = replace(data, validation=validation)
     labels = np.array([3] * 10 + [1] * 10)
     scores = {"score": np.r_[np.linspace(0.5, 0.95, 10), np.linspace(0.8, 1.7, 10)]}
     found = anomaly.extra_metrics(scores, labels, selected, score)["threshold"]
@@ -319,26 +311,21 @@ def test_pca_is_a_baseline_of_bottlenecks_only(data: TrainingData) -> None:
     found = task("reconstruct").baselines(data)
     assert set(found) == {"mean_image", "pca"}
     assert found["pca"].description.startswith("PCA with 12 components")
-    wide = build_task(load_config(MNIST))
-    assert set(wide.baselines(data)) == {"mean_image"}
+    assert set(build_task(load_config(MNIST)).baselines(data)) == {"mean_image"}  # a wide code
 
 
 def test_filters_are_tuned_on_validation_images(data: TrainingData) -> None:
     pytest.importorskip("skimage")
     denoise = task("gaussian", "task.noise={type: gaussian, scale: 0.3}")
-    few = cast(
-        "TrainingData",
-        SimpleNamespace(train=data.train, validation=Split(data.validation.images[:20], None)),
-    )
+    few = replace(data, validation=Split(data.validation.images[:20], None))
     found = denoise.baselines(few)
     assert {"noisy_input", "median", "gaussian", "total_variation"} <= set(found)
     examples = denoise.evaluation_examples(few.validation)
-    quality = {
-        name: metrics.image_scores(
-            examples.targets, found[name].outputs(examples.inputs), ssim=False
-        )["psnr"].mean()
-        for name in found
-    }
+    quality = {}
+    for name, baseline in found.items():
+        outputs = baseline.outputs(examples.inputs)
+        scores = metrics.image_scores(examples.targets, outputs, ssim=False)
+        quality[name] = scores["psnr"].mean()
     assert all(quality[name] > quality["noisy_input"] for name in ("median", "gaussian"))
 
 
