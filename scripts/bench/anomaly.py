@@ -8,7 +8,6 @@ Runs are kept in outputs/anomaly-0 to anomaly-9; finished ones of the same confi
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from convae.config.loader import load_config
 from convae.evaluation.evaluate import evaluate
@@ -27,13 +26,10 @@ def measure(digit: int, overrides: list[str]) -> list[float]:
     config = load_config(CONFIGS / "anomaly.yaml", words)
     runs = finished_runs(config.name, config.output.folder, lambda run: run.config == config)
     run = runs[-1] if runs else train(config)
-    return [*_values(evaluate(run)), run.manifest["seconds"]]
-
-
-def _values(result: dict[str, Any]) -> list[float]:
+    result = evaluate(run)
     test, pca, threshold = result["test"], result["baselines"]["pca"], result["threshold"]
     aurocs = [table[key] for table in (test, pca) for key in ("auroc", "auroc_mse")]
-    return [*aurocs, threshold["recall"], threshold["fpr"]]
+    return [*aurocs, threshold["recall"], threshold["fpr"], run.manifest["seconds"]]
 
 
 def main(overrides: list[str]) -> None:

@@ -28,8 +28,6 @@ from convae.training.trainer import train
 from scripts.project import exit_with, format_markdown
 
 BLOCKS = ("conv_transpose", "resize_conv", "depth_to_space")
-
-
 HEAD = ("decoder block", "parameters", "million MACs", "MSE", "SSIM", "images/s", "checkerboard")
 
 
@@ -56,19 +54,16 @@ def main() -> None:
     test = task.evaluation_examples(load_test(config.data, task.image_shape).test)
     rows: list[tuple[object, ...]] = []
     for block in BLOCKS:
-        name = f"name={config.name}-{block}"
-        variant = load_config(path, [*words, with_blocks(config, block), name])
+        changes = [with_blocks(config, block), f"name={config.name}-{block}"]
+        variant = load_config(path, words + changes)
         run = train(variant)
         model = load_model(run)
         outputs = Engine(model, variant, start(variant)).predict(test.inputs)
         scores = metrics.image_scores(test.targets, outputs)
         layers = variant.model_summary.rows
         rows.append((
-            block,
-            f"{model.count_params():,}",
-            f"{sum(r.macs for r in layers) / 1e6:.2f}",
-            f"{scores['mse'].mean():.5f}",
-            f"{scores['ssim'].mean():.4f}",
+            block, f"{model.count_params():,}", f"{sum(r.macs for r in layers) / 1e6:.2f}",
+            f"{scores['mse'].mean():.5f}", f"{scores['ssim'].mean():.4f}",
             f"{np.median([row['images_per_second'] for row in run.history]):,.0f}",
             f"{stride_peak(outputs.mean(axis=3), stride):.3f}",
         ))  # fmt: skip

@@ -9,15 +9,11 @@ draws a chart.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from convae.errors import RunError
 from convae.plots import style
-from convae.plots.style import MARGIN, applied, log_axis, sheet
 from convae.runs.run import Run
 from convae.tasks.baselines import code_size
 from convae.tasks.metrics import METRICS
@@ -40,18 +36,16 @@ def measure(run: Run) -> tuple[int, float, float, int, str]:
     return code_size(config), *errors, prod(config.model.input_shape), result["data"]["name"]
 
 
-@applied()
-def draw(
-    sizes: Sequence[int],
-    errors: Sequence[float],
-    pca_errors: Sequence[float],
-    pixels: int,
-    data: str,
-) -> Figure:
+@style.applied()
+def draw(found: list[tuple[int, float, float, int, str]], path: Path) -> Path:
     """Draw the test MSE by the size of the code, of autoencoders and of PCA of the same size."""
-    subtitle = f"{data}; {pixels:,} pixel values an image; below each point PCA's error over it"
-    paper = sheet(700, 380, "Rate and quality: the error by the size of the code", subtitle)
-    axes = paper.panel(MARGIN + 60, 10, 560, 310)
+    sizes, errors, pca_errors, pixels, names = zip(*found, strict=True)
+    subtitle = (
+        f"{names[0]}; {pixels[0]:,} pixel values an image; below each point PCA's error over it"
+    )
+    title = "Rate and quality: the error by the size of the code"
+    paper = style.sheet(700, 380, title, subtitle)
+    axes = paper.panel(style.MARGIN + 60, 10, 560, 310)
     axes.plot(sizes, pca_errors, "s--", color=style.ORANGE, label="PCA")
     axes.plot(sizes, errors, "o-", color=style.BLUE, label="autoencoder")
     for size, error, pca_error in zip(sizes, errors, pca_errors, strict=True):
@@ -59,14 +53,13 @@ def draw(
             f"{pca_error / error:.1f}×", (size, error), (0, -9), textcoords="offset points",
             ha="center", va="top", color=style.BLUE,
         )  # fmt: skip
-    log_axis(axes, "x", sizes)
+    style.log_axis(axes, "x", sizes)
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.set_ylim(0, None)
     axes.set_ylim(0, axes.get_ylim()[1] * 1.03)
-    axes.set_xlabel("numbers in the code of an image (log scale)")
-    axes.set_ylabel(METRICS["mse"][0])
+    axes.set(xlabel="numbers in the code of an image (log scale)", ylabel=METRICS["mse"][0])
     axes.legend(fontsize=style.TEXT)
-    return paper.figure
+    return style.save(paper.figure, path)
 
 
 def main() -> None:
@@ -84,10 +77,8 @@ def main() -> None:
         for size, mse, pca, pixels, _ in found
     ]
     print(format_markdown(("code", "times smaller", "test MSE", "PCA", "PCA's error is"), rows))
-    sizes, errors, pca_errors, pixels, names = zip(*found, strict=True)
     arguments.image.parent.mkdir(parents=True, exist_ok=True)
-    chart = draw(sizes, errors, pca_errors, pixels[0], names[0])
-    print(f"\nwrote {style.save(chart, arguments.image)}")
+    print(f"\nwrote {draw(found, arguments.image)}")
 
 
 if __name__ == "__main__":

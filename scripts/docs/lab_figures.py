@@ -46,32 +46,18 @@ def steps(name: str, view: figures.View) -> list[Figure]:
     return figures.frames(case, title, view)
 
 
-def stride_two() -> Figure:
-    """Draw the article's basic operation with a stride of 2."""
-    case = Case(np.arange(4).reshape(2, 2), np.arange(4).reshape(2, 2), ConvOptions((2, 2)))
-    return figures.panels(case, "The basic operation with stride 2")
-
-
 def same(output_padding: tuple[int, int] | None) -> Figure:
     """Draw which cells `same` removes, with and without output_padding."""
     ones = np.ones((3, 3), int)
     return figures.panels(Case(ones, ones, ConvOptions((2, 2), "same", output_padding)))
 
 
-def overlap() -> Figure:
-    """Draw the overlap maps of a strided decoder."""
-    model = load_config(CONFIGS / "mnist.yaml", STRIDED).model
-    return charts.overlaps(effects.overlaps(model), "the article's model with strides 2")
-
-
-def inverse() -> Figure:
-    """Draw x, Cx, C^T C x and the pseudo-inverse."""
-    return charts.adjoint(effects.adjoint(np.arange(9).reshape(3, 3), np.array([[1, 2], [2, 1]])))
-
-
+SQUARE = np.arange(4).reshape(2, 2)
 PICTURES: dict[str, Callable[[], Figure | Sequence[Figure]]] = {
     "basic.png": lambda: example("basic"),
-    "basic-stride-2.png": stride_two,
+    "basic-stride-2.png": lambda: figures.panels(
+        Case(SQUARE, SQUARE, ConvOptions((2, 2))), "The basic operation with stride 2"
+    ),
     "example-1.png": lambda: example("1"),
     "example-2.png": lambda: example("2"),
     "example-3.png": lambda: example("3"),
@@ -81,8 +67,13 @@ PICTURES: dict[str, Callable[[], Figure | Sequence[Figure]]] = {
     "example-4.gif": lambda: steps("4", "zeros"),
     "same.png": lambda: same(None),
     "same-output-padding-0.png": lambda: same((0, 0)),
-    "inverse.png": inverse,
-    "overlap.png": overlap,
+    "inverse.png": lambda: charts.adjoint(
+        effects.adjoint(np.arange(9).reshape(3, 3), np.array([[1, 2], [2, 1]]))
+    ),
+    "overlap.png": lambda: charts.overlaps(
+        effects.overlaps(load_config(CONFIGS / "mnist.yaml", STRIDED).model),
+        "the article's model with strides 2",
+    ),
     "checkerboard.png": lambda: charts.checkerboards(effects.checkerboards()),
     "upscale.png": lambda: charts.upscaling(effects.ring_image(9), 3),
 }
@@ -93,13 +84,8 @@ def drawn_with() -> str:
     return f"matplotlib {matplotlib.__version__}, Pillow {PIL.__version__}, {platform.machine()}\n"
 
 
-def main() -> None:
-    """Draw all figures into the folder of the command line, or into docs/images."""
+if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
     for name, draw in PICTURES.items():
         print(write(draw(), folder / name))
     (folder / "drawn-with.txt").write_text(drawn_with())
-
-
-if __name__ == "__main__":
-    main()

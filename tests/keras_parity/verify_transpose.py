@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from convae.explain import operation
 from convae.explain.operation import ConvOptions
 from convae.layers.arithmetic import Padding
 
-PADDINGS: tuple[Padding, ...] = ("valid", "same")
 NO_DILATION = "do not yet support dilation rates larger than 1"  # TensorFlow without oneDNN
 
 
@@ -40,11 +39,9 @@ class Operation(NamedTuple):
 
 
 CONV_TRANSPOSE = Operation(
-    "Conv2DTranspose",
-    operation.conv_transpose,
-    list(operation.TRANSPOSE_METHODS.values()),
+    "Conv2DTranspose", operation.conv_transpose, list(operation.TRANSPOSE_METHODS.values()),
     operation.transpose_by_keras,
-)
+)  # fmt: skip
 CONV = Operation(
     "Conv2D", operation.conv, list(operation.CONV_METHODS.values()), operation.conv_by_keras
 )
@@ -54,13 +51,13 @@ def settings() -> Iterator[tuple[int, ConvOptions]]:
     """Yield every kernel size with every setting, legal or not."""
     for kernel, step, dilation in itertools.product(range(1, 10), range(1, 6), range(1, 4)):
         refused = step > 1 and dilation > 1  # by us and by Keras: one output_padding is enough
-        for padding in PADDINGS:
+        for padding in get_args(Padding):
             for extra in (None, *(() if refused else range(step + 1))):
                 both = None if extra is None else (extra, extra)
                 yield kernel, ConvOptions((step, step), padding, both, (dilation, dilation))
 
 
-def main() -> int:
+def main() -> None:
     """Print the counts; exit 1 at the first disagreement."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", type=int, default=9, help="largest input (default 9)")
@@ -76,13 +73,12 @@ def main() -> int:
             if setting.output_padding is None:
                 counts[outcome(x, kernel.swapaxes(2, 3), setting, CONV)] += 1
         print(f"up to size {size}: {counts.total():,} settings", file=sys.stderr, flush=True)
-    print(f"{counts[CONV_TRANSPOSE.name]:,} legal settings of Conv2DTranspose and ", end="")
-    print(f"{counts[CONV.name]:,} of Conv2D agree with Keras, ", end="")
-    print(f"{counts['refused']:,} illegal ones are refused by both", end="")
-    if counts["cannot"]:
-        print(f", {counts['cannot']:,} dilated ones cannot run on this processor", end="")
-    print(f": {time.time() - start:.0f} s")
-    return 0
+    cannot = f", {counts['cannot']:,} dilated ones cannot run on this processor"
+    print(
+        f"{counts[CONV_TRANSPOSE.name]:,} legal settings of Conv2DTranspose and "
+        f"{counts[CONV.name]:,} of Conv2D agree with Keras, {counts['refused']:,} illegal ones "
+        f"are refused by both{cannot if counts['cannot'] else ''}: {time.time() - start:.0f} s"
+    )
 
 
 def outcome(x: Array, kernel: Array, setting: ConvOptions, operation: Operation) -> str:
@@ -96,11 +92,11 @@ def outcome(x: Array, kernel: Array, setting: ConvOptions, operation: Operation)
     try:
         keras = operation.keras(x, kernel, setting)
     except Exception as error:  # Keras and TensorFlow raise many kinds
-        if ours and NO_DILATION in str(error):
+        if not ours:
+            return "refused"
+        if NO_DILATION in str(error):
             return "cannot"
-        if ours:
-            sys.exit(f"Keras refuses what we compute: {what}: {error}")
-        return "refused"
+        sys.exit(f"Keras refuses what we compute: {what}: {error}")
     if not ours and keras.size:  # Keras returns images of no pixels
         sys.exit(f"Keras computes what we refuse: {what}: {refusal}")
     for result in ours:
@@ -110,4 +106,4 @@ def outcome(x: Array, kernel: Array, setting: ConvOptions, operation: Operation)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
