@@ -23,10 +23,9 @@ import sys
 import tempfile
 import timeit
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -46,18 +45,16 @@ NETWORKS = {  # name: (seconds of latency, bytes a second); typical values, not 
     "InfiniBand, 200 Gbit": (5e-6, 24e9),
 }
 FLOAT = 4  # bytes
-BATCHES = (100, 1000)  # images over all workers
+BATCHES = (100, 1000)  # images over all workers; the larger one is predicted
 FLOATS = (1_000, 12_785, 100_000, 1_000_000, 10_000_000)
 
 
-@dataclass(frozen=True)
-class Workload:
+class Workload(NamedTuple):
     """A model to predict: its parameters, and the seconds of one worker for an image."""
 
     name: str
     parameters: int
     per_image: float
-    batch: int = 1000  # over all workers
 
 
 def exchange(
@@ -108,9 +105,8 @@ def work(path: Path, *, quick: bool) -> None:
         steps.append({"workers": replicas.workers, "batch": batch, "seconds": seconds})
     reduces = []
     for count in FLOATS if replicas.workers > 1 else ():
-        vector = np.ones(count, np.float32)
         added = tf.function(lambda v: replicas.run_and_sum(lambda: v + 0.0)[0], autograph=False)
-        held = tf.constant(vector)
+        held = tf.ones(count)
         seconds = quickest(lambda added=added, held=held: float(added(held)), times)  # type: ignore[misc]
         reduces.append({"workers": replicas.workers, "floats": count, "seconds": seconds})
     if replicas.is_chief:
@@ -145,13 +141,12 @@ def measure(*, quick: bool) -> dict[str, Any]:
         np.stack([2 / taken, sizes / taken], axis=1), np.ones(len(taken)), rcond=None
     )
     latency, rate = max(float(latency), 0.0), 1 / max(float(inverse), 1e-15)
-    config = load_config(CONFIGS / "mnist.yaml")
-    rows = config.model_summary.rows
-    parameters = sum(row.parameters for row in rows)
+    summary = load_config(CONFIGS / "mnist.yaml").model_summary
+    parameters = summary.parameters
+    exchanged = float(exchange(np.array(2), parameters * FLOAT, latency, rate))
     checks = []
     for row in two["steps"]:
-        predicted = fixed + per_image * row["batch"] / 2
-        predicted += float(exchange(np.array(2), parameters * FLOAT, latency, rate))
+        predicted = fixed + per_image * row["batch"] / 2 + exchanged
         checks.append({"batch": row["batch"], "measured": row["seconds"], "predicted": predicted})
     return {
         "processor": cpu_info()[0],
@@ -165,7 +160,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
             "bytes_per_second": rate,
         },
         "check": checks,
-        "mnist": {"parameters": parameters, "macs": sum(row.macs for row in rows)},
+        "mnist": {"parameters": parameters, "macs": sum(row.macs for row in summary.rows)},
     }
 
 
@@ -173,13 +168,12 @@ def workloads(result: dict[str, Any]) -> list[Workload]:
     """Return the models to predict, at the speed that was measured for configs/mnist.yaml."""
     rate = result["mnist"]["macs"] / max(result["fit"]["seconds_per_image"], 1e-9)
     found = []
-    images = load_config(CONFIGS / "images.yaml").model_summary
-    mnist = load_config(CONFIGS / "mnist.yaml").model_summary
-    for name, summary, side, wider in (
-        ("configs/mnist.yaml, 28x28", mnist, 28, 1),
-        ("configs/images.yaml, 64x64", images, 64, 1),
-        ("the same at 256x256, 8 times as wide", images, 256, 8),
+    for name, config, side, wider in (
+        ("configs/mnist.yaml, 28x28", "mnist.yaml", 28, 1),
+        ("configs/images.yaml, 64x64", "images.yaml", 64, 1),
+        ("the same at 256x256, 8 times as wide", "images.yaml", 256, 8),
     ):
+        summary = load_config(CONFIGS / config).model_summary
         larger = side * side / prod(summary.model.input_shape[:2])
         macs = sum(row.macs for row in summary.rows) * larger * wider * wider
         parameters = summary.parameters * wider * wider
@@ -201,21 +195,19 @@ def draw(result: dict[str, Any]) -> None:
         floats = np.array([row["floats"] for row in result["reduces"]])
         milliseconds = [1e3 * row["seconds"] for row in result["reduces"]]
         line = np.geomspace(floats.min(), floats.max(), 50)
-        fitted = exchange(
-            np.array(2.0), line * FLOAT, fit["latency_seconds"], fit["bytes_per_second"]
-        )
+        ring = fit["latency_seconds"], fit["bytes_per_second"]
+        fitted = exchange(np.array(2.0), line * FLOAT, *ring)
         axes.loglog(line, 1e3 * fitted, color=style.GRAY, label="fitted")
         axes.loglog(floats, milliseconds, "o", color=style.VERMILION, label="measured")
         _label(axes, "parameters")
         axes.legend()
-        places = [(530, 26), (90, 352), (530, 352)]
         workers = np.unique(np.geomspace(1, 1000, 100).round())
-        for (left, top), work in zip(places, workloads(result), strict=True):
-            axes = page.panel(left, top, 340, 220, work.name)
-            alone = fit["fixed_seconds"] + work.per_image * work.batch
+        for i, work in enumerate(workloads(result), 1):
+            axes = page.panel(90 + 440 * (i % 2), 26 + 326 * (i // 2), 340, 220, work.name)
+            alone = fit["fixed_seconds"] + work.per_image * max(BATCHES)
             axes.loglog(workers, workers, color=style.LINE, label="ideal")
             for name, (latency, rate) in NETWORKS.items():
-                step = fit["fixed_seconds"] + work.per_image * work.batch / workers
+                step = fit["fixed_seconds"] + work.per_image * max(BATCHES) / workers
                 step = step + exchange(workers, work.parameters * FLOAT, latency, rate)
                 axes.loglog(workers, alone / step, label=name)
             _label(axes, "workers", "times as fast")

@@ -81,11 +81,6 @@ def write_data(path: Path) -> str:
     return data.name
 
 
-def measure_rounds(count: int, variant: str, data: Path, **options: Any) -> dict[str, float]:
-    """Return the medians of `count` measurements."""
-    return medians([measure(variant, data, **options) for _ in range(count)])
-
-
 def medians(rows: list[dict[str, float]]) -> dict[str, float]:
     """Return the median of each figure."""
     return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
@@ -96,7 +91,7 @@ def measure(variant: str, data: Path, **options: Any) -> dict[str, float]:
     words = [f"--{key}={value}" for key, value in options.items()]
     command = [sys.executable, "-m", "scripts.bench.variants", variant, str(data), *words]
     began = time.perf_counter()
-    with tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         assert process.stdout
         output = process.stdout.read()
@@ -104,11 +99,10 @@ def measure(variant: str, data: Path, **options: Any) -> dict[str, float]:
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             errors.seek(0)
-            text = errors.read().decode(errors="replace")
-            raise SystemExit(f"{variant} failed with {process.returncode}:\n{text[-3000:]}")
-    figures: dict[str, float] = json.loads(output.splitlines()[-1])
+            message = f"{variant} failed with {process.returncode}:\n{errors.read()[-3000:]}"
+            raise SystemExit(message)
     return {
-        **figures,
+        **json.loads(output.splitlines()[-1]),
         "seconds": time.perf_counter() - began,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
         "peak_mib": usage.ru_maxrss / 2**10,
@@ -117,31 +111,28 @@ def measure(variant: str, data: Path, **options: Any) -> dict[str, float]:
 
 def speed(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
     """Measure all variants in turn: images per second, wall and CPU seconds, memory."""
-    chosen = []
+    rounds: dict[str, list[dict[str, float]]] = {}
     for variant in arguments.only:
         if variant.startswith("torch") and not find_spec("torch"):
             print(f"skipped: {VARIANTS[variant]} (pip install 'convae[bench]')")
         else:
-            chosen.append(variant)
-    rounds: dict[str, list[dict[str, float]]] = {variant: [] for variant in chosen}
+            rounds[variant] = []
+    options = {"images": arguments.images, "epochs": arguments.epochs}
     for number in range(arguments.rounds):
-        for variant in chosen:
-            print(f"\rround {number + 1}/{arguments.rounds}: {variant:16}", end="", file=sys.stderr)
-            rounds[variant].append(
-                measure(variant, data, images=arguments.images, epochs=arguments.epochs)
-            )
-    print("\r" + " " * 50 + "\r", end="", file=sys.stderr)
+        for variant, results in rounds.items():
+            print(f"round {number + 1}/{arguments.rounds}: {variant}", file=sys.stderr)
+            results.append(measure(variant, data, **options))
     rows = {variant: medians(results) for variant, results in rounds.items()}
     base = rows.get("keras")
     print(f"{'':32}{'images/s':>10}{'ratio':>7}{'wall s':>8}{'CPU s':>8}{'MiB':>7}")
     for variant, row in rows.items():
         row["ratio"] = row["images_per_second"] / base["images_per_second"] if base else 1.0
         # A low share: two threads had one core, or one of them had nothing to do.
-        shared = row["step_cpu_share"] < 0.6
+        shared = "  (half its threads were idle or shared a core)"
         print(
             f"{VARIANTS[variant]:32}{row['images_per_second']:10,.0f}{row['ratio']:7.2f}"
             f"{row['seconds']:8.1f}{row['cpu_seconds']:8.1f}{row['peak_mib']:7.0f}"
-            f"{'  (half its threads were idle or shared a core)' if shared else ''}"
+            f"{shared if row['step_cpu_share'] < 0.6 else ''}"
         )
     return {"medians": rows, "rounds": rounds, "images": arguments.images}
 
@@ -149,13 +140,11 @@ def speed(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
 def quality(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
     """Measure the seconds of a process until its validation loss first is at TARGET or below."""
     result: dict[str, Any] = {"target": TARGET}
-    cases = {v: (v, {"epochs": 25}) for v in ("keras", "convae-float32", "convae")}
-    cases = {variant: case for variant, case in cases.items() if variant in arguments.only}
+    cases = {v: (v, {"epochs": 25}) for v in arguments.only if not v.startswith("torch")}
     for seed in range(arguments.seeds):
         cases[f"fast.yaml, seed {seed}"] = ("fast", {"epochs": 0, "seed": seed})
-    reaching = f"s to {TARGET}"
     # Loop: the part of convae's training that is neither a step nor validation.
-    print(f"{'':32}{reaching:>12}{'whole s':>9}{'val_loss':>10}{'MiB':>7}{'loop':>8}")
+    print(f"{'':32}{f's to {TARGET}':>12}{'whole s':>9}{'val_loss':>10}{'MiB':>7}{'loop':>8}")
     for name, (variant, options) in cases.items():
         row = result[name] = measure(variant, data, images=0, **options)
         reached, share = row.get("reached_after"), row.get("loop_share")
@@ -176,7 +165,7 @@ def scaling(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
     cases += [("image size", {"side": side}) for side in (14, 28, 56, 112)]
     cases += [("batch", {"batch": batch}) for batch in (50, 100, 250, 1000)]
     for title, options in cases:
-        row = measure_rounds(arguments.rounds, "engine", data, **options)
+        row = medians([measure("engine", data, **options) for _ in range(arguments.rounds)])
         key = f"{title} {next(iter(options.values())):,}"
         result[key] = row
         print(f"{key:24}{row['images_per_second']:10,.0f} images/s{row['peak_mib']:8.0f} MiB")
@@ -199,37 +188,32 @@ def precision(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
         row: dict[str, Any] = {}
         for kind in ("float32", "mixed_bfloat16"):
             options = {"config": names[0], "precision": kind, "batch": batch}
-            median = measure_rounds(arguments.rounds, "config", data, **options)
-            row[kind] = median["images_per_second"]
+            rounds = [measure("config", data, **options) for _ in range(arguments.rounds)]
+            row[kind] = medians(rounds)["images_per_second"]
         ratio = row["mixed_bfloat16"] / row["float32"]
         name = " ".join(n.removesuffix(".yaml") for n in names)
         result[name] = row | {"auto": auto}
         wrong = "" if (ratio > 1) == (auto == "mixed_bfloat16") else "  (the slower)"
-        print(
-            f"{name:36}{row['float32']:9,.0f}{row['mixed_bfloat16']:10,.0f}{ratio:7.2f}"
-            f"  {auto}{wrong}",
-            flush=True,
-        )
+        speeds = f"{row['float32']:9,.0f}{row['mixed_bfloat16']:10,.0f}"
+        print(f"{name:36}{speeds}{ratio:7.2f}  {auto}{wrong}", flush=True)
     return result
 
 
+@style.applied()
 def draw(result: dict[str, Any], path: Path) -> Path:
     """Draw images per second of each variant, as bars."""
     rows = result["medians"]
-    with style.applied():
-        sheet = style.sheet(
-            440, 24 + 34 * len(rows), "Training images per second", result["machine"]
-        )
-        axes = sheet.panel(170, 4, 250, 30 * len(rows))
-        for place, (variant, row) in enumerate(rows.items()):
-            color = style.BLUE if variant.startswith("convae") else style.GRAY
-            axes.barh(-place, row["images_per_second"], color=color, height=0.6)
-            label = f" {row['images_per_second']:,.0f}  ({row['ratio']:.2f}x)"
-            axes.text(row["images_per_second"], -place, label, va="center")
-        axes.set_yticks([-i for i in range(len(rows))], [VARIANTS[variant] for variant in rows])
-        axes.grid(visible=False, axis="y")
-        axes.set_xlim(0, 1.4 * max(row["images_per_second"] for row in rows.values()))
-        axes.set_xlabel("images per second")
+    height = 34 * len(rows)
+    sheet = style.sheet(440, height + 24, "Training images per second", result["machine"])
+    axes = sheet.panel(170, 4, 250, height - 4 * len(rows))
+    speeds = [row["images_per_second"] for row in rows.values()]
+    colors = [style.BLUE if name.startswith("convae") else style.GRAY for name in rows]
+    bars = axes.barh([VARIANTS[name] for name in rows], speeds, color=colors, height=0.6)
+    labels = [f" {row['images_per_second']:,.0f}  ({row['ratio']:.2f}x)" for row in rows.values()]
+    axes.bar_label(bars, labels)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set(xlim=(0, 1.4 * max(speeds)), xlabel="images per second")
     return style.save(sheet.figure, path)
 
 

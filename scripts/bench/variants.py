@@ -10,18 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from convae.config.schema import Config
 
 START = time.perf_counter()
 CONFIGS = Path(__file__).parents[2] / "configs"  # scripts.project would import convae
@@ -85,18 +84,10 @@ def keras_fit(arguments: argparse.Namespace) -> None:
     keras.utils.set_random_seed(arguments.seed)
     x = load(arguments.data, arguments.images).astype("float32") / 255
     relu = {"activation": "relu", "kernel_initializer": "he_normal"}
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            Conv2D(32, 3, **relu),
-            Conv2D(16, 3, **relu),
-            Conv2D(8, 3, **relu),
-            Conv2DTranspose(8, 3, **relu),
-            Conv2DTranspose(16, 3, **relu),
-            Conv2DTranspose(32, 3, **relu),
-            Conv2D(1, 3, activation="sigmoid", padding="same"),
-        ]
-    )
+    layers = [Conv2D(filters, 3, **relu) for filters in (32, 16, 8)]
+    layers += [Conv2DTranspose(filters, 3, **relu) for filters in (8, 16, 32)]
+    last = Conv2D(1, 3, activation="sigmoid", padding="same")
+    model = keras.Sequential([keras.Input((28, 28, 1)), *layers, last])
     model.compile(optimizer="adam", loss="binary_crossentropy")
     watch = Watch(BATCH)
     options = {"verbose": 0, "validation_split": 0.2, "callbacks": [watch.callback(keras)]}
@@ -120,19 +111,15 @@ def torch_loop(arguments: argparse.Namespace, strongest: bool) -> None:
             return conv2d(x, self.weight.flip(2, 3).transpose(0, 1), self.bias, padding=2)
 
     transposed = AsConvolution if strongest else nn.ConvTranspose2d
-    sizes = [(nn.Conv2d, 1, 32), (nn.Conv2d, 32, 16), (nn.Conv2d, 16, 8)]
-    sizes += [(transposed, 8, 8), (transposed, 8, 16), (transposed, 16, 32)]
     layers: list[Any] = []
-    for kind, inputs, outputs in sizes:
-        layer = kind(inputs, outputs, 3)
+    for i, (inputs, outputs) in enumerate(pairwise((1, 32, 16, 8, 8, 16, 32))):
+        layer = (transposed if i > 2 else nn.Conv2d)(inputs, outputs, 3)
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         layers += [layer, nn.ReLU()]
     model: Any = nn.Sequential(*layers, nn.Conv2d(32, 1, 3, padding=1))
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, eps=1e-7)
     images = torch.from_numpy(load(arguments.data, arguments.images).transpose(0, 3, 1, 2).copy())
-    native = strongest and any(
-        flag in Path("/proc/cpuinfo").read_text() for flag in ("amx_bf16", "avx512_bf16")
-    )
+    native = strongest and bool(re.search("(amx|avx512)_bf16", Path("/proc/cpuinfo").read_text()))
     micro = 50 if strongest else BATCH
     if strongest:
         model = torch.compile(model.to(memory_format=torch.channels_last))
@@ -141,7 +128,7 @@ def torch_loop(arguments: argparse.Namespace, strongest: bool) -> None:
         x = batch.float() / 255
         if strongest:
             x = x.to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bool(native)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=native):
             logits = model(x)
         return bce(logits.float(), x)
 
@@ -177,10 +164,9 @@ def convae_train(arguments: argparse.Namespace, config: str, *overrides: str) ->
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             nonlocal computing
             began = time.perf_counter()
-            try:
-                return method(*args, **kwargs)
-            finally:
-                computing += time.perf_counter() - began
+            result = method(*args, **kwargs)
+            computing += time.perf_counter() - began
+            return result
 
         return wrapper
 
@@ -207,7 +193,7 @@ def engine_steps(arguments: argparse.Namespace) -> None:
     side, batch = arguments.side, arguments.batch
     overrides = [f"model.input_shape=[{side}, {side}, 1]", f"training.batch_size={batch}"]
     config = load_config(CONFIGS / "mnist.yaml", overrides)
-    images: NDArray[np.uint8] = load(arguments.data, arguments.images)
+    images = load(arguments.data, arguments.images)
     images = np.resize(images, (len(images), side, side, 1)) if side != 28 else images
     with tempfile.NamedTemporaryFile() as file:
         if arguments.mapped:
@@ -233,9 +219,7 @@ def config_steps(arguments: argparse.Namespace) -> None:
     run_engine(config, inputs, targets, 8)
 
 
-def run_engine(
-    config: Config, inputs: NDArray[np.uint8], targets: NDArray[np.uint8], steps: int
-) -> None:
+def run_engine(config: Any, inputs: Any, targets: Any, steps: int) -> None:
     """Measure `steps` of the engine of a config, over the images in an epoch's order."""
     from convae.models.builder import build_model
     from convae.runtime.start import start
@@ -271,10 +255,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("variant", choices=VARIANTS)
     parser.add_argument("data")
-    numbers = {"images": 0, "epochs": 1, "seed": 0, "mapped": 0, "side": 28, "batch": BATCH}
-    for name, default in numbers.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--config", default="mnist.yaml")
-    parser.add_argument("--precision", default="auto")
+    options: dict[str, int | str] = {
+        "images": 0, "epochs": 1, "seed": 0, "mapped": 0, "side": 28, "batch": BATCH,
+        "config": "mnist.yaml", "precision": "auto",
+    }  # fmt: skip
+    for name, default in options.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
     parsed = parser.parse_args()
     VARIANTS[parsed.variant](parsed)

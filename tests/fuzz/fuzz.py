@@ -22,13 +22,13 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,20 +56,13 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> None:
     make_plan(config)
 
 
-def _copy_configs(folder: Path) -> None:
-    for shipped in CONFIGS.glob("*.yaml"):
-        shutil.copy(shipped, folder)
-
-
 def try_yaml(data: bytes, folder: Path) -> None:
-    """Read a config file."""
+    shutil.copytree(CONFIGS, folder, dirs_exist_ok=True)  # for a base
     (folder / "config.yaml").write_bytes(data)
-    _copy_configs(folder)
     read_config(folder / "config.yaml")
 
 
 def try_override(data: bytes, folder: Path) -> None:
-    """Read overrides of the default config."""
     read_config(CONFIGS / "mnist.yaml", inputs.split_words(data))
 
 
@@ -80,7 +73,6 @@ def _load(path: Path, **more: Any) -> None:
 
 
 def try_npz(data: bytes, folder: Path) -> None:
-    """Read an npz of images and labels."""
     (folder / "data.npz").write_bytes(data)
     _load(folder / "data.npz")
 
@@ -88,8 +80,8 @@ def try_npz(data: bytes, folder: Path) -> None:
 def try_idx(data: bytes, folder: Path) -> None:
     """Read a folder of four IDX files, one of which is damaged."""
     for i, name in enumerate(inputs.IDX_FILES):
-        shape = (20, 28, 28) if i % 2 == 0 else (20,)
-        file = inputs.idx_file(len(shape), shape, bytes(20 * (784 if i % 2 == 0 else 1)))
+        shape = (20,) if i % 2 else (20, 28, 28)
+        file = inputs.idx_file(len(shape), shape, bytes(prod(shape)))
         (folder / name).write_bytes(data[1:] if i == data[0] else file)
     _load(folder)
 
@@ -105,11 +97,10 @@ def try_image(data: bytes, folder: Path) -> None:
 
 def try_npy(data: bytes, folder: Path) -> None:
     """Read an .npy of images and one of labels, one of which is damaged."""
-    shapes = (20, 28, 28), (20,)
-    for i, name in enumerate(("data.npy", "data_labels.npy")):
-        np.save(folder / name, np.zeros(shapes[i], np.uint8))
-        if i == data[0]:
-            (folder / name).write_bytes(data[1:])
+    names = ("data.npy", "data_labels.npy")
+    for name, shape in zip(names, ((20, 28, 28), (20,)), strict=True):
+        np.save(folder / name, np.zeros(shape, np.uint8))
+    (folder / names[data[0]]).write_bytes(data[1:])
     _load(folder / "data.npy")
 
 
@@ -118,13 +109,10 @@ def try_run(data: bytes, folder: Path) -> None:
     (folder / "checkpoint").mkdir()
     (folder / models.RUN_FILES[data[0]]).write_bytes(data[1:])
     run = Run(folder)
-    readers: tuple[Callable[[], object], ...] = (
-        lambda: run.config,
-        lambda: run.manifest,
-        lambda: run.history,
-        run.load_checkpoint,
-    )
-    readers[data[0]]()
+    if data[0] == 3:
+        run.load_checkpoint()
+    else:
+        getattr(run, ("config", "manifest", "history")[data[0]])
 
 
 def try_keras_check(data: bytes, folder: Path) -> None:
@@ -134,7 +122,6 @@ def try_keras_check(data: bytes, folder: Path) -> None:
 
 
 def try_keras_load(data: bytes, folder: Path) -> None:
-    """Load a `.keras` file."""
     from convae.models.builder import read_model
 
     (folder / "model.keras").write_bytes(data)
@@ -148,7 +135,7 @@ def try_command(data: bytes, folder: Path) -> None:
     run = folder / "outputs/mnist/1"
     (run / "checkpoint").mkdir(parents=True)
     (run / "config.yaml").write_bytes(content if kind == 2 else inputs.CONFIG_FILES[0])
-    _copy_configs(folder)
+    shutil.copytree(CONFIGS, folder, dirs_exist_ok=True)
     (folder / "config.yaml").write_bytes(content)
     command = (
         ["inspect", "config.yaml"],
@@ -158,13 +145,9 @@ def try_command(data: bytes, folder: Path) -> None:
     )[kind]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "CONVAE_DATA": "nowhere.npz"}
     done = subprocess.run(
-        [sys.executable, "-m", "convae", *command],
-        capture_output=True,
-        timeout=60,
-        cwd=folder,
-        env=environment,
-        check=False,
-    )
+        [sys.executable, "-m", "convae", *command], capture_output=True, timeout=60, cwd=folder,
+        env=environment, check=False,
+    )  # fmt: skip
     handled = done.returncode == 0 or (done.returncode == 2 and b"convae: " in done.stderr)
     if not handled or b"Traceback" in done.stderr:
         raise RuntimeError(f"exit {done.returncode}: {done.stderr[-2000:]!r}")
@@ -173,14 +156,12 @@ def try_command(data: bytes, folder: Path) -> None:
 
 
 def commands(rng: inputs.Rng) -> bytes:
-    """Make a config, overrides or a run's config for the command line."""
     kind = int(rng.integers(4))
     data = inputs.overrides(rng) if kind % 2 else inputs.configs(rng)
     return bytes([kind]) + data[:100_000]
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """A reader of input from outside, and the maker of its inputs."""
 
     share: float  # of all inputs
@@ -207,17 +188,6 @@ TARGETS = {
 }
 
 
-@dataclass
-class Result:
-    """The results of a target's inputs."""
-
-    accepted: int = 0
-    refused: int = 0
-    failures: list[tuple[int, str]] = field(default_factory=list)  # index, what happened
-    slowest: float = 0.0  # seconds
-    peak: float = 0.0  # MiB
-
-
 @lru_cache(1)
 def make_chunk(name: str, seed: int, chunk: int) -> Sequence[bytes]:
     """Return the inputs of a chunk, from the run's seed alone."""
@@ -225,9 +195,7 @@ def make_chunk(name: str, seed: int, chunk: int) -> Sequence[bytes]:
 
 
 def make_input(name: str, seed: int, index: int) -> bytes:
-    """Return one input of a target."""
-    chunk, place = divmod(index, CHUNK)
-    return make_chunk(name, seed, chunk)[place]
+    return make_chunk(name, seed, index // CHUNK)[index % CHUNK]
 
 
 def prepare(name: str) -> None:
@@ -267,9 +235,9 @@ def start_worker(name: str) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, context, initializer=prepare, initargs=(name,))
 
 
-def run(name: str, seed: int, count: int, limit: float) -> Result:
+def run(name: str, seed: int, count: int, limit: float) -> Iterator[tuple[str, str, float, float]]:
     """Try `count` inputs; a worker that hangs or dies costs its input and is replaced."""
-    result, worker = Result(), start_worker(name)
+    worker = start_worker(name)
     for index in range(count):
         try:
             ended = worker.submit(attempt, name, seed, index, limit).result(WAIT)
@@ -281,18 +249,11 @@ def run(name: str, seed: int, count: int, limit: float) -> Result:
         if peak > MAX_MEMORY:  # a fresh process measures the next input's memory
             outcome, message = "failed", message or f"took {peak:,.0f} MiB of memory"
             worker = start_worker(name)
-        if outcome == "failed":
-            result.failures.append((index, message))
-        result.accepted += outcome == "accepted"
-        result.refused += outcome == "refused"
-        result.slowest = max(result.slowest, seconds)
-        result.peak = max(result.peak, peak)
+        yield outcome, message, seconds, peak
     worker.shutdown()
-    return result
 
 
 def main() -> int:
-    """Run every target and print the table; return 1 if anything failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -306,17 +267,19 @@ def main() -> int:
             continue
         count = max(round(target.share * options.inputs), 1)
         limit = 60 if target.attempt is try_command else options.seconds
-        result = run(name, options.seed, count, limit)
-        for index, message in result.failures:
+        results = list(run(name, options.seed, count, limit))
+        outcomes, messages, seconds, peaks = zip(*results, strict=True)
+        for index, message in enumerate(messages):
+            if outcomes[index] != "failed":
+                continue
+            failed += 1
             options.keep.mkdir(parents=True, exist_ok=True)
-            file = re.sub(r"\W+", "-", f"{name}-{options.seed}-{index}")
-            path = options.keep / file
+            path = options.keep / re.sub(r"\W+", "-", f"{name}-{options.seed}-{index}")
             path.write_bytes(make_input(name, options.seed, index))
             path.with_name(f"{path.name}.txt").write_text(message)
             print(f"{path}: {message}", file=sys.stderr)
-        failed += len(result.failures)
-        counts = (count, result.accepted, result.refused, len(result.failures))
-        sizes = (1000 * result.slowest, result.peak)
+        counts = (count, *(outcomes.count(x) for x in ("accepted", "refused", "failed")))
+        sizes = (1000 * max(seconds), max(peaks))
         rows.append((name, *(f"{number:,.0f}" for number in (*counts, *sizes))))
         print(*rows[-1], file=sys.stderr, flush=True)
     head = ("target", "inputs", "accepted", "refused", "failures", "slowest ms", "peak MiB")

@@ -27,6 +27,7 @@ ODD_WORDS = (
     '"\\ud800"', '"\\0"', '"\\e[31m"', "\x85", "\u202e", "x" * 20_000, "base: /dev/zero", "? a",
     "../../../etc/passwd", "config.yaml", "- - - -", "{a: {a: {a: {}}}}", "!<x> y", "%YAML 9.9",
 )  # fmt: skip
+SEPARATOR = "\x1e"  # between overrides
 Rng = np.random.Generator
 
 
@@ -112,8 +113,7 @@ def configs(rng: Rng) -> bytes:
         return yaml.safe_dump(tree, allow_unicode=True).encode("utf-8", "surrogatepass")
     lines = text.decode().splitlines()
     at = int(rng.integers(len(lines)))
-    start = lines[at].split(":")[0]
-    lines[at] = f"{start}: {pick(rng, ODD_WORDS)}"
+    lines[at] = f"{lines[at].split(':')[0]}: {pick(rng, ODD_WORDS)}"
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
@@ -129,9 +129,8 @@ PATHS = (
 
 def overrides(rng: Rng) -> bytes:
     """One to three `key=value`, joined by a separator."""
-    count = int(rng.integers(1, 4))
     words = []
-    for _ in range(count):
+    for _ in range(int(rng.integers(1, 4))):
         value = odd_value(rng)
         text = value if isinstance(value, str) else json.dumps(value)
         if rng.random() < 0.3:
@@ -139,9 +138,6 @@ def overrides(rng: Rng) -> bytes:
         words.append(f"{pick(rng, PATHS)}={text}")
     data = SEPARATOR.join(words).encode("utf-8", "surrogatepass")
     return damaged(rng, data) if rng.random() < 0.2 else data
-
-
-SEPARATOR = "\x1e"
 
 
 def split_words(data: bytes) -> list[str]:
@@ -174,12 +170,9 @@ def from_hypothesis(strategy: st.SearchStrategy[bytes], number: int, count: int)
     """Return `count` examples of a strategy, the same ones for the same `number`."""
     found: list[bytes] = []
     options = settings(
-        max_examples=count,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
+        max_examples=count, database=None, deadline=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
-    )
+    )  # fmt: skip
     collect = given(strategy)(lambda data: found.append(data))  # noqa: PLW0108 - no builtins
     seed(number)(options(collect))()
     return (found * count)[:count]  # a small strategy may run out of examples
@@ -220,10 +213,10 @@ def npz(rng: Rng) -> bytes:
     images = rng.integers(0, 256, (20, 28, 28), np.uint8) // pick(rng, (1, 64, 255))
     keys = ("x_train", "y_train", "x_test", "y_test")
     honest = pick(rng, (1.0, 0.6))
-    parts = {
-        f"{key}.npy": npy(rng, images if key[0] == "x" else images[:, 0, 0] % 10, honest)
-        for key in keys[: pick(rng, (1, 2, 4, 4))]
-    }
+    parts = {}
+    for key in keys[: pick(rng, (1, 2, 4, 4))]:
+        array = images if key[0] == "x" else images[:, 0, 0] % 10
+        parts[f"{key}.npy"] = npy(rng, array, honest)
     if rng.random() < 0.05:
         parts["../../evil.npy"] = parts["x_train.npy"]
     if rng.random() < 0.01:
@@ -239,7 +232,6 @@ def packed_zeros(mebibytes: int) -> bytes:
     file = io.BytesIO()
     shape = (mebibytes * 2**20 // 784, 28, 28)
     head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}\n".encode()
-    left = shape[0] * 784
     packed = zipfile.ZipInfo("x_train.npy")
     packed.compress_type = zipfile.ZIP_DEFLATED
     with (
@@ -247,9 +239,8 @@ def packed_zeros(mebibytes: int) -> bytes:
         archive.open(packed, "w", force_zip64=True) as member,
     ):
         member.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head)
-        while left:
-            member.write(bytes(min(left, 2**20)))
-            left -= min(left, 2**20)
+        for _ in range(shape[0]):
+            member.write(bytes(784))
     return file.getvalue()
 
 
@@ -297,8 +288,7 @@ def pictures() -> list[bytes]:
     noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
     gray = Image.fromarray(noise)
     exif = Image.Exif()
-    exif[0x0112] = 6
-    exif[0x010E] = "described"
+    exif.update({0x0112: 6, 0x010E: "described"})
     kinds: list[tuple[Any, str, dict[str, Any]]] = [
         *((gray.convert(mode), "PNG", {"exif": exif}) for mode in ("L", "RGB", "RGBA", "P", "1")),
         (Image.fromarray(noise.astype(np.uint16)), "PNG", {"exif": exif}),
@@ -311,10 +301,9 @@ def pictures() -> list[bytes]:
         (gray, "BMP", {}),
         (gray, "GIF", {"save_all": True, "append_images": [gray.rotate(90)]}),
         (gray, "TIFF", {}),
-        *(
-            (gray, "TIFF", {"compression": c})
-            for c in ("tiff_lzw", "tiff_adobe_deflate", "packbits")
-        ),
+        (gray, "TIFF", {"compression": "tiff_lzw"}),
+        (gray, "TIFF", {"compression": "tiff_adobe_deflate"}),
+        (gray, "TIFF", {"compression": "packbits"}),
     ]
     files = []
     for image, kind, options in kinds:

@@ -53,14 +53,10 @@ def _virtual(group: Any) -> None:
     group.create_virtual_dataset("1", layout)
 
 
-def _bomb(group: Any) -> None:
-    group.create_dataset("1", (2**33,), "f4", chunks=(2**20,), compression="gzip")
-
-
 TRAPS: dict[str, Callable[[Any], object]] = {
     "external": lambda g: g.create_dataset("1", (1,), "f4", external=[("/etc/passwd", 0, 4)]),
     "virtual": _virtual,
-    "bomb": _bomb,
+    "bomb": lambda g: g.create_dataset("1", (2**33,), "f4", chunks=(2**20,), compression="gzip"),
     "soft": lambda group: group.update({"1": h5py.SoftLink("/layers")}),
     "outside": lambda group: group.update({"1": h5py.ExternalLink("/tmp/other.h5", "/x")}),
     "circle": lambda group: group.update({"1": group.file["layers"]}),

@@ -24,6 +24,8 @@ import numpy as np
 from convae.data.datasets import SAMPLE_PATH
 from convae.runs.run import Run
 from tests.forked import Convae
+from tests.stress import faults
+from tests.stress.faults import PATIENCE
 
 EPOCHS = 4  # of 40 steps
 # Two layers, so that a start costs seconds less; everything else is as in any training.
@@ -42,7 +44,6 @@ training:
   schedule: {type: reduce_on_plateau, patience: 1}
 runtime: {precision: float32, threads: 2}
 """
-PATIENCE = 900.0  # seconds until a process counts as hung
 
 Fault = Callable[[], None]
 
@@ -56,24 +57,21 @@ class Child(Convae):
 
     @property
     def log(self) -> str:
-        """Its stdout and stderr so far."""
         return "".join(path.read_text(errors="replace") for path in (self._out, self._err))
 
-    @property
-    def tail(self) -> str:
-        """The end of its log."""
-        return self.log[-1000:]
+    def lost(self, what: str) -> Lost:
+        """An exception with the end of its log."""
+        return Lost(f"{what}: {self.log[-1000:]}")
 
     def wait(self, seconds: float = PATIENCE) -> int:
         """Return the exit code, negative for a signal. Kill it if it takes longer: it is lost."""
         self.pause(seconds)
         if self._process.exitcode is None:
             self.signal(SIGKILL)
-            raise Lost(f"hung: {self.tail}")
+            raise self.lost("hung")
         return self._process.exitcode
 
     def pause(self, seconds: float) -> None:
-        """Wait for its end, but no longer than `seconds`."""
         self._process.join(seconds)
 
     def wait_for_text(self, text: str) -> None:
@@ -81,7 +79,7 @@ class Child(Convae):
         deadline = time.monotonic() + PATIENCE
         while text not in self.log and self._process.is_alive():
             if time.monotonic() > deadline:
-                raise Lost(f"never printed {text!r}: {self.tail}")
+                raise self.lost(f"never printed {text!r}")
             time.sleep(0.01)
 
     def signal(self, number: Signals) -> None:
@@ -97,7 +95,7 @@ class Child(Convae):
     def expect(self, code: int) -> None:
         """Wait for it; it must end with `code` and without a traceback."""
         if self.wait() != code or "Traceback" in self.log:
-            raise Lost(f"exit code {self._process.exitcode} instead of {code}: {self.tail}")
+            raise self.lost(f"exit code {self._process.exitcode} instead of {code}")
 
 
 @dataclass
@@ -139,11 +137,9 @@ class Sandbox:
         return cls(folder / f"{name}-{seed}", folder / "data.npz", seed, count, **kept)
 
     def train(self, *overrides: str, fault: Fault | None = None) -> Child:
-        """Start a new training."""
         return Child(self.folder, *self._command(*overrides), before=fault)
 
     def resume(self, run: Path, *overrides: str, fault: Fault | None = None) -> Child:
-        """Start a resume of `run`."""
         return Child(self.folder, "train", "--resume", str(run), *overrides, before=fault)
 
     def spawn(self, *overrides: str, run: Path | None = None) -> Child:
@@ -156,16 +152,24 @@ class Sandbox:
         own = [f"data.path={self.data}", "name=run", f"output.folder={self.folder / 'outputs'}"]
         return ["train", str(self.data.with_name("config.yaml")), *own, *overrides]
 
-    def finish(self, run: Path) -> Child:
+    def killed(self, step: int, *overrides: str) -> Path:
+        """Return a run that was killed after `step` steps."""
+        self.train(*overrides, fault=partial(faults.kill_at, "step", step)).wait()
+        return self.run()
+
+    def finish(self, run: Path) -> None:
         """Check `run`, and resume it to its end, whose result must be the undisturbed one's."""
         self.check_complete(run)
-        child = self.resume(run)
-        child.expect(0)
+        self.resume(run).expect(0)
         self.check_same(run)
+
+    def hold(self, *overrides: str) -> Child:
+        child = self.train(*overrides, fault=faults.hold)
+        child.wait_for_text("holding")
         return child
 
     def release(self, child: Child, code: int) -> None:
-        """Let a child that `faults.hold` holds continue, and expect its end."""
+        """Let a child that is held continue, and expect its end."""
         (self.folder / "go").touch()
         try:
             child.expect(code)
@@ -173,16 +177,14 @@ class Sandbox:
             (self.folder / "go").unlink()
 
     def newest(self, outputs: Path | None = None) -> Path | None:
-        """Return the newest run's folder, if there is one."""
         runs = sorted((outputs or self.folder / "outputs").glob("*/*-*/config.yaml"))
         return runs[-1].parent if runs else None
 
     def run(self, outputs: Path | None = None) -> Path:
         """Return the newest run's folder, which must exist."""
-        run = self.newest(outputs)
-        if run is None:
-            raise Lost("no run was started")
-        return run
+        if run := self.newest(outputs):
+            return run
+        raise Lost("no run was started")
 
     def check_complete(self, run: Path) -> None:
         """After a fault: every file is readable, no finished epoch is lost, nor the best model."""
@@ -203,7 +205,6 @@ class Sandbox:
             raise Lost(f"{run}: {rows} epochs and no checkpoint")
 
     def check_same(self, run: Path) -> None:
-        """A finished run has the bits of the undisturbed one."""
         self.check_complete(run)
         if result(run) != self.reference:
             raise Lost(f"{run}: {result(run)} instead of {self.reference}")

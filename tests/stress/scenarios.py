@@ -7,23 +7,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
+from typing import NamedTuple
 
 from convae.runs import checkpoint
 from convae.runs.run import Run
+from scripts.project import CONFIGS
 from tests.stress import faults
 from tests.stress.sandbox import EPOCHS, Child, Lost, Sandbox, weights
 
-ROOT = Path(__file__).parents[2]
 Steps = Iterator[int]
 Function = Callable[[Sandbox], Steps]
 
 
-@dataclass(frozen=True)
-class Scenario:
+class Scenario(NamedTuple):
     """A function, its title in the table, and how often it runs: (repetitions, rounds)."""
 
     title: str
@@ -67,11 +65,10 @@ def kills(sandbox: Sandbox) -> Steps:
             times += 1
             yield 1
         elif code != 0:
-            raise Lost(f"ended with {code}: {child.tail}")
-        if run is None:  # killed before there was a folder
-            continue
-        sandbox.check_complete(run)
-        if code == 0:
+            raise child.lost(f"ended with {code}")
+        if run:  # else killed before there was a folder
+            sandbox.check_complete(run)
+        if run and code == 0:
             sandbox.check_same(run)
             run = None
     if run:
@@ -83,16 +80,13 @@ def kills_from_start(sandbox: Sandbox) -> Steps:
     run = None
     for i in range(sandbox.count):
         child = sandbox.spawn(run=run)
-        if i % 2:
-            child.pause(sandbox.random.uniform(0, 5))
-        else:
+        if i % 2 == 0:
             child.wait_for_text("run: ")
-            child.pause(sandbox.random.uniform(0, sandbox.seconds))
+        child.pause(sandbox.random.uniform(0, 5 if i % 2 else sandbox.seconds))
         child.signal(SIGKILL)
         if child.wait() == -SIGKILL:
             yield 1
-        run = sandbox.newest()
-        if run:
+        if run := sandbox.newest():
             sandbox.check_complete(run)
     if run:
         sandbox.finish(run)
@@ -109,9 +103,9 @@ def signals(sandbox: Sandbox) -> Steps:
         # Before the first step there is nothing to save, and after the last nothing to resume.
         if code == 1 and "convae train --resume" not in child.log:
             if "Aborted" not in child.log:
-                raise Lost(f"no hint after a signal: {child.tail}")
+                raise child.lost("no hint after a signal")
         elif code not in {0, 1, -SIGTERM}:
-            raise Lost(f"ended with {code}: {child.tail}")
+            raise child.lost(f"ended with {code}")
         sandbox.finish(sandbox.run())
         yield 1
 
@@ -121,8 +115,7 @@ def second_signal(sandbox: Sandbox) -> Steps:
     pairs = ((SIGINT, SIGTERM), (SIGTERM, SIGTERM), (SIGINT, SIGINT))
     for i in range(sandbox.count):
         first, second = pairs[i % len(pairs)]
-        child = sandbox.train(fault=faults.hold)
-        child.wait_for_text("holding")
+        child = sandbox.hold()
         child.signal(first)
         child.wait_for_text("again to stop at once")
         began = time.monotonic()
@@ -169,7 +162,7 @@ def file_size_limit(sandbox: Sandbox) -> Steps:
         time.sleep(sandbox.random.uniform(0, 0.7) * sandbox.seconds)
         child.limit_file_size(2_000)
         if child.wait() not in {0, 2} or "Traceback" in child.log:
-            raise Lost(f"no clear message: {child.tail}")
+            raise child.lost("no clear message")
         sandbox.finish(sandbox.run())
         yield 1
 
@@ -181,8 +174,7 @@ def mounted(sandbox: Sandbox) -> Steps:
             if disk is None:
                 sandbox.note = "skipped: mounting is not allowed here"
                 return
-            child = sandbox.train(f"output.folder={disk}", fault=faults.hold)
-            child.wait_for_text("holding")
+            child = sandbox.hold(f"output.folder={disk}")
             if i % 2:
                 with faults.read_only(disk):
                     sandbox.release(child, 2)
@@ -190,16 +182,11 @@ def mounted(sandbox: Sandbox) -> Steps:
                 faults.fill(disk)
                 sandbox.release(child, 2)
                 (disk / "filler").unlink()
-            run = sandbox.run(disk)
-            sandbox.finish(run)
+            sandbox.finish(sandbox.run(disk))
         yield 1
 
 
-@scenario(
-    "data truncated, bit-flipped, replaced; between kill and resume, and in mid-run",
-    (6, 1),
-    (1, 1),
-)
+@scenario("data cut, bit-flipped, replaced: between kill and resume, in mid-run", (6, 1), (1, 1))
 def data_changed(sandbox: Sandbox) -> Steps:
     original = sandbox.data.read_bytes()
     for i in range(sandbox.count):
@@ -207,15 +194,12 @@ def data_changed(sandbox: Sandbox) -> Steps:
         data.write_bytes(original)
         damage = faults.DAMAGES[i % len(faults.DAMAGES)]
         if i // len(faults.DAMAGES) % 2:
-            child = sandbox.train(f"data.path={data}", fault=faults.hold)
-            child.wait_for_text("holding")
+            child = sandbox.hold(f"data.path={data}")
             data.write_bytes(damage(original, sandbox.random))
             sandbox.release(child, 0)
             sandbox.check_same(sandbox.run())
         else:
-            killed = partial(faults.kill_at, "step", 70)
-            sandbox.train(f"data.path={data}", fault=killed).wait()
-            run = sandbox.run()
+            run = sandbox.killed(70, f"data.path={data}")
             data.write_bytes(damage(original, sandbox.random))
             sandbox.resume(run).expect(2)
             data.write_bytes(original)
@@ -225,8 +209,7 @@ def data_changed(sandbox: Sandbox) -> Steps:
 
 @scenario("a flipped bit in the newest checkpoint", (2000, 1), (100, 1))
 def damaged_checkpoint(sandbox: Sandbox) -> Steps:
-    sandbox.train(fault=partial(faults.kill_at, "step", 100)).wait()
-    run = sandbox.run()
+    run = sandbox.killed(100)
     latest = run / "checkpoint/latest.npz"
     original = latest.read_bytes()
     for _ in range(sandbox.count):
@@ -246,9 +229,7 @@ def damaged_checkpoint(sandbox: Sandbox) -> Steps:
         path.write_bytes(faults.flip(path.read_bytes(), sandbox.random))
     sandbox.resume(run).expect(2)
     weights(run / "best.keras")
-    sandbox.note = (
-        "one of them resumed to the end; with both checkpoints damaged: exit 2, best kept"
-    )
+    sandbox.note = "one of them resumed to the end; with both damaged: exit 2, best kept"
 
 
 @scenario("memory limit (RLIMIT_AS), then enough", (4, 1))
@@ -284,13 +265,12 @@ def clock_back(sandbox: Sandbox) -> Steps:
 @scenario("a second training, and an eval, of a run in training", (2, 1))
 def two_trainings(sandbox: Sandbox) -> Steps:
     for i in range(sandbox.count):
-        child = sandbox.train(fault=faults.hold)
-        child.wait_for_text("holding")
+        child = sandbox.hold()
         run = sandbox.run()
         second = sandbox.resume(run)
         second.expect(2)
         if f"({child.pid} on " not in second.log:
-            raise Lost(f"the message does not name the process: {second.tail}")
+            raise second.lost("the message does not name the process")
         if i == 0:
             Child(sandbox.folder, "eval", str(run)).expect(0)
         sandbox.release(child, 0)
@@ -302,8 +282,7 @@ def two_trainings(sandbox: Sandbox) -> Steps:
 def other_arithmetic(sandbox: Sandbox) -> Steps:
     for i in range(sandbox.count):
         change = ("runtime.precision=mixed_bfloat16", "runtime.threads=3")[i % 2]
-        sandbox.train(fault=partial(faults.kill_at, "step", 90)).wait()
-        run = sandbox.run()
+        run = sandbox.killed(90)
         child = sandbox.resume(run, change)
         child.expect(0)
         last = Run(run).manifest["resumptions"][-1]
@@ -322,8 +301,7 @@ def reruns(sandbox: Sandbox) -> Steps:
         for start in (sandbox.spawn, sandbox.train):
             start(precision).expect(0)
             hashes.add(Run(sandbox.run()).manifest["weights_sha256"])
-        sandbox.train(precision, fault=partial(faults.kill_at, "step", 100)).wait()
-        sandbox.resume(sandbox.run()).expect(0)
+        sandbox.resume(sandbox.killed(100, precision)).expect(0)
         hashes.add(Run(sandbox.run()).manifest["weights_sha256"])
         if len(hashes) > 1:
             raise Lost(f"{precision}: other weights")
@@ -332,15 +310,9 @@ def reruns(sandbox: Sandbox) -> Steps:
 
 @scenario("cost of saving after every epoch, configs/mnist.yaml", (1, 1))
 def cost(sandbox: Sandbox) -> Steps:
-    child = Child(
-        sandbox.folder,
-        "train",
-        str(ROOT / "configs/mnist.yaml"),
-        f"training.epochs={sandbox.count}",
-        f"output.folder={sandbox.folder / 'outputs'}",
-        "data.download=false",
-        before=faults.timed_saves,
-    )
+    output = f"output.folder={sandbox.folder / 'outputs'}"
+    words = [str(CONFIGS / "mnist.yaml"), f"training.epochs={sandbox.count}", output]
+    child = Child(sandbox.folder, "train", *words, "data.download=false", before=faults.timed_saves)
     child.expect(0)
     saving = float(child.log.split("seconds in saves: ")[-1].split()[0])
     seconds = sum(row["seconds"] for row in Run(sandbox.run()).history) + saving

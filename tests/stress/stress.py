@@ -21,8 +21,8 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from convae.errors import ConvaeError
 from convae.runtime.hardware import core_count
@@ -30,29 +30,20 @@ from scripts.project import describe_machine, format_markdown, write_json
 from tests.stress.sandbox import Lost, Sandbox
 from tests.stress.scenarios import SCENARIOS
 
-
-@dataclass
-class Row:
-    """One line of the table."""
-
-    what: str
-    times: int = 0
-    lost: list[str] = field(default_factory=list)
-    note: str = ""
+Row = dict[str, Any]  # what was tried, how many times, what was lost, a note
 
 
 def attempt(name: str, folder: Path, seed: int, count: int) -> Row:
     """Run one round of a scenario, in a folder of its own."""
     scenario = SCENARIOS[name]
     sandbox = Sandbox.create(folder, name, seed, count)
-    row = Row(scenario.title)
+    times, lost = 0, []
     try:
         for passed in scenario.run(sandbox):
-            row.times += passed
+            times += passed
     except (Lost, ConvaeError, AssertionError, TimeoutError) as error:
-        row.lost.append(f"{name}, seed {seed}: {error!s:.1500}")
-    row.note = sandbox.note
-    return row
+        lost.append(f"{name}, seed {seed}: {error!s:.1500}")
+    return {"what": scenario.title, "times": times, "lost": lost, "note": sandbox.note}
 
 
 def main() -> int:
@@ -81,29 +72,24 @@ def main() -> int:
             scenario = SCENARIOS[name]
             count, rounds = scenario.quick if arguments.quick else scenario.full
             for seed in range(1000 * arguments.seed, 1000 * arguments.seed + rounds):
-                rows[name] = Row(scenario.title)
+                rows[name] = {"what": scenario.title, "times": 0, "lost": [], "note": ""}
                 started[pool.submit(attempt, name, folder, seed, count)] = name
         for future in as_completed(started):
             row, total = future.result(), rows[started[future]]
-            total.times += row.times
-            total.lost += row.lost
-            total.note = row.note or total.note
-            print(f"{started[future]}: {row.times}, lost {len(row.lost)}", file=sys.stderr)
-    cells = [(r.what, f"{r.times:,}", len(r.lost), r.note) for r in rows.values()]
+            total["times"] += row["times"]
+            total["lost"] += row["lost"]
+            total["note"] = row["note"] or total["note"]
+            print(f"{started[future]}: {row['times']}, lost {len(row['lost'])}", file=sys.stderr)
+    cells = [(r["what"], f"{r['times']:,}", len(r["lost"]), r["note"]) for r in rows.values()]
     print(format_markdown(("what was tried", "how often", "lost", ""), cells))
     for row in rows.values():
-        for text in row.lost:
-            print(f"LOST: {row.what}: {text}")
-    minutes = (time.monotonic() - began) / 60
-    print(f"\n{describe_machine()}; {minutes:.1f} minutes")
-    result = {
-        "machine": describe_machine(),
-        "minutes": round(minutes, 1),
-        "quick": arguments.quick,
-        "rows": [asdict(row) for row in rows.values()],
-    }
-    write_json(arguments.output, result)
-    return int(any(row.lost for row in rows.values()))
+        for text in row["lost"]:
+            print(f"LOST: {row['what']}: {text}")
+    machine, minutes = describe_machine(), round((time.monotonic() - began) / 60, 1)
+    print(f"\n{machine}; {minutes} minutes")
+    result = {"machine": machine, "minutes": minutes, "quick": arguments.quick}
+    write_json(arguments.output, result | {"rows": list(rows.values())})
+    return int(any(row["lost"] for row in rows.values()))
 
 
 if __name__ == "__main__":
