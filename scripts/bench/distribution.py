@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
-from numpy.typing import NDArray
 
 from convae.config.loader import load_config
 from convae.plots import style
@@ -57,11 +56,9 @@ class Workload(NamedTuple):
     per_image: float
 
 
-def exchange(
-    workers: NDArray[Any], size: float | NDArray[Any], latency: float, rate: float
-) -> NDArray[Any]:
+def exchange(workers: Any, size: Any, latency: float, rate: float) -> Any:
     """Return the seconds of an all-reduce of `size` bytes in a ring of `workers`."""
-    return np.asarray(2 * (workers - 1) * latency + 2 * (workers - 1) / workers * size / rate)
+    return 2 * (workers - 1) * (latency + size / workers / rate)
 
 
 def quickest(function: Callable[[], object], times: int) -> float:
@@ -92,8 +89,7 @@ def work(path: Path, *, quick: bool) -> None:
     plan = start(config, distributed=True)
     replicas = Replicas(plan, config.runtime.rendezvous_timeout)
     with replicas.scope():
-        model = build_model(config)
-        optimizer = build_optimizer(config, 1)
+        model, optimizer = build_model(config), build_optimizer(config, 1)
     engine = Engine(model, config, plan, optimizer, replicas)
     report_started()
     times = 8 if quick else 40
@@ -128,22 +124,20 @@ def measure(*, quick: bool) -> dict[str, Any]:
     """Return all measurements, the fit, and its error on steps that the fit does not use."""
     load = os.getloadavg()[0]
     one, two = run_workers(1, quick=quick), run_workers(2, quick=quick)
-    batches = np.array([row["batch"] for row in one["steps"]], float)
-    alone = np.array([row["seconds"] for row in one["steps"]])
-    per_image, fixed = np.polyfit(batches, alone, 1)
+    alone = [row["seconds"] for row in one["steps"]]
+    per_image, fixed = map(float, np.polyfit(BATCHES, alone, 1))
     if fixed < 0:  # noise: no step takes less than nothing
-        per_image, fixed = float(alone[-1] / batches[-1]), 0.0
+        per_image, fixed = alone[-1] / BATCHES[-1], 0.0
     # In a ring of two: 2 hops, and each float goes over the line once in either direction.
-    sizes = np.array([row["floats"] * FLOAT for row in two["reduces"]], float)
+    sizes = FLOAT * np.array(FLOATS)
     taken = np.array([row["seconds"] for row in two["reduces"]])
     # Relative errors: absolute ones would fit the largest alone.
-    (latency, inverse), *_ = np.linalg.lstsq(
-        np.stack([2 / taken, sizes / taken], axis=1), np.ones(len(taken)), rcond=None
-    )
+    relative = np.stack([2 / taken, sizes / taken], axis=1)
+    (latency, inverse), *_ = np.linalg.lstsq(relative, np.ones(len(taken)), rcond=None)
     latency, rate = max(float(latency), 0.0), 1 / max(float(inverse), 1e-15)
     summary = load_config(CONFIGS / "mnist.yaml").model_summary
     parameters = summary.parameters
-    exchanged = float(exchange(np.array(2), parameters * FLOAT, latency, rate))
+    exchanged = exchange(2, parameters * FLOAT, latency, rate)
     checks = []
     for row in two["steps"]:
         predicted = fixed + per_image * row["batch"] / 2 + exchanged
@@ -154,8 +148,8 @@ def measure(*, quick: bool) -> dict[str, Any]:
         "steps": one["steps"] + two["steps"],
         "reduces": two["reduces"],
         "fit": {
-            "fixed_seconds": float(fixed),
-            "seconds_per_image": float(per_image),
+            "fixed_seconds": fixed,
+            "seconds_per_image": per_image,
             "latency_seconds": latency,
             "bytes_per_second": rate,
         },
@@ -196,7 +190,7 @@ def draw(result: dict[str, Any]) -> None:
         milliseconds = [1e3 * row["seconds"] for row in result["reduces"]]
         line = np.geomspace(floats.min(), floats.max(), 50)
         ring = fit["latency_seconds"], fit["bytes_per_second"]
-        fitted = exchange(np.array(2.0), line * FLOAT, *ring)
+        fitted = exchange(2, line * FLOAT, *ring)
         axes.loglog(line, 1e3 * fitted, color=style.GRAY, label="fitted")
         axes.loglog(floats, milliseconds, "o", color=style.VERMILION, label="measured")
         _label(axes, "parameters")

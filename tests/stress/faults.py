@@ -24,6 +24,7 @@ import numpy as np
 from convae.runs.run import Run
 
 PATIENCE = 900.0  # seconds until a process counts as hung
+Action = Callable[[], object]
 
 
 def kill_at(kind: str, count: int) -> None:
@@ -38,17 +39,6 @@ def kill_at(kind: str, count: int) -> None:
     if kind == "step":
         _after_steps(point)
         return
-    real_fsync, real_replace = os.fsync, os.replace
-
-    def fsync(handle: int) -> None:
-        point()
-        real_fsync(handle)
-        point()
-
-    def replace(*paths: Any) -> None:
-        point()
-        real_replace(*paths)
-        point()
 
     def write_bytes(path: Path, data: bytes) -> None:
         with path.open("wb") as file:
@@ -58,22 +48,25 @@ def kill_at(kind: str, count: int) -> None:
             point()
             file.write(data[len(data) // 2 :])
 
-    os.fsync, os.replace = fsync, replace  # type: ignore[assignment]
+    os.fsync, os.replace = (_surrounded(f, point, point) for f in (os.fsync, os.replace))
     Path.write_bytes = write_bytes  # type: ignore[method-assign,assignment]
 
 
-def _after_steps(action: Callable[[], None]) -> None:
+def _surrounded(function: Callable[..., Any], before: Action, after: Action) -> Any:
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        before()
+        result = function(*arguments, **options)
+        after()
+        return result
+
+    return wrapped
+
+
+def _after_steps(action: Action) -> None:
     from convae.training.engine import Engine
 
     engine: Any = Engine
-    original = engine.step
-
-    def step(*arguments: Any, **options: Any) -> Any:
-        result = original(*arguments, **options)
-        action()
-        return result
-
-    engine.step = step
+    engine.step = _surrounded(Engine.step, lambda: None, action)
 
 
 def hold() -> None:
@@ -156,17 +149,15 @@ def timed_saves() -> None:
     """Print after each save how many seconds all of them have taken."""
     total = [0.0]
 
-    def timed(function: Callable[..., None]) -> Callable[..., None]:
-        def wrapper(*arguments: Any, **options: Any) -> None:
-            began = time.perf_counter()
-            function(*arguments, **options)
-            total[0] += time.perf_counter() - began
-            print(f"seconds in saves: {total[0]:.4f}", flush=True)
+    def start() -> None:
+        total[0] -= time.perf_counter()
 
-        return wrapper
+    def stop() -> None:
+        total[0] += time.perf_counter()
+        print(f"seconds in saves: {total[0]:.4f}", flush=True)
 
     for name in ("save_checkpoint", "save_model", "write_history"):
-        setattr(Run, name, timed(getattr(Run, name)))
+        setattr(Run, name, _surrounded(getattr(Run, name), start, stop))
 
 
 def flip(data: bytes, chance: random.Random, start: int = 0, end: int | None = None) -> bytes:

@@ -68,7 +68,7 @@ class Child(Convae):
         self.pause(seconds)
         if self._process.exitcode is None:
             self.signal(SIGKILL)
-            raise self.lost("hung")
+            raise self.lost(f"still runs after {seconds:.0f} s")
         return self._process.exitcode
 
     def pause(self, seconds: float) -> None:
