@@ -21,6 +21,7 @@ import time
 import webbrowser
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -115,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.busy:
             session = open_session(choice)
             image = session.read_image(data, as_digit=on.get("digit", False))
-            return session.view(image, corrupt=on.get("corrupt", False)).record()
+            return asdict(session.view(image, corrupt=on.get("corrupt", False)))
 
     def _choice(self, path: str) -> Choice:
         match = re.fullmatch(r"/choices/(\d{1,6})", path, re.ASCII)

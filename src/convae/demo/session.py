@@ -6,7 +6,7 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +48,6 @@ class View:
     pictures: list[Picture]
     lines: list[str]
     alarm: bool | None = None  # whether the anomaly score is above the run's threshold
-
-    def record(self) -> dict[str, Any]:
-        """Return the view as JSON holds it."""
-        return asdict(self)
 
 
 def choices(names: Sequence[str], runs_dir: str = "outputs") -> list[Choice]:

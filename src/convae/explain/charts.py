@@ -69,8 +69,8 @@ def overlaps(maps: Sequence[effects.Overlap], name: str) -> Figure:
         paper.text(MARGIN, y, label)
     for column, layer in enumerate(shown):
         x = left + column * (TILE + GAP)
-        name = layer.name if len(layer.name) <= 26 else f"{layer.name[:25]}…"
-        paper.text(x, 10, name, size=style.SMALL)
+        short = layer.name if len(layer.name) <= 26 else f"{layer.name[:25]}…"
+        paper.text(x, 10, short, size=style.SMALL)
         paper.image(layer.own, x, 24, TILE, cmap="viridis", vmax=max(float(layer.own.max()), 1))
         height, width = layer.own.shape
         inner = layer.own[height // 4 : -(height // 4) or None, width // 4 : -(width // 4) or None]

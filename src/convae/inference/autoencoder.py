@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -217,16 +216,10 @@ def to_pixels(images: ArrayLike, shape: tuple[int, ...], name: str) -> Images:
 
 def make_plan(config: Config) -> Plan:
     """Return the plan of `config` in float32; the caller's random numbers stay as they were."""
-    with _own_randomness():
-        return start_in_float32(config)
-
-
-@contextmanager
-def _own_randomness() -> Iterator[None]:
     # Keras seeds NumPy and Python too: right for a command, not for a library.
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
-        yield
+        return start_in_float32(config)
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002

@@ -28,14 +28,8 @@ from convae.data.datasets import SAMPLE_PATH
 from convae.data.loading import Split, load_test, load_training
 from convae.data.readers import SplitName, read
 from convae.errors import ConvaeError, FileError, RunError, UnsupportedError
-from convae.inference.export_formats import (
-    FORMATS,
-    NotConvertibleError,
-    Part,
-    Runner,
-    conversion_errors,
-    keras_runner,
-)
+from convae.inference import export_formats
+from convae.inference.export_formats import FORMATS, NotConvertibleError, Part, Runner
 from convae.runs.run import Run
 from convae.tasks import build_task
 
@@ -128,10 +122,7 @@ def _staged(folder: Path) -> Iterator[Path]:
             place = folder / new.name
             if place.is_dir():  # a folder cannot be replaced by another in one step
                 shutil.rmtree(place)
-            if new.is_dir():
-                new.replace(place)
-            else:
-                files.replace(new, place)
+            files.replace(new, place)
     except OSError as error:
         raise FileError(
             f"{folder}: cannot be written: {error}. --output-dir names another folder"
@@ -190,13 +181,13 @@ def _parts(model: Any, comparison: Comparison) -> list[Part]:
 
     def part(name: str, source: Any, first: str, x: list[Floats], few: list[Floats]) -> Part:
         named = _name_inputs(source, name, first)
-        run = keras_runner(named)
+        run = export_formats.keras_runner(named)
         return Part(name, source, named, x, _run_batches(run, x), _latency(run, x), few)
 
     images = (comparison.inputs, comparison.calibration)
     scaled, few = ([np.asarray(a / np.float32(255), np.float32)] for a in images)
     encoder = part("encoder", model.get_layer("encoder"), "image", scaled, few)
-    codes = _run_batches(keras_runner(encoder.model), few)
+    codes = _run_batches(export_formats.keras_runner(encoder.model), few)
     decoder = part("decoder", model.get_layer("decoder"), "code", encoder.outputs, codes)
     return [part("model", model, "image", scaled, few), encoder, decoder]
 
@@ -206,9 +197,8 @@ def _name_inputs(source: Any, name: str, first: str) -> Any:
     from convae.runtime.backend import keras
 
     names = [first, *(f"skip_{i}" for i in range(1, len(source.inputs)))]
-    inputs: Any = [
-        keras.Input(i.shape[1:], name=n) for i, n in zip(source.inputs, names, strict=True)
-    ]
+    pairs = zip(source.inputs, names, strict=True)
+    inputs: Any = [keras.Input(i.shape[1:], name=n) for i, n in pairs]
     if len(inputs) == 1:  # callers of the exported model should not need a list of one
         (inputs,) = inputs
     return keras.Model(inputs, source(inputs), name=name)
@@ -222,7 +212,7 @@ def _write_and_compare(
     suffix = "" if precision == "float32" else f".{precision}"
     path = work / form.file.format(part=part.name, precision=suffix)
     try:
-        with conversion_errors():
+        with export_formats.conversion_errors():
             form.write(part, path, precision)
             run = form.read(path)
             outputs = _run_batches(run, part.inputs)
@@ -238,17 +228,18 @@ def _write_and_compare(
             f"{name}: the {part.name} differs from Keras by {difference:.2g}, and at most "
             f"{LIMIT:g} is allowed. Nothing was written"
         )
+    made = [work / other for other in (path.name, *form.other_files)]
+    made += path.rglob("*")  # of a folder
     file: dict[str, Any] = {
         "format": name,
         "part": part.name,
         "precision": precision,
         "path": path.name,
-        "bytes": sum(_size(work / other) for other in (path.name, *form.other_files)),
+        "bytes": sum(p.stat().st_size for p in made if p.is_file()),
         "difference": difference,
     }
     if form.measures_latency:
-        latency = _latency(run, part.inputs)
-        file |= {"latency_ms": latency, "keras_latency_ms": part.latency}
+        file |= {"latency_ms": _latency(run, part.inputs), "keras_latency_ms": part.latency}
     if precision != "float32" and part.name == "model":
         file["quality"] = {
             "metric": comparison.headline,
@@ -278,12 +269,6 @@ def _latency(run: Runner, inputs: Sequence[Floats]) -> dict[str, float]:
             times.append(time.perf_counter() - start)
         medians[name] = round(1000 * statistics.median(times), 3)
     return medians
-
-
-def _size(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder."""
-    paths = path.rglob("*") if path.is_dir() else [path]
-    return sum(p.stat().st_size for p in paths if p.is_file())
 
 
 def format_export(result: dict[str, Any]) -> str:

@@ -104,7 +104,8 @@ class ConvAutoencoder(
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
         """Return the codes (N, code_size) of the rows of `X`, in the dtype of `X`."""
-        values = self._validated_rows(X)
+        check_is_fitted(self)
+        values = self._validate(X)
         with self._compiled() as model:
             codes = model.autoencoder.encode(self._images(values))
         return np.asarray(codes.reshape(len(codes), -1), values.dtype)
@@ -127,15 +128,15 @@ class ConvAutoencoder(
 
         It is in the scale of the data; larger is better, as in scikit-learn's model selection.
         """
-        values = self._validated_rows(X)
+        check_is_fitted(self)
+        values = self._validate(X)
         with self._compiled() as model:
             outputs = model.autoencoder.reconstruct(self._images(values))
         return -float(np.square(self._rows(outputs) - values).mean())
 
     @property
     def _n_features_out(self) -> int:
-        size: int = self.config_.model.encoder[-1].filters
-        return size
+        return int(self.config_.model.encoder[-1].filters)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -150,29 +151,21 @@ class ConvAutoencoder(
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be above 0. Received: {self.learning_rate!r}")
 
-    def _validate(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:  # noqa: N803
-        values = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
-        return np.asarray(values)
-
-    def _validated_rows(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
-        check_is_fitted(self)
-        return self._validate(X, reset=False)
+    def _validate(self, X: ArrayLike, *, reset: bool = False) -> NDArray[Any]:  # noqa: N803
+        return np.asarray(validate_data(self, X, reset=reset, dtype=[np.float64, np.float32]))
 
     def _begin(self, values: NDArray[Any]) -> None:
         """Set the scale, the config, and the initial weights and optimizer."""
         self.data_min_, self.data_max_ = float(values.min()), float(values.max())
         seed = int(check_random_state(self.random_state).randint(2**31))
         shape = image_shape(self.n_features_in_, self.input_shape)
-        self.config_ = Config(
-            name="estimator",
-            seed=seed,
-            model=build(shape, int(self.code_size)),
-            training=Training(
-                epochs=int(self.epochs),
-                batch_size=int(self.batch_size),
-                learning_rate=float(self.learning_rate),
-            ),
+        model = build(shape, int(self.code_size))
+        training = Training(
+            epochs=int(self.epochs),
+            batch_size=int(self.batch_size),
+            learning_rate=float(self.learning_rate),
         )
+        self.config_ = Config(name="estimator", seed=seed, model=model, training=training)
         self.history_: list[float] = []
         self.state_ = _compiled_model(self.config_).initial_state(self.config_)
 
@@ -241,26 +234,17 @@ def build(shape: Shape, code_size: int) -> Model:
     ]
     encoder.append(Conv(type="conv", filters=code_size, kernel_size=size))
     # The outputs of the decoder's layers mirror the inputs of the encoder's.
-    outputs = [(width, relu) for width in reversed(widths)]
-    outputs.append((shape[2], {"activation": "sigmoid"}))
-    filters, options = outputs[0]
-    decoder: list[Layer] = [
-        ConvTranspose(type="conv_transpose", filters=filters, kernel_size=size, **options)
+    outputs = [{"filters": width, **relu} for width in reversed(widths)]
+    outputs.append({"filters": shape[2], "activation": "sigmoid"})
+    places: list[dict[str, Any]] = [{"kernel_size": size}]
+    places += [
+        {"kernel_size": k, "strides": s, "padding": "same", "output_padding": missing}
+        for s, missing, k in reversed(levels)
     ]
-    for (strides, missing, kernel), (filters, options) in zip(
-        reversed(levels), outputs[1:], strict=True
-    ):
-        decoder.append(
-            ConvTranspose(
-                type="conv_transpose",
-                filters=filters,
-                kernel_size=kernel,
-                strides=strides,
-                padding="same",
-                output_padding=missing,
-                **options,
-            )
-        )
+    decoder = [
+        ConvTranspose(type="conv_transpose", **place, **output)
+        for place, output in zip(places, outputs, strict=True)
+    ]
     return Model(input_shape=shape, encoder=tuple(encoder), decoder=tuple(decoder))
 
 
@@ -315,6 +299,4 @@ def _compiled_model(config: Config) -> _CompiledModel:
     return _cached_model(config.model_copy(update={"seed": 0, "training": training}))
 
 
-@lru_cache(maxsize=8)
-def _cached_model(config: Config) -> _CompiledModel:
-    return _CompiledModel(config)
+_cached_model = lru_cache(maxsize=8)(_CompiledModel)
