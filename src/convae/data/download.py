@@ -39,31 +39,8 @@ def download(
     import requests
     import urllib3
 
-    def stream(_: str, output: str, __: object) -> None:
-        end = time.monotonic() + deadline
-        headers = {"Accept-Encoding": "identity"}  # the checksum is that of the file as published
-        with (
-            requests.get(url, stream=True, timeout=timeout, headers=headers) as response,
-            Path(output).open("wb") as file,
-            tqdm(
-                desc=url.rpartition("/")[2],
-                total=int(response.headers.get("Content-Length", 0)) or None,
-                unit="B",
-                unit_scale=True,
-                leave=False,
-                disable=no_bar(),
-            ) as bar,
-        ):
-            response.raise_for_status()
-            # read1 returns the bytes that are there; read waits for all of them, past the deadline.
-            while chunk := response.raw.read1(1 << 16):
-                file.write(chunk)
-                bar.update(len(chunk))
-                if file.tell() > limit:
-                    raise DataError(f"{url}: larger than the {limit:,} bytes allowed")
-                if time.monotonic() > end:
-                    raise DataError(f"{url}: not complete after {deadline:g} s")
-        Path(output).chmod(0o644)  # other users may read Keras' cache; pooch's file is private
+    def stream(url: str, output: str, _: object) -> None:
+        _stream(url, output, timeout, deadline, limit)
 
     pooch.get_logger().setLevel("WARNING")
     try:
@@ -80,3 +57,32 @@ def download(
         raise
     except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
         raise DataError(f"{url}: {error or type(error).__name__}") from None
+
+
+def _stream(url: str, output: str, timeout: float, deadline: float, limit: int) -> None:
+    import requests
+
+    end = time.monotonic() + deadline
+    headers = {"Accept-Encoding": "identity"}  # the checksum is that of the file as published
+    with (
+        requests.get(url, stream=True, timeout=timeout, headers=headers) as response,
+        Path(output).open("wb") as file,
+        tqdm(
+            desc=url.rpartition("/")[2],
+            total=int(response.headers.get("Content-Length", 0)) or None,
+            unit="B",
+            unit_scale=True,
+            leave=False,
+            disable=no_bar(),
+        ) as bar,
+    ):
+        response.raise_for_status()
+        # read1 returns the bytes that are there; read waits for all of them, past the deadline.
+        while chunk := response.raw.read1(1 << 16):
+            file.write(chunk)
+            bar.update(len(chunk))
+            if file.tell() > limit:
+                raise DataError(f"{url}: larger than the {limit:,} bytes allowed")
+            if time.monotonic() > end:
+                raise DataError(f"{url}: not complete after {deadline:g} s")
+    Path(output).chmod(0o644)  # other users may read Keras' cache; pooch's file is private

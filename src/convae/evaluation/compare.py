@@ -74,10 +74,10 @@ def compare(runs: Sequence[Run], folder: Path) -> dict[str, Any]:
         "curves": folder / "curves.png",
         "reconstructions": folder / "reconstructions.png",
     }
-    differences, notes = _differences(runs, labels), _notes(runs, labels)
+    notes = _notes(runs, labels)
     result: dict[str, Any] = {
         "runs": [{"label": label, **run} for label, run in zip(labels, described, strict=True)],
-        "differences": differences,
+        "differences": _differences(runs, labels),
         "metrics": _columns([run.metrics["test"] for run in runs], labels),
         "units": {k: v for run in runs for k, v in run.metrics.get("units", {}).items()},
         "notes": notes,
@@ -95,6 +95,16 @@ def compare(runs: Sequence[Run], folder: Path) -> dict[str, Any]:
             "The outputs of every run on the same test images, and their errors.",
         ),
     }
+    _write_page(folder, files, figures, result)
+    return result
+
+
+def _write_page(
+    folder: Path,
+    files: Mapping[str, Path],
+    figures: Mapping[str, tuple[Figure, str, str]],
+    result: Mapping[str, Any],
+) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         pictures = [
@@ -106,14 +116,13 @@ def compare(runs: Sequence[Run], folder: Path) -> dict[str, Any]:
             runs=[run | {"color": c} for run, c in zip(result["runs"], COLORS, strict=False)],
             tables=_tables(result),
             units=result["units"],
-            notes=notes,
-            identical=not differences,
+            notes=result["notes"],
+            identical=not result["differences"],
             pictures=pictures,
         )
         write_atomic(files["page"], page.encode())
     except OSError as error:
         raise FileError(f"{folder}: cannot be written: {error.strerror or error}") from None
-    return result
 
 
 def format_result(result: Mapping[str, Any]) -> str:

@@ -59,12 +59,7 @@ def evaluate(run: Run, overrides: Sequence[str] = (), umap: bool = False) -> dic
     engine = Engine(model, config, plan)
 
     def score(examples: Examples, predict: Filter = engine.predict) -> metrics.Scores:
-        starts = tqdm(
-            range(0, len(examples), BATCH), "evaluating", delay=2, leave=False, disable=no_bar()
-        )
-        batches = (examples[slice(start, start + BATCH)] for start in starts)
-        scores = [task.scores(batch.targets, predict(batch.inputs)) for batch in batches]
-        return {name: np.concatenate([batch[name] for batch in scores]) for name in scores[0]}
+        return _score(task, examples, predict)
 
     scores = score(examples)
     baselines = task.baselines(training)
@@ -91,25 +86,44 @@ def evaluate(run: Run, overrides: Sequence[str] = (), umap: bool = False) -> dic
     result["summary"] = summarize(task, result, baselines)
     run.write_json("metrics.json", result)
 
-    manifest_data = run.manifest.get("data", {})
-    note = SAMPLE_NOTE if test_data.is_sample else None
-    if manifest_data.get("sample") and not note:
-        note = "trained on a bundled sample of 5,000 digits, not on the full MNIST"
     context = EvaluationContext(
         task, task.describe_examples(test_data.name, len(examples)), examples, labels, classes,
-        scores, engine.predict, model, result, baselines, codes, note,
+        scores, engine.predict, model, result, baselines, codes,
+        _sample_note(run, test_data.is_sample),
     )  # fmt: skip
+    _write_figures(run, context, test_data.name)
+    report.write(run)
+    loggers.log_evaluation(run, result["test"])
+    return result
+
+
+def _sample_note(run: Run, tested_on_sample: bool) -> str | None:
+    if tested_on_sample:
+        return SAMPLE_NOTE
+    if run.manifest.get("data", {}).get("sample"):
+        return "trained on a bundled sample of 5,000 digits, not on the full MNIST"
+    return None
+
+
+def _score(task: Task, examples: Examples, predict: Filter) -> metrics.Scores:
+    starts = range(0, len(examples), BATCH)
+    bar = tqdm(starts, "evaluating", delay=2, leave=False, disable=no_bar())
+    batches = (examples[slice(start, start + BATCH)] for start in bar)
+    scores = [task.scores(batch.targets, predict(batch.inputs)) for batch in batches]
+    return {name: np.concatenate([batch[name] for batch in scores]) for name in scores[0]}
+
+
+def _write_figures(run: Run, context: EvaluationContext, test_name: str) -> None:
     figures = draw(context)
     if run.history:
-        data, loss = manifest_data.get("name", test_data.name), config.training.loss
-        figures["training"] = training_curves(run.history, loss, data, note)
+        data = run.manifest.get("data", {}).get("name", test_name)
+        figures["training"] = training_curves(
+            run.history, run.config.training.loss, data, context.note
+        )
     with run.writing("figures"):
         (run.path / "figures").mkdir(exist_ok=True)
         for name, figure in figures.items():
             style.save(figure, run.path / "figures" / f"{name}.png")
-    report.write(run)
-    loggers.log_evaluation(run, result["test"])
-    return result
 
 
 def summarize(task: Task, result: Mapping[str, Any], baselines: Mapping[str, Baseline]) -> str:
