@@ -9,7 +9,7 @@ from PIL import Image
 from convae.config.loader import load_config
 from tests.conftest import ROOT
 
-# All but the ranges of a sweep: test_sweep.py has those.
+# All but the ranges of a sweep: tests/sweep/test_study.py has those.
 CONFIGS = sorted(p for p in (ROOT / "configs").glob("*.yaml") if p.stem != "sweep")
 LIKE_MNIST = ("best", "fast", "fashion", "smoke")  # the same layers and task
 

@@ -85,7 +85,6 @@ def evaluate(run: Run, overrides: Sequence[str] = (), umap: bool = False) -> dic
     }
     result["summary"] = summarize(task, result, baselines)
     run.write_json("metrics.json", result)
-
     context = EvaluationContext(
         task, task.describe_examples(test_data.name, len(examples)), examples, labels, classes,
         scores, engine.predict, model, result, baselines, codes,
