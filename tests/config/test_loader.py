@@ -220,6 +220,8 @@ def test_files_that_are_no_config(tmp_path: Path, text: str, part: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text)
     assert part in message(path)
+    assert message(path).count(str(path)) == 1
+    assert ("not YAML" in message(path)) == (part == "not YAML")
 
 
 def test_a_config_survives_its_yaml() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from convae.config.loader import load_config
 from convae.config.schema import Config
-from convae.errors import CheckpointError, ConvaeError, FileError
+from convae.errors import CheckpointError, ConfigError, ConvaeError, FileError
 from convae.files import write_atomic
 from convae.runs.provenance import git_commit
 from convae.runs.run import Run
@@ -186,6 +186,9 @@ def test_a_run_of_the_previous_version_loads_and_resumes(tmp_path: Path) -> None
     assert str([row["epoch"] for row in run.history]) == "[1]"
     assert run.metrics["threshold"]["recall"] == 0.04
     assert load(run.path).reconstruct(np.zeros((3, 28, 28, 1))).shape == (3, 28, 28, 1)
+    with pytest.raises(ConfigError) as caught:
+        run.config_with(["training.epochs=0"])
+    assert "cannot be read" not in str(caught.value)
     train(run.config_with([f"data.path={SAMPLE}"]), resume=run)
     assert run.manifest["weights_sha256"] == manifest["weights_sha256"]
     assert run.manifest["resumptions"][0]["epoch"] == 1

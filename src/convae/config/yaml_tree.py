@@ -199,6 +199,8 @@ def parse(text: str, source: str) -> YamlTree:
         mark = error.problem_mark
         at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ConfigError(f"{source}{at}: not YAML: {error.problem or error.context}") from None
+    except ConfigError:  # a ValueError too, but its message is complete
+        raise
     except (yaml.YAMLError, ArithmeticError, ValueError) as error:
         raise ConfigError(f"{source}: not YAML: {error}") from None
     if not isinstance(tree, dict):

@@ -35,7 +35,7 @@ from convae import archive, files
 from convae.config import yaml_tree
 from convae.config.loader import parse_config
 from convae.config.schema import Config
-from convae.errors import FileError, RunError
+from convae.errors import ConfigError, FileError, RunError
 from convae.runs import checkpoint, pretrained
 
 TIME_FORMAT = "%Y%m%d-%H%M%S"
@@ -147,10 +147,12 @@ class Run:
         return self.config_with(())
 
     def config_with(self, overrides: Sequence[str]) -> Config:
-        """Return the run's config with `key.sub=value` overrides. Raises RunError."""
+        """Return the run's config with `key.sub=value` overrides. Raises ConfigError, RunError."""
         path = self.path / "config.yaml"
         try:
             return parse_config(yaml_tree.read_text(path), str(path), overrides)
+        except ConfigError:  # a ValueError too, but its message is complete
+            raise
         except (OSError, ValueError) as error:
             raise RunError(f"{path}: cannot be read: {error}") from None
 
