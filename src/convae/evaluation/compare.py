@@ -24,7 +24,7 @@ from convae.runs.run import Run
 from convae.tasks import build_task
 from convae.tasks.metrics import METRICS
 
-# The colors of the runs, as many as can be told apart.
+# The colors of the runs, as many as can be distinguished.
 COLORS = (
     style.BLUE, style.VERMILION, style.GREEN, style.PURPLE, style.ORANGE, style.SKY, style.INK,
 )  # fmt: skip

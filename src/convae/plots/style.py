@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 
 from convae.files import write_atomic
 
-# Okabe and Ito, "Color universal design" (2008): told apart with every kind of color vision.
+# Okabe and Ito, "Color universal design" (2008): distinguished with every kind of color vision.
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 SKY, PURPLE, YELLOW = "#56B4E9", "#CC79A7", "#F0E442"
 INK, GRAY, LINE = "#1F2933", "#5F6B7A", "#DDE2E8"

@@ -24,7 +24,7 @@ def build_task(config: Config) -> Task:
     """Return the task of `config.task`.
 
     Raises:
-        ConfigError: If the table has no class for it, or the class lacks a split.
+        ConfigError: If the table has no class for it, or the class lacks one of REQUIRED.
     """
     kind = config.task.type
     if kind not in TASKS:

@@ -85,7 +85,7 @@ def _contrast(color: Floats, below: Floats) -> Floats:
 
 
 def _textures(number: int, size: tuple[int, int], generator: np.random.Generator) -> Floats:
-    """Backgrounds (N, H, W, 3) in [0, 1]: a color, clouds of two sizes, stripes, and grain."""
+    """Return backgrounds (N, H, W, 3) in [0, 1]: a color, clouds of two sizes, stripes, grain."""
     color = generator.uniform(0.15, 0.85, (number, 1, 1, 3)).astype(np.float32)
     picture = np.broadcast_to(color, (number, *size, 3)).copy()
     for cells, strength in ((3, 0.2), (9, 0.1)):

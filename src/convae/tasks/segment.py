@@ -133,7 +133,7 @@ class Segment(Task):
 def class_colors(count: int) -> NDArray[np.uint8]:
     """Return the colors of `count` classes, RGB (count, 3).
 
-    More than ten classes cannot all be told apart by color; they get a rainbow.
+    More than ten classes cannot all be distinguished by color; they get a rainbow.
     """
     if count <= len(CLASS_COLORS):
         return np.array([list(bytes.fromhex(c[1:])) for c in CLASS_COLORS[:count]], np.uint8)
