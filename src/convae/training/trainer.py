@@ -308,20 +308,25 @@ def epoch_order(seed: int, epoch: int, count: int, total: int) -> NDArray[np.int
 
 
 def _log_start(config: Config, data: TrainingData, plan: Plan) -> None:
-    """Log the model summary, the data and the decisions of the runtime."""
+    """Log the model summary, the data and the decisions of the runtime.
+
+    Warnings and the notice about the data have their own level, so that a program that calls
+    `train` without any logging set up shows them too.
+    """
     if plan.worker:
         logger.info(f"worker {plan.worker} of {plan.workers}; only worker 0 logs and saves")
         logger.setLevel(logging.ERROR)
     logger.info(config.model_summary.table())
     for warning in config.model_summary.warnings:
-        logger.info(f"warning: {warning}")
+        logger.warning(f"warning: {warning}")
     if data.notice:
-        logger.info(data.notice)
+        logger.warning(data.notice)
     counts = f"{len(data.train):,} training images, {len(data.validation):,} validation images"
     logger.info(f"{data.name}: {counts}")
     if plan.device == "cpu" and config.runtime.device == "auto":
         logger.info(f"running on the CPU: {plan.reasons['device']}")
-    for line in (*plan.warnings, f"runtime: {plan}"):
-        logger.info(line)
+    for warning in plan.warnings:
+        logger.warning(warning)
+    logger.info(f"runtime: {plan}")
     for decision, reason in plan.reasons.items():
         logger.debug(f"  {decision}: {getattr(plan, decision)} ({reason})")
