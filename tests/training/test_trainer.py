@@ -241,3 +241,13 @@ def test_every_epoch_takes_every_image_in_its_own_order() -> None:
 def test_two_trainings_give_the_same_bits(more: list[str], digits: Path, tmp_path: Path) -> None:
     first, second = (convae.train(config(digits, tmp_path / name, *more)) for name in ("a", "b"))
     assert weights(first) == weights(second)
+
+
+def test_a_training_on_the_sample_warns(
+    digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convae.console.logger.propagate", True)
+    options = ("data.path=null", "data.download=false", "data.subset=64", "training.epochs=1")
+    convae.train(config(digits, tmp_path, *options))
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert any("sample of 5,000" in text for text in warnings)
