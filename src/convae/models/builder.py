@@ -99,4 +99,7 @@ def _output_sizes(model: Any) -> Iterator[int]:
 
 def arrays_sha256(arrays: Iterable[NDArray[Any]]) -> str:
     """Return the SHA-256 of the arrays' bytes, in their order: equal for equal bits."""
-    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
