@@ -129,6 +129,8 @@ class Replicas:
 
     def all_gather_text(self, text: str) -> list[str]:
         """Return the texts of all workers, in their order. A collective."""
+        if self.workers == 1:
+            return [text]
         data = text.encode()
         lengths = [len(data) * (rank == self.worker) for rank in range(self.workers)]
         ends = np.cumsum(self.all_reduce_sum(lengths)).astype(int)
