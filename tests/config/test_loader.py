@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from convae.config.loader import load_config, parse_config
 from convae.config.renamed import RENAMED
-from convae.config.schema import Anomaly, Config
+from convae.config.schema import Config
+from convae.config.task_schema import Anomaly
 from convae.errors import ConvaeError
 from convae.layers.spec import ConvTranspose
 from tests.conftest import ROOT

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from convae.config.loader import load_config
-from convae.config.schema import Config, TaskSection
+from convae.config.schema import Config
+from convae.config.task_schema import TaskSection
 from convae.data.loading import Split, TrainingData
 from convae.errors import ConfigError, ConvaeError
 from convae.evaluation.figures import FIGURES, EvaluationContext, draw

@@ -7,142 +7,54 @@ a wrong config is reported at once.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, model_validator
 
+from convae.config.task_schema import Fraction, Reconstruct, Task
 from convae.layers.spec import Model, Pair, Shape, Size
 from convae.layers.summary import ModelSummary
 from convae.section import Section
 
 Place = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]  # of a file; no control characters
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-
-
-class TaskSection(Section):
-    """The settings of a task, and what the task requires of the rest of the config."""
-
-    compresses: ClassVar[bool] = False  # whether the code should be smaller than the image
-    losses: ClassVar[tuple[str, ...]] = ("binary_crossentropy", "mean_squared_error")
-
-    type: str
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        """Return the height, width and channels of the model's output."""
-        return input_shape
-
-    @property
-    def loss_options(self) -> dict[str, float]:
-        """Return the task's own arguments of the loss."""
-        return {}
-
-
-class Reconstruct(TaskSection):
-    """The target is the image itself."""
-
-    compresses = True
-
-    type: Literal["reconstruct"] = "reconstruct"
-
-
-class GaussianNoise(Section):
-    """Normal noise of standard deviation `scale` on gray values from 0 to 1, clipped to them."""
-
-    type: Literal["gaussian"] = "gaussian"
-    scale: Annotated[float, Field(gt=0, le=10)] = 0.5
-
-
-class SaltAndPepper(Section):
-    """The `share` of pixels is black or white, with equal probability."""
-
-    type: Literal["salt_and_pepper"]
-    share: Fraction = 0.3
-
-
-class ErasedBlocks(Section):
-    """`count` squares of `size` x `size` pixels at random places are black."""
-
-    type: Literal["erased_blocks"]
-    count: Size = 3
-    size: Size = 8
-
-
-class Denoise(TaskSection):
-    """The input is a damaged image, the target the original. Each epoch draws new damage."""
-
-    type: Literal["denoise"]
-    noise: Annotated[GaussianNoise | SaltAndPepper | ErasedBlocks, Field(discriminator="type")] = (
-        GaussianNoise()
-    )
-
-
-class Upscale(TaskSection):
-    """The target is `factor` times as high and wide as the input."""
-
-    type: Literal["upscale"]
-    factor: Annotated[int, Field(ge=2, le=16)] = 2
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        """Return a shape `factor` times as high and wide."""
-        height, width, channels = input_shape
-        return height * self.factor, width * self.factor, channels
-
-
-class Segment(TaskSection):
-    """The input is a scene of overlapping digits, the target the class of each pixel."""
-
-    losses = ("sparse_categorical_crossentropy",)
-
-    type: Literal["segment"]
-    classes: Annotated[int, Field(ge=2, le=254)] = 10  # of the digits; the background is one more
-    digits: tuple[Size, Size] = (2, 6)  # fewest and most in a scene
-    scenes: Size = 2000  # in the validation set and in the test set
-    foreground_weight: Annotated[float, Field(ge=1, le=100)] = 1.0  # of digits' pixels in the loss
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        """Return a shape with a channel for each class and one for the background."""
-        return *input_shape[:2], self.classes + 1
-
-    @property
-    def loss_options(self) -> dict[str, float]:
-        """Return the weight of the pixels of digits."""
-        return {"weight": self.foreground_weight}
-
-    @model_validator(mode="after")
-    def _fewest_to_most(self) -> Segment:
-        if self.digits[0] > self.digits[1]:
-            raise ValueError(f"digits must be [fewest, most]. Received: {list(self.digits)}")
-        return self
-
-
-class Anomaly(TaskSection):
-    """Training uses one class; images with a large reconstruction error are anomalies."""
-
-    compresses = True
-
-    type: Literal["anomaly"]
-    normal_class: Annotated[int, Field(ge=0)] = 0
-    target_fpr: Fraction = 0.05  # false positive rate: normal images above the threshold
-
-
-Task = Annotated[Reconstruct | Denoise | Upscale | Segment | Anomaly, Field(discriminator="type")]
 
 
 class Data(Section):
     """The source of the images, and how they are split."""
 
-    path: Place | None = None  # npz, npy, folder of IDX files or of images; null: `name`
-    name: Literal["mnist", "fashion_mnist"] = "mnist"  # of data/datasets.py
+    path: Place | None = None
+    """An npz or npy file, or a folder of IDX files or of images. null: the data set `name`."""
+
+    name: Literal["mnist", "fashion_mnist"] = "mnist"
+    """The data set to use where `path` is null."""
+
     download: bool = True
-    allow_sample: bool = True  # of MNIST digits, where MNIST cannot be downloaded
-    resize: Pair | None = None  # height, width
-    resize_mode: Literal["crop", "stretch"] = "crop"  # crop: keep the aspect ratio
-    crop: Literal["random"] | None = None  # of model.input_shape, out of larger images
-    cache: Place | None = None  # folder for decoded images; null: ~/.cache/convae
-    subset: Size | None = None  # use only the first N training images
+    """Whether the data set may be downloaded."""
+
+    allow_sample: bool = True
+    """Whether to use the bundled sample of MNIST digits where MNIST cannot be downloaded."""
+
+    resize: Pair | None = None
+    """The height and width to which images of a folder are resized. null: not resized."""
+
+    resize_mode: Literal["crop", "stretch"] = "crop"
+    """How images are resized: crop keeps the aspect ratio and cuts off the rest."""
+
+    crop: Literal["random"] | None = None
+    """random: in each epoch another crop of `model.input_shape` out of larger images."""
+
+    cache: Place | None = None
+    """The folder for decoded images. null: `~/.cache/convae`."""
+
+    subset: Size | None = None
+    """Use only the first N training images. null: all."""
+
     validation_split: Fraction = 0.2
-    test_split: Fraction = 0.1  # for data without a test split
+    """The share of the training images, the last ones, that is used for validation."""
+
+    test_split: Fraction = 0.1
+    """The share of the images that is used for the test, where the data has no test split."""
 
 
 class Constant(Section):
@@ -155,30 +67,44 @@ class OneCycle(Section):
     """A linear warm-up to `learning_rate`, then a cosine to zero at the last step."""
 
     type: Literal["one_cycle"]
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of all steps
+
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """The share of all steps in which the learning rate rises."""
 
 
 class ReduceOnPlateau(Section):
-    """The learning rate is multiplied by `factor` after `patience` epochs without improvement."""
+    """The learning rate falls when the validation loss no longer does."""
 
     type: Literal["reduce_on_plateau"]
+
     factor: Fraction = 0.5
+    """What the learning rate is multiplied by."""
+
     patience: Size = 3
+    """The number of epochs without improvement before that."""
+
     min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    """The learning rate does not fall below this."""
 
 
 class EarlyStopping(Section):
-    """Training stops after `patience` epochs in which val_loss falls by less than `min_delta`."""
+    """Training stops when the validation loss no longer falls."""
 
     patience: Size = 5
+    """The number of epochs without improvement after which training stops."""
+
     min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """The smallest fall of the validation loss that counts as an improvement."""
 
 
 class CheckpointInterval(Section):
     """How often a checkpoint is saved within an epoch: in steps, in seconds, or both."""
 
     steps: Size | None = None
+    """The number of steps between two checkpoints."""
+
     seconds: Annotated[float, Field(gt=0)] | None = None
+    """The seconds between two checkpoints."""
 
     @model_validator(mode="after")
     def _steps_or_seconds(self) -> CheckpointInterval:
@@ -191,38 +117,73 @@ class Training(Section):
     """Optimizer, learning rate, loss and length of the training."""
 
     epochs: Size = 25
+    """The number of epochs."""
+
     batch_size: Size = 1000
+    """The number of images in a training step."""
+
     optimizer: Literal["adam", "sgd"] = "adam"
+    """The optimizer, with the settings of Keras."""
+
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """The learning rate; with the schedule one_cycle, its peak."""
+
     schedule: Annotated[Constant | OneCycle | ReduceOnPlateau, Field(discriminator="type")] = (
         Constant()
     )
+    """How the learning rate changes during training."""
+
     early_stopping: EarlyStopping | None = None
-    samples_per_epoch: Size | None = None  # null: each training image once
+    """When training stops before the last epoch. null: never."""
+
+    samples_per_epoch: Size | None = None
+    """The number of samples in an epoch. null: each training image once."""
+
     loss: Literal[
         "binary_crossentropy", "mean_squared_error", "sparse_categorical_crossentropy"
     ] = "binary_crossentropy"
-    checkpoint_interval: CheckpointInterval | None = None  # null: only at the end of each epoch
+    """The loss: binary_crossentropy needs a last layer with activation sigmoid."""
+
+    checkpoint_interval: CheckpointInterval | None = None
+    """When checkpoints are saved within an epoch. null: only at the end of each epoch."""
 
 
 class Runtime(Section):
     """Devices, precision and parallelism; `auto` is decided at the start and recorded."""
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    """The device. auto: a GPU if there is one."""
+
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
+    """The precision of the layers. auto: mixed_bfloat16 where the device is faster with it."""
+
     jit_compile: bool | Literal["auto"] = "auto"
+    """Whether XLA compiles the training step."""
+
     threads: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
+    """The number of CPU threads that share the images of a step."""
+
     micro_batch_size: Size | Literal["auto"] = "auto"
-    strategy: Literal["auto", "none", "mirrored", "multi_worker"] = "auto"  # tf.distribute
-    rendezvous_timeout: Annotated[float, Field(gt=0)] = 300.0  # seconds to wait for all workers
+    """The number of images computed at once; the gradients of a batch are summed."""
+
+    strategy: Literal["auto", "none", "mirrored", "multi_worker"] = "auto"
+    """The tf.distribute strategy. auto: by the number of GPUs and workers."""
+
+    rendezvous_timeout: Annotated[float, Field(gt=0)] = 300.0
+    """The seconds to wait until all workers have started."""
 
 
 class Output(Section):
     """Where runs are saved, and which loggers are used."""
 
     folder: Place = "outputs"
-    tensorboard: bool = False  # event files in the run's folder tensorboard/
-    mlflow: bool | Annotated[str, Field(min_length=1)] = False  # a folder, sqlite:///FILE, or true
+    """The folder for the folders of runs."""
+
+    tensorboard: bool = False
+    """Whether to write event files into the run's folder `tensorboard/`."""
+
+    mlflow: bool | Annotated[str, Field(min_length=1)] = False
+    """Where to log to MLflow: a folder, sqlite:///FILE, or true for MLflow's default."""
 
     @model_validator(mode="after")
     def _mlflow_is_local(self) -> Output:
@@ -237,12 +198,22 @@ class Config(Section):
     """A complete experiment."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    """The name of the runs; by default that of the YAML file."""
+
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """All random numbers depend on it."""
+
     data: Data = Data()
+
     task: Task = Reconstruct()
+    """What the model is trained for."""
+
     model: Model
+
     training: Training = Training()
+
     runtime: Runtime = Runtime()
+
     output: Output = Output()
 
     @property

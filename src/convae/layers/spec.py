@@ -53,8 +53,12 @@ class LayerSpec(Section, ABC):
     transposed: ClassVar[bool] = False  # whether each input meets the kernel, not each output
 
     type: str
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")] | None = None
-    skip: str | None = None  # in a decoder: an encoder layer whose output joins the input
+    """The name of the layer. null: that of its type, with a number."""
+
+    skip: str | None = None
+    """In a decoder: the name of an encoder layer whose output joins the layer's input."""
 
     @abstractmethod
     def operations(self, axis: int) -> list[Operation]:
@@ -105,13 +109,28 @@ class Convolution(LayerSpec):
     keras_layer = "Conv2D"
 
     filters: Annotated[int, Field(ge=1, le=2**20)]
+    """The number of output channels."""
+
     kernel_size: Window
+    """The height and width of the kernel; one number for both."""
+
     strides: Window = (1, 1)
+    """The step of the kernel along height and width; one number for both."""
+
     padding: Literal["valid", "same"] = "valid"
+    """valid: none; same: the size changes by the strides alone."""
+
     dilation_rate: Window = (1, 1)
+    """The distance of the kernel's elements along height and width; one number for both."""
+
     activation: Activation = "linear"
+    """The function applied to the output."""
+
     use_bias: bool = True
+    """Whether each output channel has a bias."""
+
     kernel_initializer: Initializer = "glorot_uniform"
+    """The distribution of the weights before training."""
 
     @model_validator(mode="after")
     def _is_a_setting_of_keras(self) -> Convolution:
@@ -182,7 +201,9 @@ class ConvTranspose(Convolution):
     transposed = True
 
     type: Literal["conv_transpose"]
+
     output_padding: Extra | None = None
+    """Rows and columns added to the output, fewer than the strides. null: as Keras chooses."""
 
     def operations(self, axis: int) -> list[Operation]:
         """Return the transposed convolution."""
@@ -206,6 +227,7 @@ class _Enlarging(Convolution):
     """A convolution of stride 1, and an enlargement by `strides` before or after it."""
 
     padding: Literal["same"] = "same"
+    """Always same."""
 
     @model_validator(mode="after")
     def _no_dilation(self) -> _Enlarging:
@@ -236,7 +258,9 @@ class ResizeConv(_Enlarging):
     weightless_layers = ("UpSampling2D",)
 
     type: Literal["resize_conv"]
+
     interpolation: Literal["nearest", "bilinear"] = "nearest"
+    """How the layer enlarges its input."""
 
     def operations(self, axis: int) -> list[Operation]:
         """Return the enlargement and the convolution."""
@@ -273,10 +297,17 @@ Stack = Annotated[tuple[Layer, ...], Field(min_length=1, max_length=100)]
 class Model(Section):
     """The layers of the encoder (image to code) and the decoder (code to output)."""
 
-    input_shape: tuple[Side, Side, Literal[1, 3]] = (28, 28, 1)  # height, width, channels
-    zero_center: bool = False  # the first layer gets 2x - 1 of images in [0, 1]: means near 0
+    input_shape: tuple[Side, Side, Literal[1, 3]] = (28, 28, 1)
+    """The height, width and channels of an input image: 1 is gray, 3 is RGB."""
+
+    zero_center: bool = False
+    """Whether the first layer gets 2x - 1 of images in [0, 1], whose mean is near 0."""
+
     encoder: Stack
+    """The layers from the image to the code."""
+
     decoder: Stack
+    """The layers from the code to the output."""
 
     @property
     def layers(self) -> tuple[Layer, ...]:

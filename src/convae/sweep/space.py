@@ -19,9 +19,16 @@ class Parameter(Section):
     """The values that a config key may take: a range from `low` to `high`, or choices."""
 
     low: int | float | None = None
-    high: int | float | None = None  # included
-    log: bool = False  # equal ratios are equally likely, not equal differences
+    """The lowest value. If both ends are integers, only integers are chosen."""
+
+    high: int | float | None = None
+    """The highest value, included."""
+
+    log: bool = False
+    """Whether equal ratios are equally likely, not equal differences."""
+
     choices: tuple[Any, ...] | None = None
+    """The values themselves, in the place of `low` and `high`."""
 
     @model_validator(mode="after")
     def _range_or_choices(self) -> Parameter:
@@ -70,12 +77,25 @@ class Sweep(Section):
     """A sweep.yaml."""
 
     parameters: Annotated[dict[str, Parameter], Field(min_length=1)]
-    trials: Size = 20  # of the whole study, those before an interruption included
-    workers: Annotated[int, Field(ge=1, le=256)] = 1  # trials side by side on this machine
-    metric: Literal["val_loss", "val_excess", "loss"] = "val_loss"  # of the best epoch
+    """The keys of the config that vary, such as training.learning_rate, and their values."""
+
+    trials: Size = 20
+    """The number of trials of the whole study, those before an interruption included."""
+
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """The number of trials side by side on this machine."""
+
+    metric: Literal["val_loss", "val_excess", "loss"] = "val_loss"
+    """What the best trial has least of, in its best epoch."""
+
     pruner: Literal["median", "none"] = "median"
+    """median: after 5 trials, one above their median in the same epoch is stopped."""
+
     sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """tpe: 10 random trials, then near the good ones; grid: all choices; random."""
+
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """The random choices depend on it."""
 
     @model_validator(mode="after")
     def _grid_of_choices(self) -> Sweep:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convae.arrays import Floats, Images, Labels
-from convae.config import schema
+from convae.config import task_schema
 from convae.data.loading import Split, TrainingData
 from convae.errors import DataError
 from convae.tasks import metrics
@@ -36,7 +36,7 @@ class Anomaly(Reconstruct):
     headline = chart_metric = class_metric = "auroc"
     ranking_metric = reconstruction_score = "score"
     compared_baselines = ()
-    settings: schema.Anomaly
+    settings: task_schema.Anomaly
 
     def select(self, split: Split) -> Split:
         """Return the images of the normal class.

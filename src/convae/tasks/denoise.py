@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 
 from convae.arrays import Images
-from convae.config import schema
+from convae.config import task_schema
 from convae.data.loading import TrainingData
 from convae.errors import ConfigError
 from convae.tasks.baselines import Baseline, to_floats, tuned_filters
@@ -26,7 +26,7 @@ class Denoise(Task):
     input_label, target_label = "noisy input", "clean target"
     compared_baselines = ("median", "gaussian", "total_variation")
     corrupts_inputs = always_random = True
-    settings: schema.Denoise
+    settings: task_schema.Denoise
 
     def make_inputs(self, images: Images, generator: Generator) -> Images:
         """Return `images` with the noise of the config."""
@@ -43,19 +43,21 @@ class Denoise(Task):
         return super().baselines(data) | {"noisy_input": unchanged} | filters
 
 
-def _gaussian(images: Images, noise: schema.GaussianNoise, generator: Generator) -> Images:
+def _gaussian(images: Images, noise: task_schema.GaussianNoise, generator: Generator) -> Images:
     normal = generator.standard_normal(images.shape, np.float32)
     return to_bytes(images / np.float32(255) + np.float32(noise.scale) * normal)
 
 
-def _salt_and_pepper(images: Images, noise: schema.SaltAndPepper, generator: Generator) -> Images:
+def _salt_and_pepper(
+    images: Images, noise: task_schema.SaltAndPepper, generator: Generator
+) -> Images:
     pixels = (*images.shape[:3], 1)  # all channels of a pixel get the same value
     hit = generator.random(pixels, np.float32) < noise.share
     salt = generator.integers(0, 2, pixels, np.uint8) * np.uint8(255)
     return np.where(hit, salt, images)
 
 
-def _erased_blocks(images: Images, noise: schema.ErasedBlocks, generator: Generator) -> Images:
+def _erased_blocks(images: Images, noise: task_schema.ErasedBlocks, generator: Generator) -> Images:
     images = images.copy()
     number, height, width = images.shape[:3]
     size = min(noise.size, height, width)

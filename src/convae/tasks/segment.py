@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convae.arrays import Floats, Images, Labels, Shape
-from convae.config import schema
+from convae.config import task_schema
 from convae.data.loading import Split, TrainingData
 from convae.errors import DataError
 from convae.tasks import metrics
@@ -42,7 +42,7 @@ class Segment(Task):
     outputs_images = False
     one_image_each = False
     always_random = True
-    settings: schema.Segment
+    settings: task_schema.Segment
 
     @property
     def image_shape(self) -> Shape:

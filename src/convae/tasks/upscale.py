@@ -3,7 +3,7 @@
 import numpy as np
 
 from convae.arrays import Images
-from convae.config import schema
+from convae.config import task_schema
 from convae.data.loading import TrainingData
 from convae.tasks.baselines import Baseline, interpolation
 from convae.tasks.task import Task
@@ -16,7 +16,7 @@ class Upscale(Task):
     headline = chart_metric = class_metric = ranking_metric = "psnr"
     title = "Small inputs, outputs and absolute errors"
     compared_baselines = ("bicubic",)
-    settings: schema.Upscale
+    settings: task_schema.Upscale
 
     def make_inputs(self, images: Images, generator: np.random.Generator) -> Images:
         """Return the images at the model's input size."""
