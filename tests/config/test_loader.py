@@ -192,6 +192,8 @@ def test_errors_name_the_file_that_says_it(tmp_path: Path) -> None:
 
 def test_file_names_may_have_blanks_and_a_missing_one_offers_near_names(tmp_path: Path) -> None:
     assert load_config(write(tmp_path, "", "my config.yaml")).name == "my-config"
+    assert load_config(write(tmp_path, "", "模型.yaml")).name == "config"
+    assert load_config(write(tmp_path, "", f"{'long' * 20}.yaml")).name == "long" * 16
     write(tmp_path, "", "mnist.yaml")
     assert "mnist.yaml" in message(tmp_path / "mnits.yaml")
 

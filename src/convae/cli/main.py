@@ -112,7 +112,7 @@ def train(
     elif name is None:
         raise ConfigError("which config? For example: convae train configs/mnist.yaml")
     else:
-        folder = [f"output.folder={json.dumps(runs_dir)}"] if runs_dir else []
+        folder = [f"output.folder={json.dumps(runs_dir)}"] if runs_dir is not None else []
         settings = load_config(name, [*words, *folder])
     find_path(settings.data)  # a wrong path is an error before TensorFlow's seconds of import
     from convae.training import trainer, workers

@@ -32,7 +32,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     yaml = read(Path(path))
     # A file's name may hold characters that a folder of runs should not.
-    yaml.keys.setdefault("name", re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).stem).lstrip("_.-"))
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).stem).lstrip("_.-")
+    yaml.keys.setdefault("name", name[:64] or "config")
     return _check(yaml, overrides)
 
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
+from convae.config import scalars
 from convae.config.task_schema import Fraction, Reconstruct, Task
 from convae.layers.spec import Model, Pair, Shape, Size
 from convae.layers.summary import ModelSummary
 from convae.section import Section
 
-Place = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]  # of a file; no control characters
+# The name of a file, without control characters and line breaks.
+Place = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$")]
 
 
 class Data(Section):
@@ -187,7 +188,9 @@ class Output(Section):
 
     @model_validator(mode="after")
     def _mlflow_is_local(self) -> Output:
-        if "://" in str(self.mlflow) and not str(self.mlflow).startswith("sqlite:///"):
+        where = str(self.mlflow)
+        remote = "://" in where and not where.startswith("sqlite:///")
+        if remote or where.lower() in scalars.OLD_BOOLEANS:
             raise ValueError(
                 f"mlflow must be true, a folder or sqlite:///FILE. Received: {self.mlflow}"
             )
@@ -245,4 +248,4 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """Return the config as YAML, with every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=100)
+        return scalars.dump(self.model_dump(mode="json"), width=100)

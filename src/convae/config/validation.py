@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 
 from convae.config.renamed import RENAMED
+from convae.config.scalars import guess
 from convae.config.yaml_tree import YamlTree
 from convae.errors import ConfigError
 from convae.section import Section
@@ -46,6 +47,8 @@ def _lines(root: Any, yaml: YamlTree, errors: list[Any]) -> list[str]:
         key = (yaml.place_of(tuple(path)), ".".join(map(str, path)))
         complete = error["type"] in {"missing", "extra_forbidden", "value_error"}
         received = "" if complete else f". Received: {error['input']!r:.80}"
+        if better := guess(error["input"], error["type"]):
+            received += f": {better}"
         found.setdefault(key, ([], received))[0].append(_message(error, path, section))
     return [
         f"{place}{key}{': ' if key else ''}{', or '.join(messages)}{received}"
@@ -63,6 +66,13 @@ def _message(error: Any, path: list[str | int], section: Any) -> str:
         near = difflib.get_close_matches(str(path[-1]), known, 1, 0.5)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
         return f"unknown key; {hint}"
+    if error["type"] == "string_pattern_mismatch" and not error["input"]:
+        return "must not be empty"
+    if error["type"] == "string_pattern_mismatch" and not error["input"].isprintable():
+        return (
+            "control characters are refused. In double quotes a backslash begins an escape: write "
+            "paths in 'single quotes' or with /"
+        )
     text: str = error["msg"].removeprefix("Value error, ")
     return text[:1].lower() + text[1:]
 

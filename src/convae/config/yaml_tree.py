@@ -1,11 +1,12 @@
 """Read YAML into a tree of plain values with the file and line of every key.
 
 A file is merged over its `base:`, and `key.sub=value` overrides are set. The meaning of the keys is
-in schema.py.
+in schema.py, that of a value without quotes in scalars.py.
 """
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import re
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, cast
 
 import yaml
 
+from convae.config.scalars import explain, resolve
 from convae.errors import ConfigError
 
 # A config is written by hand; anything beyond these is a mistake or an attack. PyYAML reads about
@@ -49,7 +51,7 @@ class YamlTree:
                 "training.epochs=5"
             )
         source = f"override {text:.80}"
-        parsed = parse(f"value: {raw}", source)
+        parsed = _parse_value(raw, source)
         value, node = parsed.keys["value"], cast(Any, self.keys)
         path: KeyPath = ()
         *parents, last = key.split(".")
@@ -76,6 +78,30 @@ class YamlTree:
         self.places |= {(*path, *place[1:]): source for place in parsed.places if place}
 
 
+def _parse_value(text: str, source: str) -> YamlTree:
+    """Return the tree {value: VALUE} of an override.
+
+    A list, a mapping or a text in quotes is YAML. All else is a single value, in which YAML's other
+    characters (#, :, *, &, !, -) have no meaning: a path or a name is taken literally.
+    """
+    value = text.strip()
+    if not value or value == "~":
+        raise ConfigError(f"{source}: has no value. Write null for none")
+    if len(text) > MAX_SCALAR:
+        raise ConfigError(f"{source}: a value of more than {MAX_SCALAR:,} characters")
+    if value[0] in "[{'\"":
+        # As a flow mapping, because a comment or a second value then leaves it without its end.
+        tree = parse(f"{{value: {value}}}", source)
+        if list(tree.keys) != ["value"]:
+            raise ConfigError(f"{source}: must be one value. Write a text with commas in quotes")
+        return tree
+    try:
+        found = resolve(value)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    return YamlTree(source, {"value": text if found == value else found}, {("value",): source})
+
+
 def _key(node: Any, part: str, source: str) -> Any:
     """Return the key of a mapping, or the index of a list, that a part of an override names."""
     if isinstance(node, dict):
@@ -84,16 +110,6 @@ def _key(node: Any, part: str, source: str) -> Any:
     if not part.isdecimal() or len(part) > 9 or int(part) >= len(node):
         raise ConfigError(f"{source}: {part:.20} is no place in a list of {len(node)}")
     return int(part)
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that also takes YAML 1.2's floats: PyYAML reads 1e-3 as text."""
-
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in _Loader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 def read(path: Path, above: tuple[Path, ...] = ()) -> YamlTree:
@@ -134,9 +150,25 @@ def read(path: Path, above: tuple[Path, ...] = ()) -> YamlTree:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a config file, which may be a pipe. Raises ConfigError if too long."""
-    with path.open(encoding="utf-8") as file:
-        text = file.read(MAX_CHARACTERS + 1)
+    """Return the text of a config file, which may be a pipe: UTF-8, or UTF-16 with its mark.
+
+    Raises:
+        ConfigError: It is too long, or in another encoding.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        data = file.read(4 * MAX_CHARACTERS + 1)
+    utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as Windows writes it
+    try:
+        text = data.decode("utf-16" if utf_16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        if len(data) <= 4 * MAX_CHARACTERS:
+            line = data[: error.start].count(b"\n") + 1
+            raise ConfigError(
+                f"{path}, line {line}: must be UTF-8 text. Save the file with that encoding. "
+                f"Received: {data[error.start : error.start + 4]!r}"
+            ) from None
+        text = " " * (MAX_CHARACTERS + 1)
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(f"{path}: a config of more than {MAX_CHARACTERS:,} characters is refused")
     return text
@@ -169,14 +201,14 @@ def parse(text: str, source: str) -> YamlTree:
     places: dict[KeyPath, str] = {}
 
     def value(node: yaml.Node, path: KeyPath) -> Any:
-        line = node.start_mark.line + 1
-        places.setdefault(path, f"{source}, line {line}")
+        at = _place(text, source, node.start_mark)
+        places.setdefault(path, at)
         if isinstance(node, yaml.SequenceNode):
             return [value(item, (*path, i)) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
             result: dict[str, Any] = {}
             for key_node, item in node.value:
-                at = f"{source}, line {key_node.start_mark.line + 1}"
+                at = _place(text, source, key_node.start_mark)
                 if not isinstance(key_node, yaml.ScalarNode):
                     raise ConfigError(f"{at}: a key must be a word")
                 key = str(key_node.value)
@@ -185,20 +217,23 @@ def parse(text: str, source: str) -> YamlTree:
                 places[(*path, key)] = at
                 result[key] = value(item, (*path, key))
             return result
-        scalar = loader.construct_object(node)
-        if isinstance(scalar, int) and abs(scalar) >= 2**63:
-            raise ConfigError(f"{places[path]}: a whole number of more than 64 bits is refused")
-        return scalar
+        if cast(yaml.ScalarNode, node).style is not None:  # in quotes, or a block of lines
+            # JSON writes a character above U+FFFF as two escapes.
+            return node.value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        try:
+            return resolve(node.value)
+        except ValueError as error:
+            raise ConfigError(f"{places[path]}: {'.'.join(map(str, path))}: {error}") from None
 
     try:
         _refuse_traps(text, source)
-        loader = _Loader(text)
-        node = loader.get_single_node()
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
         tree = {} if node is None else value(node, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{source}{at}: not YAML: {error.problem or error.context}") from None
+        at = _place(text, source, mark)
+        at += f", column {mark.column + 1}" if mark and at != source else ""
+        raise ConfigError(f"{at}: not YAML: {explain(error)}") from None
     except ConfigError:  # a ValueError too, but its message is complete
         raise
     except (yaml.YAMLError, ArithmeticError, ValueError) as error:
@@ -208,14 +243,19 @@ def parse(text: str, source: str) -> YamlTree:
     return YamlTree(source, tree, places)
 
 
+def _place(text: str, source: str, mark: Any) -> str:
+    """Return the source, and the line of a mark if the text has several."""
+    return f"{source}, line {mark.line + 1}" if mark and "\n" in text.rstrip() else source
+
+
 def _refuse_traps(text: str, source: str) -> None:
     """Raise ConfigError for YAML that no config needs and that costs much or builds objects.
 
     An alias or a deep nesting can make a small file a huge tree; a tag chooses the constructor.
     """
     depth = nodes = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        place = f"{source}, line {event.start_mark.line + 1}" if event.start_mark else source
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        place = _place(text, source, event.start_mark)
         if isinstance(event, yaml.NodeEvent):
             nodes += 1
             if nodes > MAX_NODES:

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from convae.config import scalars
 from convae.config.diff import format_leaves
 from convae.console import format_duration, format_number
 from convae.errors import RunError
@@ -102,7 +101,7 @@ def build(run: Run) -> str:
         last_of_encoder=model["layers"][len(config.model.encoder) - 1]["name"],
         time=_describe_time(manifest, history),
         commands=_commands(run, manifest),
-        config=yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=96),
+        config=scalars.dump(tree, default_flow_style=None, width=96),
         manifest=manifest,
         manifest_leaves=format_leaves(manifest).items(),
     )
