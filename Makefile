@@ -2,7 +2,7 @@
 # PYTHON chooses the interpreter, VENV the folder.
 PYTHON ?= python3
 VENV   ?= .venv
-CONFIG ?= configs/mnist.yaml
+CONFIG ?= mnist
 RUN    ?=
 DATA   ?=
 ARGS   ?=
@@ -21,7 +21,7 @@ RESUME ?=
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo '  CONFIG=configs/mnist.yaml  RUN=<folder, id or name>  DATA=<npz or folder>  ARGS="key=value ..."'
+	@echo '  CONFIG=mnist  RUN=<folder, id or name>  DATA=<npz or folder>  ARGS="key=value ..."'
 	@echo '  for example: make train ARGS="training.epochs=1"'
 
 $(BASE): pyproject.toml constraints.txt
@@ -52,7 +52,7 @@ doctor: $(BASE) ## show versions, devices, data, and what convae chooses on this
 	@$(CONVAE) doctor $(CONFIG) $(DATA_OVERRIDE) $(ARGS)
 
 smoke: $(BASE) ## train one epoch on 2,000 images, evaluate and reload the model
-	@$(CONVAE) train configs/smoke.yaml $(DATA_OVERRIDE) $(ARGS)
+	@$(CONVAE) train smoke $(DATA_OVERRIDE) $(ARGS)
 	@$(CONVAE) eval smoke
 	@$(BIN)/python -W error::UserWarning -c "import os; os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'; import keras; \
 	  print('reloaded without convae:', keras.models.load_model('outputs/smoke/latest/best.keras').count_params(), 'parameters')" 2>/dev/null
@@ -103,8 +103,9 @@ tensorboard: $(BASE) ## show on 127.0.0.1 the logs of runs with output.tensorboa
 explain: $(BASE) ## write a page with sliders for transposed convolutions, outputs/explain.html
 	@$(CONVAE) explain page $(ARGS)
 
-docs: $(DEV) ## write the generated parts of docs/: command pages, package drawing, figures
+docs: $(DEV) ## write the generated parts of docs/: command pages, config reference, package drawing, figures
 	@$(BIN)/python -m scripts.docs.command_pages
+	@$(BIN)/python -m scripts.docs.config_reference
 	@$(BIN)/python -m scripts.docs.package_diagram
 	@$(BIN)/python -m scripts.docs.lab_figures
 

@@ -54,7 +54,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    config = load_config("configs/mnist.yaml")
+    config = load_config("mnist")
     run = Run.create(config)
     run.save_model("best.keras", lambda path: save_plain(build_model(config), path))
     return tmp_path

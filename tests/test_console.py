@@ -34,7 +34,7 @@ def test_each_command_suggests_the_next(convae: Command, tmp_path: Path) -> None
         (["inspect", MNIST, "seed=3"], f"convae train {MNIST} seed=3"),
         (["size", "--from", "13", "--to", "25"], "convae inspect"),
         (["explain"], "convae explain --example 2"),
-        (["runs"], "convae train configs/mnist.yaml"),
+        (["runs"], "convae train mnist"),
     ]:
         done = convae(*words)
         assert done.stderr.startswith("next: "), words
@@ -81,7 +81,7 @@ def test_the_shell_completes_configs_and_runs(convae: Command, tmp_path: Path) -
         )  # fmt: skip
         return done.stdout.split()
 
-    assert ask("train", "m") == ["mine.yaml"]
+    assert ask("train", "m") == ["mnist", "mine.yaml"]
     assert ask("train", "--resume", "m") == ["mine"]
     assert ask("eval", "") == ["latest", "mine", run.path.name]
     assert ask("compare", "mine", "l") == ["latest"]

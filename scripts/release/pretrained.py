@@ -39,7 +39,7 @@ def main() -> None:
     for name in arguments.names:
         run = None if arguments.retrain else find(name)
         if run is None:
-            words = ("train", f"configs/{name}.yaml", "data.allow_sample=false")
+            words = ("train", name, "data.allow_sample=false")
             run = Run(ROOT / project.run_convae(*words)["run"])
         ship(name, run)
     (ROOT / "docs/pretrained.md").write_text("\n".join(document()) + "\n")

@@ -2,7 +2,7 @@
 
     import convae
 
-    config = convae.load_config("configs/mnist.yaml", ["training.epochs=1"])
+    config = convae.load_config("mnist", ["training.epochs=1"])
     run = convae.train(config)
     metrics = convae.evaluate(run)
     codes = convae.load("mnist").encode(images)

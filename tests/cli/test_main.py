@@ -61,7 +61,8 @@ def test_inspect_prints_the_table_of_the_article(convae: Command) -> None:
         (["eval", "nothing"], "no run called 'nothing'"),
         (["inspect", MNIST, "model.decoder.0.padding=same"], "suggested fix"),
         (["doctor", MNIST, "training.epochs=0"], "training.epochs"),
-        (["config"], "Missing argument"),
+        (["config"], "which config?"),
+        (["inspect"], "Missing argument"),
         (["report"], "there is no run"),
         (["compare", "a", "b"], "there is no run"),
         (["train", MNIST, "output.mlflow=http://x"], "mlflow must be true, a folder or sqlite"),
@@ -122,4 +123,4 @@ def test_doctor(convae: Command) -> None:
         assert part in done.stdout
     assert sys.version.split()[0] in done.stdout
     assert done.stderr == f"next: convae train {MNIST}\n"  # TensorFlow's noise is kept off
-    assert "more with a config" in convae("doctor", code=0).stdout  # where no configs/ is
+    assert "decisions for mnist" in convae("doctor", code=0).stdout

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from convae.config import shipped
 from convae.config.loader import load_config
 from tests.conftest import ROOT
 
@@ -46,6 +47,8 @@ def test_a_shipped_config_trains_and_evaluates(path: Path, digits: Path, tmp_pat
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_shipped_config_says_what_it_is_for_and_how_to_run_it(path: Path) -> None:
-    head = path.read_text().split("\n\n", 1)[0] + path.read_text().split("\n\n", 2)[1]
-    assert head.startswith("# ")
-    assert f"convae train configs/{path.name}" in head or f"make {path.stem}" in head
+    schema, first, *rest = path.read_text().splitlines()
+    assert schema == f"# yaml-language-server: $schema={shipped.SCHEMA}"
+    assert first == f"# {shipped.describe(path.stem)}"
+    assert first.endswith(".")  # a sentence: `convae configs` lists it
+    assert f"convae train {path.stem}" in "\n".join(line for line in rest if line.startswith("#"))

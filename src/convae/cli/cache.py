@@ -37,12 +37,14 @@ def build(
     overrides: Overrides = None,
     config: Annotated[
         str, Option(metavar="CONFIG", help="The YAML of the model that FOLDER is for.")
-    ] = "configs/images.yaml",
+    ] = "images",
     as_json: Json = False,
 ) -> None:
     """Decode a folder of images in advance."""
+    from convae.config import shipped
+
     source, words = split_overrides(source, overrides)
-    if source and Path(source).is_file():
+    if source and not Path(source).is_dir() and shipped.find(source).is_file():
         config = source
     elif source:
         words.append(f"data.path={json.dumps(source)}")
@@ -57,10 +59,6 @@ def build_entries(config: str, overrides: list[str]) -> list[dict[str, Any]]:
     from convae.data.loading import load_test, load_training
     from convae.data.readers import SplitName, is_idx_folder
 
-    if not Path(config).is_file():
-        raise ConfigError(
-            f"{config}: no such file. Images are cached for a model: name its YAML with --config"
-        )
     settings = load_config(config, overrides)
     data, shape = settings.data, settings.model.input_shape
     folder = Path(data.path or "").expanduser()

@@ -16,7 +16,6 @@ from convae.errors import ConvaeError
 from convae.runtime.hardware import core_count, cpu_info
 from convae.runtime.start import start
 
-DEFAULT = "configs/mnist.yaml"
 PACKAGES = ("convae", "tensorflow", "keras", "numpy", "matplotlib", "pydantic")
 # What TensorFlow's CPU kernels use, and what each is good for.
 FEATURES = {
@@ -28,30 +27,29 @@ FEATURES = {
 
 
 def report(config: str | None, overrides: Sequence[str]) -> str:
-    """Return versions, the processor, and for a config the runtime's decisions and the data.
+    """Return versions, the processor, the runtime's decisions for a config, and its data.
 
     Args:
-        config: The path of a config; None for configs/mnist.yaml, if it exists.
+        config: The path or name of a config; None for mnist.
         overrides: Of the config.
 
     Raises:
         ConfigError: If the config is wrong.
     """
-    if config is None and (Path(DEFAULT).exists() or overrides):
-        config = DEFAULT
-    settings = load_config(config, overrides) if config else None
+    config = config or "mnist"
+    settings = load_config(config, overrides)
     versions = [f"python      {platform.python_version()} on {platform.platform()}"]
     versions += [f"{package:<11} {_version(package)}" for package in PACKAGES]
-    sections = [versions, _describe_processor()]
-    if settings is None:
-        sections.append(["more with a config: convae doctor CONFIG"])
-    else:
-        sections.append([f"decisions for {config}", *_describe_decisions(settings)])
-        sections.append(["data", *_describe_data(settings)])
-        folder = Path(settings.output.folder)
-        existing = folder if folder.exists() else folder.absolute().parent
-        writable = "writable" if os.access(existing, os.W_OK) else "cannot be written"
-        sections.append([f"outputs     {folder}: {writable}"])
+    folder = Path(settings.output.folder)
+    existing = folder if folder.exists() else folder.absolute().parent
+    writable = "writable" if os.access(existing, os.W_OK) else "cannot be written"
+    sections = [
+        versions,
+        _describe_processor(),
+        [f"decisions for {config}", *_describe_decisions(settings)],
+        ["data", *_describe_data(settings)],
+        [f"outputs     {folder}: {writable}"],
+    ]
     return "\n\n".join("\n".join(lines) for lines in sections)
 
 

@@ -198,7 +198,7 @@ def inverse(
         from convae.explain import charts
 
         _write(charts.adjoint(case), out)
-    suggest("convae explain overlap configs/mnist.yaml", silent=as_json)
+    suggest("convae explain overlap mnist", silent=as_json)
 
 
 @explain_app.command()
@@ -222,7 +222,7 @@ def overlap(
     from convae.layers.summary import ModelSummary
 
     if config is None and run is None:
-        raise ConfigError("which config? For example: convae explain overlap configs/mnist.yaml")
+        raise ConfigError("which config? For example: convae explain overlap mnist")
     facts: dict[str, Any] = {}
     if run is not None:
         from convae.explain.trained import validation_sample  # imports TensorFlow

@@ -17,6 +17,7 @@ from typer import Argument, Option
 
 from convae import __version__
 from convae.cli.cache import cache_app
+from convae.cli.configs import config, configs, init
 from convae.cli.explain import explain_app
 from convae.cli.inspect import inspect, size
 from convae.cli.options import (
@@ -77,7 +78,8 @@ def train(
         str | None,
         Argument(
             metavar="CONFIG|RUN",
-            help="A YAML file; with --resume, a run's folder, id or name, or the newest run.",
+            help="A YAML file or a shipped config; with --resume, a run's folder, id or name, or "
+            "the newest run.",
             autocompletion=complete_config_or_run,
         ),
     ] = None,
@@ -110,7 +112,7 @@ def train(
         run = Run.find(name, runs_dir or "outputs")
         settings = run.config_with(words)
     elif name is None:
-        raise ConfigError("which config? For example: convae train configs/mnist.yaml")
+        raise ConfigError("which config? For example: convae train mnist")
     else:
         folder = [f"output.folder={json.dumps(runs_dir)}"] if runs_dir is not None else []
         settings = load_config(name, [*words, *folder])
@@ -313,7 +315,12 @@ def demo(
 @app.command()
 def doctor(
     config: Annotated[
-        str | None, Argument(metavar="CONFIG", help="A YAML file to show decisions for.")
+        str | None,
+        Argument(
+            metavar="CONFIG",
+            help="A YAML file or a shipped config to show decisions for.",
+            autocompletion=complete_config,
+        ),
     ] = None,
     overrides: Overrides = None,
 ) -> None:
@@ -322,7 +329,7 @@ def doctor(
 
     name, words = split_overrides(config, overrides)
     print(report(name, words))
-    suggest(shlex.join(["convae", "train", name or "configs/mnist.yaml", *words]))
+    suggest(shlex.join(["convae", "train", name or "mnist", *words]))
 
 
 @app.command()
@@ -346,15 +353,9 @@ def runs(runs_dir: RunsDir = "outputs", as_json: Json = False) -> None:
     suggest(next_command(rows), silent=as_json)
 
 
-@app.command()
-def config(config: ConfigPath, overrides: Overrides = None) -> None:
-    """Print a config with its `base:`, overrides and all defaults."""
-    from convae.config.loader import load_config
-
-    print(load_config(config, overrides or []).to_yaml(), end="")
-    suggest(shlex.join(["convae", "inspect", config, *(overrides or [])]))
-
-
+app.command()(config)
+app.command()(configs)
+app.command()(init)
 app.add_typer(cache_app, name="cache")
 
 

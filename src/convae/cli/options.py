@@ -10,6 +10,8 @@ import typer
 from typer import Argument, Option
 from typer.core import TyperGroup
 
+from convae.config import shipped
+
 NO_RUNS = {"latest", "pretrained"}  # folders beside runs: a link, and what comes with the package
 GLOBAL_OPTIONS = {"--quiet", "-q", "--verbose", "-v"}
 
@@ -24,10 +26,16 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, [*first, *args[end:]])
 
 
+def complete_shipped(incomplete: str) -> list[str]:
+    """Return names of shipped configs."""
+    return [name for name in shipped.names() if name.startswith(incomplete)]
+
+
 def complete_config(incomplete: str) -> list[str]:
-    """Return YAML files, and the folders on the way to them."""
+    """Return shipped configs, YAML files, and the folders on the way to them."""
     found = sorted(Path().glob(f"{incomplete}*")) if not incomplete.startswith("/") else []
-    return [f"{p}/" if p.is_dir() else str(p) for p in found if p.is_dir() or p.suffix == ".yaml"]
+    files = [f"{p}/" if p.is_dir() else str(p) for p in found if p.is_dir() or p.suffix == ".yaml"]
+    return [*complete_shipped(incomplete), *files]
 
 
 def complete_run(incomplete: str) -> list[str]:
@@ -45,7 +53,10 @@ def complete_config_or_run(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 ConfigPath = Annotated[
-    str, Argument(metavar="CONFIG", help="A YAML file.", autocompletion=complete_config)
+    str,
+    Argument(
+        metavar="CONFIG", help="A YAML file or a shipped config.", autocompletion=complete_config
+    ),
 ]
 RunName = Annotated[
     str | None,

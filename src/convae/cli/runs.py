@@ -78,7 +78,7 @@ def format_runs(rows: Sequence[Mapping[str, Any]], folder: str) -> str:
 def next_command(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the command to suggest after the list of these runs."""
     if not rows:
-        return "convae train configs/mnist.yaml"
+        return "convae train mnist"
     last = rows[-1]
     if last["status"] in ("interrupted", "killed"):
         return f"convae train --resume {last['id']}"

@@ -14,10 +14,11 @@ from convae.errors import ConfigError
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Return the config of a YAML file.
+    """Return the config of a YAML file, or a shipped config.
 
     Args:
-        path: the file. Its key `base:` may name another file, over which it is merged.
+        path: the file, or the name of a shipped config, such as mnist, where there is no such
+            file. Its key `base:` may name another one, over which it is merged.
         overrides: `key.sub=value` texts, which replace keys of the file; numbers are places in a
             list.
 
@@ -26,7 +27,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Example:
         >>> import convae
-        >>> config = convae.load_config("configs/mnist.yaml", ["training.epochs=1"])
+        >>> config = convae.load_config("mnist", ["training.epochs=1"])
         >>> config.training.epochs, config.model_summary.parameters
         (1, 12785)
     """

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import yaml
 
+from convae.config import shipped
 from convae.config.scalars import explain, resolve
 from convae.errors import ConfigError
 
@@ -113,12 +114,13 @@ def _key(node: Any, part: str, source: str) -> Any:
 
 
 def read(path: Path, above: tuple[Path, ...] = ()) -> YamlTree:
-    """Return the keys of a YAML file, merged over those of its `base:`.
+    """Return the keys of a YAML file or a shipped config, merged over those of its `base:`.
 
     `above` are the files whose `base:` led here. Raises ConfigError.
     """
+    found = shipped.find(path)
     try:
-        resolved = path.resolve()
+        resolved = found.resolve()
         if resolved in above:
             chain = " -> ".join(p.name for p in (*above, resolved))
             raise ConfigError(f"{path}: `base:` leads back to the file itself: {chain}")
@@ -126,21 +128,23 @@ def read(path: Path, above: tuple[Path, ...] = ()) -> YamlTree:
             raise ConfigError(f"{path}: the last of more than {MAX_DEPTH} files joined by `base:`")
         if above and path.exists() and not path.is_file():  # a pipe or device may never end
             raise ConfigError(f"{path}: is no file")
-        text = read_text(path)
+        text = read_text(found)
     except ConfigError:
         raise
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file.{_near_files(path)}") from None
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle
         raise ConfigError(f"{path}: cannot be read as a text file: {error}") from None
+    if not above:
+        shipped.check_schema(found, text)
     tree = parse(text, str(path))
     base = tree.keys.pop("base", None)
     if base is None:
         return tree
     try:
         if not isinstance(base, str):
-            raise ConfigError(f"must name a YAML file. Received: {base}")
-        below = read(path.parent / base, (*above, resolved))
+            raise ConfigError(f"must name a YAML file or a shipped config. Received: {base}")
+        below = read(shipped.find(base, found.parent), (*above, resolved))
     except ConfigError as error:
         raise ConfigError(f"{tree.place_of(('base',))}base: {error}") from None
     below.keys.pop("name", None)  # a config is named by its own file
@@ -189,7 +193,9 @@ def _holds(merged: Any, below: Any, path: KeyPath) -> bool:
 def _near_files(path: Path) -> str:
     there = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, there, 3, 0.5) or there[:8]
-    return f" In {path.parent}: {', '.join(near)}" if near else ""
+    files = f" In {path.parent}: {', '.join(near)}." if near else ""
+    names = shipped.near(path)
+    return files + (f" Shipped configs: {', '.join(names)}" if names else "")
 
 
 def parse(text: str, source: str) -> YamlTree:

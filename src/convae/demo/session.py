@@ -68,7 +68,7 @@ def choices(names: Sequence[str], runs_dir: str = "outputs") -> list[Choice]:
     ]
     found = [*(_choice(run, runs_dir) for run in runs), *shipped]
     if not found:
-        raise RunError(f"no run in {runs_dir}/ has weights yet; convae train configs/mnist.yaml")
+        raise RunError(f"no run in {runs_dir}/ has weights yet; convae train mnist")
     return found
 
 

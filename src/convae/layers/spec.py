@@ -27,12 +27,11 @@ def _both(value: object) -> object:
 Shape = tuple[int, int, int]  # height, width, channels
 Size = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=16_384)]  # pixels
-Pair = Annotated[tuple[Side, Side], BeforeValidator(_both)]
+Pair = Annotated[tuple[Side, Side], BeforeValidator(_both, Side | tuple[Side, Side])]
 Steps = Annotated[int, Field(ge=1, le=255)]  # more is a slip, and would make the summary slow
-Window = Annotated[tuple[Steps, Steps], BeforeValidator(_both)]
-Extra = Annotated[
-    tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], BeforeValidator(_both)
-]
+Window = Annotated[tuple[Steps, Steps], BeforeValidator(_both, Steps | tuple[Steps, Steps])]
+Count = Annotated[int, Field(ge=0)]
+Extra = Annotated[tuple[Count, Count], BeforeValidator(_both, Count | tuple[Count, Count])]
 Activation = Literal[
     "linear", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "tanh", "sigmoid",
     "softmax",

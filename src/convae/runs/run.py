@@ -135,7 +135,7 @@ class Run:
             return cls(matches[-1])
         names = list(dict.fromkeys(n for p in reversed(runs) for n in (p.parent.name, p.name)))
         near = difflib.get_close_matches(text, names, 3, 0.4) or names[:4]
-        start = f"there is no run in {folder}/ yet; convae train configs/mnist.yaml makes one"
+        start = f"there is no run in {folder}/ yet; convae train mnist makes one"
         hint = f"nearest: {', '.join(near)}" if near else start
         raise RunError(f"no run called {text!r:.80} in {folder}/; {hint}")
 

@@ -74,7 +74,7 @@ def to_json(stored: Any) -> str:
 
 
 class Sweep(Section):
-    """A sweep.yaml."""
+    """A search for good values of config keys."""
 
     parameters: Annotated[dict[str, Parameter], Field(min_length=1)]
     """The keys of the config that vary, such as training.learning_rate, and their values."""

@@ -2,7 +2,7 @@
 
 from convae import load_config, train
 
-run = train(load_config("configs/mnist.yaml", ["training.epochs=1"]))
+run = train(load_config("mnist", ["training.epochs=1"]))
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
     Example:
         >>> import convae
         >>> small = ["data.download=false", "data.subset=100", "training.batch_size=20"]
-        >>> config = convae.load_config("configs/mnist.yaml", [*small, "training.epochs=1"])
+        >>> config = convae.load_config("mnist", [*small, "training.epochs=1"])
         >>> run = convae.train(config)
         >>> [row["epoch"] for row in run.history]
         [1]
