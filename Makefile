@@ -70,6 +70,7 @@ lint: $(DEV) ## check style, format, types and the layers of the packages
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@for system in darwin win32; do $(BIN)/mypy --platform $$system --cache-dir .mypy_cache/$$system src || exit 1; done
 	@$(BIN)/lint-imports --no-cache
 
 format: $(DEV) ## fix style and format with ruff

@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-FORKED = multiprocessing.get_context("forkserver")
+if sys.platform == "win32":  # which cannot fork
+    FORKED = multiprocessing.get_context("spawn")
+else:
+    FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
     ["convae.cli.main", "convae.training.trainer", "convae.evaluation.evaluate"]
 )

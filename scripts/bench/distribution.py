@@ -106,7 +106,7 @@ def work(path: Path, *, quick: bool) -> None:
         seconds = quickest(lambda added=added, held=held: float(added(held)), times)  # type: ignore[misc]
         reduces.append({"workers": replicas.workers, "floats": count, "seconds": seconds})
     if replicas.is_chief:
-        path.write_text(json.dumps({"steps": steps, "reduces": reduces}))
+        path.write_text(json.dumps({"steps": steps, "reduces": reduces}), encoding="utf-8")
     replicas.wait_for_all()
 
 

@@ -91,7 +91,7 @@ def measure(variant: str, data: Path, **options: Any) -> dict[str, float]:
     words = [f"--{key}={value}" for key, value in options.items()]
     command = [sys.executable, "-m", "scripts.bench.variants", variant, str(data), *words]
     began = time.perf_counter()
-    with tempfile.TemporaryFile("w+", errors="replace") as errors:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         assert process.stdout
         output = process.stdout.read()

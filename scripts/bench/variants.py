@@ -119,7 +119,8 @@ def torch_loop(arguments: argparse.Namespace, strongest: bool) -> None:
     model: Any = nn.Sequential(*layers, nn.Conv2d(32, 1, 3, padding=1))
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, eps=1e-7)
     images = torch.from_numpy(load(arguments.data, arguments.images).transpose(0, 3, 1, 2).copy())
-    native = strongest and bool(re.search("(amx|avx512)_bf16", Path("/proc/cpuinfo").read_text()))
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    native = strongest and bool(re.search("(amx|avx512)_bf16", flags))
     micro = 50 if strongest else BATCH
     if strongest:
         model = torch.compile(model.to(memory_format=torch.channels_last))

@@ -1,17 +1,25 @@
-"""Write files atomically: complete or not at all, even after a crash; and lock them."""
+"""Write files atomically: complete or not at all, even after a crash; and lock them.
+
+Windows differs from Linux and macOS in three ways. It opens no folders, so only files are synced.
+It renames no file onto one that another program has open, so a rename is tried for a second. And a
+locked byte cannot be read, so the line in a lock file begins with its second byte.
+"""
 
 from __future__ import annotations
 
-import fcntl
+import ctypes
 import os
 import platform
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from convae.errors import FileError
+
+RENAME_SECONDS = 1.0 if sys.platform == "win32" else 0.0
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -59,24 +67,50 @@ def is_running(process: int) -> bool:
     """Return whether the process with this id runs and is not this one."""
     if process == os.getpid():  # containers reuse ids: the file is of an earlier process
         return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        pass
-    return True
+    if sys.platform == "win32":  # there os.kill(process, 0) would send Ctrl-C
+        kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+        handle = kernel.OpenProcess(0x100000, False, process & 0xFFFFFFFF)  # SYNCHRONIZE
+        if not handle:
+            return ctypes.get_last_error() == 5  # ERROR_ACCESS_DENIED: another user's
+        running = kernel.WaitForSingleObject(handle, 0) == 0x102  # WAIT_TIMEOUT
+        kernel.CloseHandle(handle)
+        return bool(running)
+    else:  # noqa: RET505 - mypy skips the branch of another system
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        except (OSError, OverflowError):
+            pass
+        return True
 
 
 def replace(temporary: Path, path: Path) -> None:
     """Sync a complete file to the disk, rename it to `path`, and sync the folder."""
     _sync(temporary)
-    temporary.replace(path)
+    rename(temporary, path)
     _sync(path.parent)
 
 
+def rename(source: Path, target: Path) -> None:
+    """Rename a file, and replace `target` if it exists. Raises OSError."""
+    deadline = time.monotonic() + RENAME_SECONDS
+    while True:
+        try:
+            source.replace(target)
+            return
+        except PermissionError:  # on Windows: a virus scanner or an indexer has the file open
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.02)
+
+
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    windows = not hasattr(os, "O_DIRECTORY")
+    if windows and path.is_dir():
+        return
+    # Windows syncs only a file that is open for writing.
+    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -98,19 +132,23 @@ def locked(path: Path, on_busy: Callable[[str], None]) -> Iterator[None]:
     Raises:
         OSError: The file cannot be opened.
     """
+    from filelock import lock_descriptor  # here, because most commands lock nothing
+
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            free = lock_descriptor(handle, blocking=False)
+        except OSError:  # a file system without locks
+            free = True
+        if not free:
+            os.lseek(handle, 1, os.SEEK_SET)
             on_busy(os.read(handle, 1000).decode(errors="replace"))
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            pass
+            lock_descriptor(handle)
         with suppress(OSError):
             os.ftruncate(handle, 0)
+            os.lseek(handle, 0, os.SEEK_SET)
             since = time.strftime("%Y-%m-%d %H:%M:%S")
-            os.pwrite(handle, f"{os.getpid()} on {platform.node()} since {since}".encode(), 0)
+            os.write(handle, f" {os.getpid()} on {platform.node()} since {since}".encode())
         yield
     finally:
         os.close(handle)

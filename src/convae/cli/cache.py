@@ -85,8 +85,7 @@ def verify(folder: Folder = None, cache_dir: CacheDir = None, as_json: Json = Fa
     for entry in entries:
         complete = entry.verify(cache)
         rows.append({**describe_entry(entry, cache), "ok": complete})
-        if not complete:
-            entry.remove(cache)
+        if not complete and entry.remove(cache):
             logger.warning(f"{entry.path(cache)}: damaged, and removed: it is built again on use")
     _print(rows, as_json)
     if not all(row["ok"] for row in rows):
@@ -96,9 +95,8 @@ def verify(folder: Folder = None, cache_dir: CacheDir = None, as_json: Json = Fa
 @cache_app.command()
 def clear(folder: Folder = None, cache_dir: CacheDir = None, as_json: Json = False) -> None:
     """Remove cached images; the image files stay."""
-    entries, cache = find_entries(folder, cache_dir)
-    for entry in entries:
-        entry.remove(cache)
+    found, cache = find_entries(folder, cache_dir)
+    entries = [entry for entry in found if entry.remove(cache)]
     _print([describe_entry(entry, cache) for entry in entries], as_json)
     logger.info(f"removed {len(entries):,} cache entries")
 
@@ -109,8 +107,11 @@ def find_entries(folder: str | None, cache_dir: str | None) -> tuple[list[CacheE
     from convae.data.cache import cache_folder, list_entries
 
     cache = cache_folder(Data(cache=cache_dir))
-    top = Path(folder or "/").resolve()
-    return [e for e in list_entries(cache) if Path(e.folder).is_relative_to(top)], cache
+    entries = list_entries(cache)
+    if folder is not None:
+        top = Path(folder).resolve()
+        entries = [entry for entry in entries if Path(entry.folder).is_relative_to(top)]
+    return entries, cache
 
 
 def describe_entry(entry: CacheEntry, cache: Path) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from filelock import lock_descriptor
 
 from convae.console import format_duration, format_number, format_table
 from convae.errors import ConvaeError
@@ -52,10 +53,9 @@ def _was_killed(run: Run) -> bool:
     """Return whether the run has a lock that no process holds."""
     try:
         with (run.path / "lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:  # no lock, a held one, or a file system without locks
+            return lock_descriptor(file.fileno(), blocking=False)
+    except OSError:  # no lock, or a file system without locks
         return False
-    return True
 
 
 def format_runs(rows: Sequence[Mapping[str, Any]], folder: str) -> str:

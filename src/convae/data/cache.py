@@ -82,10 +82,18 @@ class CacheEntry:
             return False
         return images_digest(self.open(cache)).hexdigest() == self.images_sha256
 
-    def remove(self, cache: Path) -> None:
-        """Delete the files; a process that has them open can read on."""
-        for name in (f"{self.key}.json", f"{self.key}.npy", f".{self.key}.lock"):
-            (cache / name).unlink(missing_ok=True)
+    def remove(self, cache: Path) -> bool:
+        """Delete the files, and return whether they could be deleted.
+
+        A process that has them open can read on; on Windows it keeps them from being deleted.
+        """
+        try:
+            for name in (f"{self.key}.npy", f"{self.key}.json", f".{self.key}.lock"):
+                (cache / name).unlink(missing_ok=True)
+        except PermissionError as error:
+            logger.warning(f"{self.path(cache)}: cannot be removed now: {error.strerror}")
+            return False
+        return True
 
 
 def cache_folder(data: Data) -> Path:

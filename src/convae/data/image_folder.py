@@ -74,7 +74,7 @@ def _list_files(root: Path, folder: Path) -> tuple[list[str], str]:
     found, others = [], []
     _refuse_outside(root, folder)
     for entry in _walk(root, folder):
-        name = entry.path[len(str(root)) + 1 :]
+        name = entry.path[len(str(root)) + 1 :].replace(os.sep, "/")
         if entry.name.lower().endswith(SUFFIXES) and entry.is_file():
             state = entry.stat()
             stamp = f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}\n"

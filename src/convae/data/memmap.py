@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import sys
 from typing import IO, Any, cast
 
 import numpy as np
@@ -66,7 +67,7 @@ class Mapped(np.ndarray[Any, np.dtype[np.uint8]]):
         result = np.empty((len(indices), *self.shape[1:]), np.uint8)
         for image, index in zip(result, indices.tolist(), strict=True):
             at = begin + (index % count) * self.strides[0]
-            if os.preadv(file.handle, [image], at) != image.nbytes:
+            if file.read(image, at) != image.nbytes:
                 raise OSError(f"the file was cut off while it was read: there is no byte {at:,}")
         return result
 
@@ -83,8 +84,16 @@ class _File:
     def __del__(self) -> None:
         os.close(self.handle)
 
+    def read(self, image: NDArray[np.uint8], at: int) -> int:
+        """Fill `image` with the bytes from `at` on, and return their number."""
+        if hasattr(os, "preadv"):
+            return int(os.preadv(self.handle, [image.data], at))
+        data = self.map[at : at + image.nbytes]  # Windows
+        image.reshape(-1)[: len(data)] = np.frombuffer(data, np.uint8)
+        return len(data)
+
     def release(self) -> None:
         """Release all pages; they stay in the disk cache of the system."""
         self.accessed = 0
-        if hasattr(mmap, "MADV_DONTNEED"):
+        if sys.platform != "win32":  # Windows takes unused pages back by itself
             self.map.madvise(mmap.MADV_DONTNEED)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import sys
 import threading
 import time
 import webbrowser
@@ -52,6 +53,8 @@ class Server(ThreadingHTTPServer):
     """Serves the choices; one image at a time, so that memory stays bounded."""
 
     daemon_threads = True
+    # On Windows this would let two servers share a port.
+    allow_reuse_address = sys.platform != "win32"
 
     def __init__(self, address: tuple[str, int], choices: Sequence[Choice]) -> None:
         super().__init__(address, Handler)

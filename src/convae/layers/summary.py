@@ -276,9 +276,11 @@ def _too_large(input_shape: Shape, rows: Sequence[LayerSummary]) -> tuple[int, s
 def memory() -> int:
     """Return the bytes of memory of this machine; 16 GiB if the system does not report it."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 16 * 2**30
+        if hasattr(os, "sysconf"):  # not on Windows
+            return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (OSError, ValueError):
+        pass
+    return 16 * 2**30
 
 
 def _layer_warnings(row: LayerSummary, layer: Layer) -> Iterator[str]:

@@ -38,7 +38,7 @@ def save(folder: Path, state: Mapping[str, Any], arrays: Sequence[NDArray[Any]])
     if new.read_bytes() != data:
         raise OSError(f"{new} reads back differently from what was written")
     if latest.exists():
-        latest.replace(previous)
+        files.rename(latest, previous)
     files.replace(new, latest)
 
 

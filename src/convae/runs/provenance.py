@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
 import shlex
 import subprocess
 import sys
@@ -79,11 +78,15 @@ def git_commit(package: Path = PACKAGE) -> str | None:
     return None
 
 
-def peak_memory_mib() -> float:
-    """Return the most memory that this process has used, in MiB."""
+def peak_memory_mib() -> float | None:
+    """Return the most memory that this process has used, in MiB; None where it is not known."""
     with suppress(OSError, StopIteration):  # Linux: getrusage counts the parent too
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         high = next(line for line in lines if line.startswith("VmHWM:"))
         return round(int(high.split()[1]) / 2**10, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; on macOS bytes
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+    if sys.platform == "darwin":
+        import resource
+
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)
+    else:  # noqa: RET505 - mypy skips the branch of another system
+        return None

@@ -22,6 +22,7 @@ import io
 import json
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -97,10 +98,11 @@ class Run:
                 f"{path or parent}: the run's folder cannot be made: {error}. Runs are kept in "
                 "output.folder"
             ) from None
-        # On a file system without links, runs are found without `latest`.
-        with suppress(OSError), files.whole(parent / "latest") as link:
-            files.remove_leftovers(parent)
-            link.symlink_to(path.name)
+        # `find` needs no link: Windows allows users none, nor do some file systems.
+        if sys.platform != "win32":
+            with suppress(OSError), files.whole(parent / "latest") as link:
+                files.remove_leftovers(parent)
+                link.symlink_to(path.name)
         return cls(path)
 
     @classmethod
@@ -129,6 +131,8 @@ class Run:
         with suppress(OSError):  # a text may be longer than any path
             if text != "latest" and (Path(text) / "config.yaml").is_file():
                 return cls(Path(text).resolve() if Path(text).is_symlink() else Path(text))
+        if Path(text).name == "latest" and Path(text).parent.name:  # where there are no links
+            text, folder = Path(text).parent.name, str(Path(text).parent.parent)
         runs = [run.path for run in cls.all(folder)]
         named = runs if text == "latest" else [path for path in runs if path.parent.name == text]
         if matches := named or [path for path in runs if text in path.name]:

@@ -37,7 +37,8 @@ def cpu_info() -> tuple[str, frozenset[str]]:
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine(), frozenset()
-    pairs = (line.partition(":") for line in info.read_text().split("\n\n")[0].splitlines())
+    first = info.read_text(encoding="utf-8").split("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
     fields = {key.strip(): value.strip() for key, _, value in pairs}
     flags = fields.get("flags", fields.get("Features", ""))
     return fields.get("model name", platform.machine()), frozenset(flags.split())

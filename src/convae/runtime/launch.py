@@ -83,7 +83,7 @@ def launch(
             logger.warning("launch: stopped at once")
             return 128 + signal.SIGINT
         finally:
-            processes.end(running, signal.SIGKILL, 0)
+            processes.end(running, signal.SIGTERM, 0)
             for reader in readers:
                 reader.join(timeout=5)  # a grandchild that still runs may hold the pipe open
 

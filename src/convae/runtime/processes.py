@@ -2,7 +2,8 @@
 
 A child is started through `python -m convae.runtime.processes`, which asks the system to end it
 with its parent, binds itself to its cores and then executes the command: the process id stays the
-same. Importing this module does not import TensorFlow.
+same. Windows cannot do that: there the command is started itself, in a process group of its own,
+and Ctrl-Break is the signal that asks it to stop. Importing this module does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from typing import Any
 from convae.console import logger
 
 POLL_SECONDS = 0.05
+STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
+if sys.platform == "win32":
+    STOP_SIGNALS.append(signal.SIGBREAK)
 
 
 def start(
@@ -38,7 +42,11 @@ def start(
         cores: The numbers of the cores that the child may use; all where it is empty.
         **options: Of subprocess.Popen.
     """
-    boot = [sys.executable, "-m", __name__, json.dumps([os.getpid(), *cores])]
+    if sys.platform == "win32":
+        boot: list[str] = []
+        options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
+    else:
+        boot = [sys.executable, "-m", __name__, json.dumps([os.getpid(), *cores])]
     return subprocess.Popen(  # noqa: S603 - the caller's own command, and no shell
         [*boot, *command], stdin=subprocess.DEVNULL, start_new_session=True, **options
     )
@@ -47,11 +55,11 @@ def start(
 def end(processes: Sequence[subprocess.Popen[bytes]], number: signal.Signals, grace: float) -> None:
     """Send the signal `number` to the processes that still run, and wait until they have ended.
 
-    Those that still run after `grace` seconds, or when KeyboardInterrupt is raised, get SIGKILL.
+    Those that still run after `grace` seconds, or when KeyboardInterrupt is raised, are killed.
     """
     running = [process for process in processes if process.poll() is None]
     for process in running:
-        process.send_signal(number)
+        send(process, number)
     deadline = time.monotonic() + grace
     try:
         while any(process.poll() is None for process in running) and time.monotonic() < deadline:
@@ -61,13 +69,23 @@ def end(processes: Sequence[subprocess.Popen[bytes]], number: signal.Signals, gr
             # The group: a killed process cannot end its own children.
             with suppress(ProcessLookupError):
                 if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    if sys.platform == "win32":
+                        process.kill()
+                    else:
+                        os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal; on Windows, where there is no other that a process can catch, Ctrl-Break."""
+    if sys.platform == "win32":
+        number = signal.CTRL_BREAK_EVENT
+    process.send_signal(number)
 
 
 @contextmanager
 def catch_stop_signals(message: str = "") -> Iterator[list[int]]:
-    """Catch the first SIGINT or SIGTERM in a `with` block.
+    """Catch the first of `STOP_SIGNALS` in a `with` block.
 
     A second signal raises KeyboardInterrupt, and a third acts as it did before the block. Outside
     the main thread nothing is caught: signals belong to whoever started the thread.
@@ -90,7 +108,7 @@ def catch_stop_signals(message: str = "") -> Iterator[list[int]]:
 
     with ExitStack() as previous:  # restores the handlers
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in STOP_SIGNALS:
                 previous.callback(signal.signal, number, signal.signal(number, handle))
         yield received
 

@@ -14,11 +14,16 @@ from convae.errors import ConfigError
 from convae.runtime.cluster import Cluster, host_and_port
 
 _WATCHDOG = """
-import os, select, signal, sys
+import os, signal, sys, threading
 pid, seconds, message = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
-if not select.select([0], [], [], seconds)[0]:
+def kill():
     sys.stderr.write(message)
-    os.kill(pid, signal.SIGKILL)
+    sys.stderr.flush()
+    os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+timer = threading.Timer(seconds, kill)
+timer.daemon = True
+timer.start()
+sys.stdin.read()
 """
 
 

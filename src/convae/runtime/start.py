@@ -75,4 +75,5 @@ def pin_threads(plan: Plan) -> None:
                 threads.append(int(task.name))
     if len(threads) == len(cores):  # as many as `start` has set
         for thread, core in zip(sorted(threads), cores, strict=True):
-            os.sched_setaffinity(thread, {core})
+            if hasattr(os, "sched_setaffinity"):
+                os.sched_setaffinity(thread, {core})

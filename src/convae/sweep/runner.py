@@ -153,7 +153,7 @@ class Sweeper:
         if len(rows) > job.reported and code is None and not job.pruned:
             job.pruned = job.trial.should_prune()
             if job.pruned:
-                job.process.send_signal(SIGTERM)
+                processes.send(job.process, SIGTERM)
         job.reported = len(rows)
         if code is None:
             return
@@ -224,7 +224,7 @@ def _find_run(folder: Path) -> Run | None:
 def _last_message(log: Path) -> str:
     """Return the last message of convae in a trial's log, or its last line."""
     with suppress(OSError):
-        text = log.read_text(errors="replace")
+        text = log.read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         messages = [index for index, line in enumerate(lines) if line.startswith("convae: ")]
         return " ".join(lines[messages[-1] if messages else -1 :]).removeprefix("convae: ")[:400]

@@ -115,7 +115,7 @@ def _open_study(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(f"{folder}: the study's folder cannot be made: {error}") from None
-        storage = f"sqlite:///{folder.resolve() / 'sweep.db'}"
+        storage = f"sqlite:///{(folder.resolve() / 'sweep.db').as_posix()}"
         engine = {"connect_args": {"timeout": LOCK_SECONDS}}
     with _readable_errors(name):
         study = _create_study(name, storage, engine)

@@ -186,7 +186,7 @@ def _mlflow(config: Config) -> Iterator[Any]:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         store = _store(config)
         store.parent.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(f"sqlite:///{store.resolve()}")
+        mlflow.set_tracking_uri(f"sqlite:///{store.resolve().as_posix()}")
         yield mlflow
     except Exception as error:
         reason = str(error).partition("\n")[0]
