@@ -23,7 +23,7 @@ from PIL import Image
 from convae.demo import server as demo
 from convae.demo.session import choices
 from convae.errors import ConvaeError
-from tests.explain.test_explorer import CHROMIUM, QUIET
+from tests.browser import check_accessible, chromium
 
 SHIPPED = ["pretrained:bottleneck", "pretrained:mnist"]
 
@@ -183,20 +183,15 @@ def test_wrong_runs_give_one_message(convae: Any) -> None:
 
 @pytest.fixture(scope="module")
 def page(server: demo.Server) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=QUIET.split())
-        opened = browser.new_page(viewport={"width": 1120, "height": 760})
+    with chromium() as browser:
+        opened = browser.new_page(viewport={"width": 1280, "height": 720})
         wrong: list[str] = []
         asked: list[str] = []
         opened.on("pageerror", lambda error: wrong.append(str(error)))
         opened.on("request", lambda request: asked.append(request.url))
         opened.goto(server.url)
-        opened.locator("#about", has_text=".").wait_for(timeout=60_000)
+        opened.locator("#pictures img").nth(3).wait_for(timeout=60_000)
         yield opened
-        browser.close()
         assert not wrong
         outside = [u for u in asked if not u.startswith((server.url, "data:", "blob:"))]
         assert not outside
@@ -223,9 +218,54 @@ def shown(page: Any, number: int, before: str | None = None) -> str:
 
 
 @pytest.mark.slow
+def test_opens_with_a_digit_and_all_pictures_in_view(page: Any) -> None:
+    titles = ["Input", "Reconstruction", "Absolute error", "Code"]
+    for number, title in enumerate(titles):
+        assert shown(page, number).startswith("data:image/png")
+        assert page.locator("#pictures strong").nth(number).inner_text() == title
+    assert page.locator("#pictures").inner_text().count("white = 1") == 1
+    assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+    first = shown(page, 0)
+    assert page.locator("#examples button").count() == 4
+    page.locator("#examples button").nth(2).click()
+    assert shown(page, 0, first) != first
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        check_accessible(page)
+
+
+@pytest.mark.slow
+def test_arrow_keys_and_fingers_draw(page: Any) -> None:
+    before = shown(page, 0)
+    page.locator("#examples button").first.click()
+    example = shown(page, 0, before)
+    page.locator("#clear").press("Shift+Tab")  # from the buttons back to the drawing area
+    for _ in range(4):
+        page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.id") == "pad"
+    page.keyboard.press("Shift+ArrowDown")  # moves, and draws nothing
+    page.wait_for_timeout(200)
+    assert shown(page, 0) == example
+    for _ in range(12):
+        page.keyboard.press("ArrowDown")
+    stroke = shown(page, 0, example)
+    assert stroke != example
+    box = page.locator("#pad").bounding_box()
+    finger = page.context.new_cdp_session(page)
+    for kind, at in (("touchStart", 0.3), ("touchMove", 0.5), ("touchMove", 0.7), ("touchEnd", 0)):
+        point = {"x": box["x"] + at * box["width"], "y": box["y"] + box["height"] / 2}
+        points = [] if kind == "touchEnd" else [point]
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    assert shown(page, 0, stroke) != stroke
+
+
+@pytest.mark.slow
 def test_drawing_updates_the_pictures(page: Any) -> None:
-    draw(page, (0.5, 0.2), (0.5, 0.8))
-    first = shown(page, 1)
+    before = shown(page, 1)
+    page.locator("#examples button").first.click()
+    example = shown(page, 1, before)
+    draw(page, (0.5, 0.2), (0.5, 0.8))  # removes the example
+    first = shown(page, 1, example)
     draw(page, (0.3, 0.3), (0.7, 0.3), (0.7, 0.6))
     second = shown(page, 1, first)
     assert second != first

@@ -18,12 +18,8 @@ from convae.explain.explorer import build_page, write_page
 from convae.explain.operation import ConvOptions
 from convae.explain.worked_example import Case
 from convae.layers.arithmetic import Padding
+from tests.browser import check_accessible, chromium
 
-CHROMIUM = Path("/usr/bin/chromium")
-QUIET = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
 PADDINGS: tuple[Padding | int, ...] = ("valid", "same", 0, 1, 2, 3)
 
 
@@ -42,12 +38,8 @@ def test_write_page(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
     path = write_page(tmp_path_factory.mktemp("page") / "explain.html")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=QUIET.split())
+    with chromium() as browser:
         context = browser.new_context(viewport={"width": 375, "height": 800}, offline=True)
         opened = context.new_page()
         wrong: list[str] = []
@@ -55,7 +47,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         opened.on("request", lambda request: wrong.append(request.url))
         opened.goto(path.as_uri())
         yield opened
-        browser.close()
         assert wrong == [path.as_uri()]  # the page itself, no error, nothing else asked for
 
 
@@ -175,3 +166,15 @@ def test_fits_a_phone_and_has_a_dark_theme(page: Any) -> None:
     before = page.evaluate(paper)
     page.locator("#theme").click()
     assert page.evaluate(paper) != before
+
+
+def test_is_accessible_in_both_themes(page: Any) -> None:
+    for name, value in {"padding": 3, "size": 6, "kernel": 5, "stride": 3}.items():
+        page.locator(f"#{name}").fill(str(value))  # with a crop, and wider than the window
+    for view in ("#zeros", "#copies"):
+        page.locator(view).click()
+        for key in ("Home", "ArrowRight", "End"):
+            page.locator("h1").press(key)
+            check_accessible(page)
+            page.locator("#theme").click()
+            check_accessible(page)

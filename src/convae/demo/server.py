@@ -30,7 +30,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from convae import __version__
 from convae.console import logger
-from convae.demo.session import Choice, open_session
+from convae.demo.session import Choice, examples, open_session
 from convae.errors import ConvaeError, UnsupportedError
 from convae.evaluation.html import render
 from convae.explain.explorer import build_page
@@ -61,7 +61,7 @@ class Server(ThreadingHTTPServer):
         self.choices = choices
         self.busy = threading.Lock()
         self.pages = {
-            "/": render("page.html", largest=MAX_FILE).encode(),
+            "/": render("page.html", largest=MAX_FILE, examples=examples()).encode(),
             "/explorer": build_page().encode(),
         }
         port = self.server_address[1]

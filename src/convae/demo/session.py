@@ -15,6 +15,8 @@ from PIL import Image
 
 from convae.arrays import Floats, Images
 from convae.console import format_shape
+from convae.data.datasets import SAMPLE_PATH
+from convae.data.readers import read
 from convae.data.transforms import decode, png
 from convae.errors import DataError, RunError
 from convae.evaluation.html import Picture, data_uri
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 MAX_SIDE = 1000  # pixels of the longer side; a larger photograph is made smaller first
 MAX_CHANNELS = 64  # of a code that are shown
 MAX_SESSIONS = 8  # models in memory
+EXAMPLES = {3: 61, 5: 199, 8: 31, 0: 22}  # digit to index in the test split of the sample
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,15 @@ def choices(names: Sequence[str], runs_dir: str = "outputs") -> list[Choice]:
     if not found:
         raise RunError(f"no run in {runs_dir}/ has weights yet; convae train mnist")
     return found
+
+
+def examples() -> list[Picture]:
+    """Return digits of the bundled sample's test split, to click instead of drawing one."""
+    images = read(SAMPLE_PATH, "test").images
+    return [
+        Picture(f"A handwritten {digit}", data_uri(png(images[index], 1)))
+        for digit, index in EXAMPLES.items()
+    ]
 
 
 def _choice(run: Run, runs_dir: str) -> Choice:
