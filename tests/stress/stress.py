@@ -53,7 +53,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=min(2, core_count()), help="side by side")
-    parser.add_argument("--output", type=Path, default=Path("outputs/reliability.json"))
+    parser.add_argument("--output", type=Path, default=Path("outputs/guarantees.json"))
     arguments = parser.parse_args()
     # A killed training cannot clean up the locks of its progress bar.
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"

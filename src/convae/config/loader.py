@@ -25,7 +25,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: with every error of the config at once, each with file and line.
 
-    Example:
+    Examples:
         >>> import convae
         >>> config = convae.load_config("mnist", ["training.epochs=1"])
         >>> config.training.epochs, config.model_summary.parameters

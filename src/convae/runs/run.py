@@ -61,7 +61,7 @@ RENAMED_KEYS = {  # of the JSON files that earlier versions wrote
 class Run:
     """One training: the folder `path`, and the methods that read and write its files.
 
-    Example:
+    Examples:
         >>> import convae
         >>> run = convae.Run.find("mnist")
         >>> run.config.training.epochs

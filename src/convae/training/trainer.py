@@ -68,7 +68,7 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
         Interrupted: Ctrl-C or SIGTERM stopped the training; the run is saved.
         PeerLost: Another worker has ended.
 
-    Example:
+    Examples:
         >>> import convae
         >>> small = ["data.download=false", "data.subset=100", "training.batch_size=20"]
         >>> config = convae.load_config("mnist", [*small, "training.epochs=1"])
