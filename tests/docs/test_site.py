@@ -59,7 +59,7 @@ def test_a_broken_link_ends_the_build(tmp_path: Path) -> None:
     docs = tmp_path / "pages"
     docs.mkdir()
     (docs / "index.md").write_text("[nowhere](missing.md)\n")
-    nav = text.index("nav:")
+    nav = text.index("\nnav:")
     (tmp_path / "mkdocs.yml").write_text(text[:nav].replace("docs_dir: docs", "docs_dir: pages"))
     command = [sys.executable, "-m", "mkdocs", "build", "-d", str(tmp_path / "site")]
     done = subprocess.run(
