@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.browser import chromium
 from tests.conftest import ROOT
-from tests.explain.test_explorer import CHROMIUM, QUIET
 
 BUILD = [sys.executable, "-m", "scripts.docs.site"]
 
@@ -82,11 +82,8 @@ def test_without_mkdocs_one_message(tmp_path: Path) -> None:
     assert done.stderr == "convae: the site needs MkDocs: pip install -e '.[docs]', or make docs\n"
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="no /usr/bin/chromium")
 def test_search_finds_a_key_and_no_other_server_is_asked(address: str) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=QUIET.split())
+    with chromium() as browser:
         page = browser.new_page()
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
@@ -94,6 +91,5 @@ def test_search_finds_a_key_and_no_other_server_is_asked(address: str) -> None:
         page.locator("input[name=query]").press_sequentially("output_padding")
         page.wait_for_selector(".md-search-result__item", timeout=20_000)
         found = page.inner_text(".md-search-result__list")
-        browser.close()
     assert "Transposed convolution" in found
     assert not [url for url in asked if not url.startswith((address, "data:"))]
