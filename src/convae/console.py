@@ -3,7 +3,8 @@
 A library call logs and prints nothing: `logging.getLogger("convae")` decides what is seen, and its
 level also turns progress bars off. The command line installs a handler that writes to stderr, by
 --quiet and --verbose; stdout is kept for results, so that a program can read them. Colors are for
-terminals, and NO_COLOR turns them off there.
+terminals, and NO_COLOR turns them off there. A stream that is closed, full or cannot show a
+character stops no command: see streams.py.
 """
 
 from __future__ import annotations
@@ -36,9 +37,14 @@ def set_level(level: Literal["quiet", "normal", "verbose"]) -> None:
     logger.propagate = False
 
 
-def no_bar() -> bool | None:
-    """Return tqdm's `disable`: True hides a bar; None hides it if stderr is no terminal."""
-    return None if logger.isEnabledFor(logging.INFO) else True
+def no_bar() -> bool:
+    """Return tqdm's `disable`: a bar is for a terminal, and not for --quiet."""
+    return not (is_terminal() and logger.isEnabledFor(logging.INFO))
+
+
+def is_terminal() -> bool:
+    """Return whether stderr is a terminal. A program without a console may have no stderr."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def suggest(command: str, *, silent: bool = False) -> None:
@@ -56,7 +62,7 @@ def print_error(text: str) -> None:
 def paint(text: str, color: Literal["blue", "green", "gray", "red"]) -> str:
     """Return `text` in a color if stderr is a terminal that shows colors."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    if plain or not sys.stderr.isatty():
+    if plain or not is_terminal():
         return text
     code = {"blue": "34", "green": "32", "gray": "90", "red": "1;31"}[color]
     return f"\033[{code}m{text}\033[0m"

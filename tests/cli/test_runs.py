@@ -36,10 +36,14 @@ def test_rows_of_runs(tmp_path: Path) -> None:
 def test_a_damaged_run_does_not_hide_others(tmp_path: Path) -> None:
     bad, good = made(tmp_path, "bad"), made(tmp_path, "good")
     (bad.path / "manifest.json").write_text("{")
-    found = {row["name"]: row for row in runs.describe_runs(str(tmp_path))}
-    assert found["good"]["status"] == "finished"
-    assert found["bad"]["status"] == "damaged"
-    assert "manifest.json: is no manifest" in found["bad"]["problem"]
+    rows = runs.describe_runs(str(tmp_path))
+    assert [row["status"] for row in rows] == ["not known", "finished"]
+    (bad.path / "config.yaml").unlink()
+    rows = runs.describe_runs(str(tmp_path))
+    assert [row["status"] for row in rows] == ["damaged", "finished"]
+    last = runs.format_runs(rows, str(tmp_path)).splitlines()[-1]
+    assert last.startswith(f"{bad.path.name}: {bad.path}/config.yaml: is missing")
+    assert runs.next_command([rows[1], rows[0]]) == f"convae eval {good.path.name}"
     (good.path / "config.yaml").write_text("name: [")
     assert [row["status"] for row in runs.describe_runs(str(tmp_path))] == ["damaged"] * 2
 
@@ -60,6 +64,10 @@ def test_next_command(tmp_path: Path) -> None:
     assert runs.next_command(runs.describe_runs(str(tmp_path))) == f"convae eval {run.path.name}"
     run.update_manifest(status="interrupted")
     assert "--resume" in runs.next_command(runs.describe_runs(str(tmp_path)))
+    (tmp_path / "my runs").mkdir()
+    other = made(tmp_path / "my runs", "two")
+    rows = runs.describe_runs(str(tmp_path / "my runs"))
+    assert runs.next_command(rows, str(tmp_path / "my runs")) == f"convae eval '{other.path}'"
 
 
 def test_the_command(convae: Command, tmp_path: Path) -> None:

@@ -137,3 +137,20 @@ def test_without_scikit_learn_the_error_names_the_install_command(
     monkeypatch.delitem(sys.modules, "convae.inference.sklearn")
     with pytest.raises(ConvaeError, match="pip install 'convae\\[sklearn\\]'"):
         import convae.inference.sklearn  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    ("parameter", "values"),
+    [
+        ("code_size", ["8", 8.0, None, True, 0]),
+        ("epochs", ["1", 1.5, None, False]),
+        ("batch_size", ["20", [20], -1]),
+        ("learning_rate", ["1e-3", None, True, 1j, [0.1], 0, float("nan"), float("inf")]),
+        ("input_shape", ["881", 64, (8, 8), ("8", "8", "1"), (8.0, 8.0, 1.0), (8, 8, 2), {8, 1}]),
+    ],
+)
+def test_a_wrong_parameter_is_one_clear_error(parameter: str, values: list[Any]) -> None:
+    for value in values:
+        estimator = ConvAutoencoder(**{parameter: value})
+        with pytest.raises(ValueError, match=f"^{parameter} must be .*Received: "):
+            estimator.fit(np.zeros((4, 64)))

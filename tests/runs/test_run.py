@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from convae.config.loader import load_config
 from convae.config.schema import Config
-from convae.errors import CheckpointError, ConfigError, ConvaeError, FileError
+from convae.errors import CheckpointError, ConfigError, ConvaeError, FileError, RunError
 from convae.files import write_atomic
 from convae.runs.provenance import git_commit
 from convae.runs.run import Run
@@ -69,9 +69,12 @@ def test_an_outputs_folder_that_cannot_be_written(tmp_path: Path) -> None:
         Run.create(config(tmp_path / "o"))
 
 
-def test_a_folder_called_latest_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_called_latest_is_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "o/mnist/latest").mkdir(parents=True)
     run = Run.create(config(tmp_path / "o"))
+    assert "latest is a folder and no link, so it does not lead to the new run" in caplog.text
     assert sorted(p.name for p in (tmp_path / "o/mnist").iterdir()) == [run.path.name, "latest"]
     assert Run.find(None, str(tmp_path / "o")).path == run.path
 
@@ -177,12 +180,62 @@ def test_history_is_read_back_as_written(tmp_path: Path) -> None:
            "seconds": 2.5, "images_per_second": 1e4}  # fmt: skip
     run.write_history([row])
     assert run.history == [row]
-    (run.path / "history.csv").write_text("epoch\nmany\n")
-    with pytest.raises(ConvaeError, match="is no history"):
-        _ = run.history
-    (run.path / "manifest.json").write_text("{")
-    with pytest.raises(ConvaeError, match="is no manifest"):
-        _ = run.manifest
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "{}", '{"data": 5, "status": 3}', None])
+def test_a_manifest_that_is_lost_is_not_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | None
+) -> None:
+    run = Run.create(config(tmp_path / "o"))
+    if content is not None:
+        (run.path / "manifest.json").write_text(content)
+    for _ in range(2):
+        assert run.manifest == {}
+    damaged = content in {"", "{", "[1]"}
+    assert caplog.text.count("manifest.json: is no manifest of a run") == damaged
+    run.update_manifest(status="running")
+    assert run.manifest == {"status": "running"}
+    if content:
+        assert (run.path / "manifest.damaged.json").read_text() == content
+
+
+def test_a_history_that_is_damaged_is_not_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run.create(config(tmp_path / "o"))
+    for content in ("", "epoch\nmany\n", "\0"):
+        (run.path / "history.csv").write_text(content)
+        assert run.history == []
+    assert "history.csv: is no history of a run" in caplog.text
+
+
+def test_a_run_without_its_config_has_that_of_the_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = config(tmp_path / "o")
+    run = Run.create(settings)
+    run.update_manifest(status="interrupted")
+    (run.path / "config.yaml").unlink()
+    with pytest.raises(RunError, match=r"config.yaml: is missing or empty, and without it"):
+        _ = Run.find(run.path.name, str(tmp_path / "o")).config
+    run.save_checkpoint({"config": settings.to_yaml()}, [])
+    assert run.config_with(["training.epochs=7"]).training.epochs == 7
+    (run.path / "config.yaml").write_text("\n")
+    assert Run.find(None, str(tmp_path / "o")).config == settings
+    assert "the config in the checkpoint is used" in caplog.text
+
+
+def test_a_path_that_is_no_run_is_described(tmp_path: Path) -> None:
+    run = Run.create(config(tmp_path / "o"))
+    shutil.move(run.path, tmp_path / "moved")
+    assert Run.find(str(tmp_path / "moved")).config.name == "mnist"
+    for text, part in [
+        ("o/mnist/latest", f"is a link to {run.path.name}, which does not exist"),
+        ("o/mnist", "holds none of config.yaml, manifest.json"),
+        ("moved/config.yaml", "is a file, and a run is a folder"),
+    ]:
+        with pytest.raises(RunError, match=part):
+            Run.find(str(tmp_path / text), str(tmp_path / "o"))
 
 
 def test_a_run_of_the_previous_version_loads_and_resumes(tmp_path: Path) -> None:

@@ -142,6 +142,18 @@ def test_another_machine_or_version_is_recorded_though_no_key_changed(tmp_path: 
     assert [why.split(":")[0] for why in entry["why_not"]] == ["device_name", "keras version"]
 
 
+def test_what_a_lost_manifest_held_is_recorded_as_not_known(tmp_path: Path) -> None:
+    run = stopped(tmp_path)
+    (run.path / "manifest.json").unlink()
+    assert resumed(run)["epoch"] == 2
+    entry = run.manifest["resumptions"][-1]
+    assert entry["bit_identical"] is False
+    assert entry["why_not"] == ["device: not known", "versions: not known", "data: not known"]
+    run.update_manifest(data_sha256="other")
+    with pytest.raises(ConvaeError, match="was trained on other data, but the data found now"):
+        resumed(run)
+
+
 @pytest.mark.slow
 def test_resume_on_the_command_line(digits: Path, tmp_path: Path, convae: Command) -> None:
     words = tiny(digits, tmp_path / "outputs", "training.epochs=1")

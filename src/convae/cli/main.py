@@ -7,10 +7,10 @@ with one message on stderr; 1 anything else.
 from __future__ import annotations
 
 import json
+import os
 import shlex
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -34,8 +34,9 @@ from convae.cli.options import (
     read_names,
     split_overrides,
 )
+from convae.cli.streams import check_output, open_streams
 from convae.console import logger, print_error, set_level, suggest
-from convae.errors import ConfigError, ConvaeError
+from convae.errors import ConfigError, ConvaeError, FileError
 
 app = typer.Typer(
     cls=Commands,
@@ -70,6 +71,10 @@ def convae(
     if quiet and verbose:
         raise ConfigError("--quiet and --verbose exclude each other")
     set_level("quiet" if quiet else "verbose" if verbose else "normal")
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise FileError("the current folder does not exist any more: change to another") from None
 
 
 @app.command()
@@ -153,7 +158,8 @@ def evaluate(
 
     result = evaluation.evaluate(found, words, umap)
     print(json.dumps(result, indent=2) if as_json else evaluation.format_result(found, result))
-    suggest(f"open {found.path / 'report.html'} in a browser", silent=as_json)
+    page = shlex.quote(str(found.path / "report.html"))
+    suggest(f"open {page} in a browser", silent=as_json)
 
 
 app.command()(inspect)
@@ -187,7 +193,7 @@ def predict(
     made = prediction.predict(found, read_names(files), folder, as_digit=as_digit)
     rows = [vars(one) for one in made]
     print(json.dumps(rows, indent=2) if as_json else prediction.format_predictions(made, folder))
-    suggest(f"look at {folder / 'overview.png'}", silent=as_json)
+    suggest(f"look at {shlex.quote(str(folder / 'overview.png'))}", silent=as_json)
 
 
 @app.command()
@@ -208,7 +214,7 @@ def export(
     exporting.check_formats(formats or [])
     result = exporting.export(Run.find(run, runs_dir), formats or [], output_dir)
     print(json.dumps(result, indent=2) if as_json else exporting.format_export(result))
-    suggest(f"look at the files in {result['folder']}", silent=as_json)
+    suggest(f"look at the files in {shlex.quote(str(result['folder']))}", silent=as_json)
 
 
 @app.command()
@@ -230,7 +236,7 @@ def compare(
     found = comparison.distinct([Run.find(name, runs_dir) for name in runs])
     result = comparison.compare(found, Path(output_dir or Path(runs_dir) / "compare"))
     print(json.dumps(result, indent=2) if as_json else comparison.format_result(result))
-    suggest(f"open {result['files']['page']} in a browser", silent=as_json)
+    suggest(f"open {shlex.quote(result['files']['page'])} in a browser", silent=as_json)
 
 
 @app.command()
@@ -340,7 +346,7 @@ def report(run: RunName = None, runs_dir: RunsDir = "outputs") -> None:
 
     path = page.write(Run.find(run, runs_dir))
     print(path)
-    suggest(f"open {path} in a browser")
+    suggest(f"open {shlex.quote(str(path))} in a browser")
 
 
 @app.command()
@@ -350,7 +356,7 @@ def runs(runs_dir: RunsDir = "outputs", as_json: Json = False) -> None:
 
     rows = describe_runs(runs_dir)
     print(json.dumps(rows, indent=2) if as_json else format_runs(rows, runs_dir))
-    suggest(next_command(rows), silent=as_json)
+    suggest(next_command(rows, runs_dir), silent=as_json)
 
 
 app.command()(config)
@@ -361,11 +367,13 @@ app.add_typer(cache_app, name="cache")
 
 def main() -> None:
     """Run the command line; the only place that turns errors into exit codes."""
+    open_streams()
+    os.environ["MPLBACKEND"] = "agg"  # figures are files; another one may need a display
     try:
         app()
     except ConvaeError as error:
         print_error(str(error))
-        raise SystemExit(2) from None
-    except BrokenPipeError:  # the reader of a pipe has ended: `convae ... | head`
-        sys.stderr.close()
-        raise SystemExit(0) from None
+        code: Any = 2
+    except SystemExit as end:
+        code = end.code
+    raise SystemExit(check_output(code))

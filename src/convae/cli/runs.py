@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ def describe_run(run: Run) -> dict[str, Any]:
             "seconds": manifest.get("seconds"),
             "data": manifest.get("data", {}).get("name"),
             "epochs": run.config.training.epochs,
-            "status": manifest.get("status", "not started"),
+            "status": manifest.get("status", "not known" if history else "not started"),
         }
         if row["status"] == "running" and _was_killed(run):
             row["status"] = "killed"
@@ -72,19 +73,23 @@ def format_runs(rows: Sequence[Mapping[str, Any]], folder: str) -> str:
         score = f"{metric} {format_number(value)}".strip()
         duration = format_duration(row["seconds"]) if row["seconds"] else ""
         cells.append((*run, score, duration, row["data"] or ""))
-    return format_table(cells)
+    problems = [f"{row['id']}: {row['problem']}" for row in rows if "problem" in row]
+    return "\n".join([format_table(cells), *problems])
 
 
-def next_command(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the command to suggest after the list of these runs."""
-    if not rows:
+def next_command(rows: Sequence[Mapping[str, Any]], folder: str = "outputs") -> str:
+    """Return the command to suggest after the list of these runs in `folder`."""
+    usable = [row for row in rows if row["status"] != "damaged"]
+    if not usable:
         return "convae train mnist"
-    last = rows[-1]
+    last, key = usable[-1], "id" if folder == "outputs" else "path"
+    evaluated = [row[key] for row in usable if row["metric"]]
     if last["status"] in ("interrupted", "killed"):
-        return f"convae train --resume {last['id']}"
-    if not last["metric"]:
-        return f"convae eval {last['id']}"
-    evaluated = [row["id"] for row in rows if row["metric"]]
-    if len(evaluated) > 1:
-        return f"convae compare {' '.join(evaluated[-2:])}"
-    return f"convae report {last['id']}"
+        words = ["train", "--resume", last[key]]
+    elif not last["metric"]:
+        words = ["eval", last[key]]
+    elif len(evaluated) > 1:
+        words = ["compare", *evaluated[-2:]]
+    else:
+        words = ["report", last[key]]
+    return shlex.join(["convae", *words])

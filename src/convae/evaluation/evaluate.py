@@ -163,7 +163,7 @@ def format_result(run: Run, result: Mapping[str, Any]) -> str:
     lines = [
         result["summary"],
         f"{data['name']}{sample}: {data['examples']:,} test examples, "
-        f"weights of epoch {weights['epoch']}",
+        f"weights of epoch {weights['epoch'] or 'not known'}",
         f"{'':12}{''.join(f'{name:>{width}}' for name, width in widths.items())}",
     ]
     for metric in result["test"]:

@@ -179,5 +179,5 @@ def _commands(run: Run, manifest: Mapping[str, Any]) -> str:
         lines.append(f"git checkout {shlex.quote(commit)}  # convae {versions.get('convae', '')}")
     if original := manifest.get("command"):
         lines.append(f"# original command: {original}".replace("\n", " "))
-    lines += [f"convae train {shlex.quote(str(run.path))}/config.yaml", "convae eval"]
+    lines += [f"convae train {shlex.quote(str(run.path / 'config.yaml'))}", "convae eval"]
     return "\n".join(lines)

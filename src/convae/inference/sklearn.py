@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from numbers import Real
 from typing import Any, Literal, Self, cast
 
 import numpy as np
@@ -148,8 +149,10 @@ class ConvAutoencoder(
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be an integer of 1 or more. Received: {value!r}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be above 0. Received: {self.learning_rate!r}")
+        rate: Any = self.learning_rate
+        number = isinstance(rate, Real) and not isinstance(rate, bool)
+        if not number or not 0 < float(rate) < math.inf:
+            raise ValueError(f"learning_rate must be a number above 0. Received: {rate!r}")
 
     def _validate(self, X: ArrayLike, *, reset: bool = False) -> NDArray[Any]:  # noqa: N803
         return np.asarray(validate_data(self, X, reset=reset, dtype=[np.float64, np.float32]))
@@ -203,7 +206,9 @@ def image_shape(features: int, given: Sequence[int] | None) -> Shape:
     if given is None:
         side = math.isqrt(features)
         return (side, side, 1) if side * side == features else (1, features, 1)
-    shape = tuple(int(size) for size in given)
+    sizes = list(given) if isinstance(given, Sequence | np.ndarray) else []
+    whole = all(isinstance(s, int | np.integer) and not isinstance(s, bool) for s in sizes)
+    shape = tuple(int(size) for size in sizes) if whole else ()
     if len(shape) != 3 or min(shape) < 1 or shape[2] not in {1, 3} or math.prod(shape) != features:
         raise ValueError(
             f"input_shape must be (height, width, 1 or 3) with a product of {features}, the number "

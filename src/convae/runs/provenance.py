@@ -27,12 +27,14 @@ def describe(
 
     The command and the start time of the manifest `before` stay; it is empty for a new run.
     """
+    first = {"command": command_line(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    if before:
+        first = {key: before.get(key, "not known") for key in first}
     return {
         "versions": versions(),
         "platform": platform.platform(),
         "git_commit": git_commit(),
-        "command": before.get("command", command_line()),
-        "started": before.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
+        **first,
         "seed": config.seed,
         "device": plan.device,
         "precision": plan.precision,

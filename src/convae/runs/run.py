@@ -10,6 +10,9 @@
         metrics.json, figures/, report.html     written by `convae eval`
         tensorboard/                event files, if output.tensorboard is true
 
+A run whose manifest, metrics or history are missing or damaged can be used: what they hold is then
+not known. Without a config.yaml its config is that of the checkpoint.
+
 Every file is written under a temporary name and then renamed, so that a reader gets the old file or
 the new one, and a crash loses neither.
 """
@@ -27,6 +30,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +40,8 @@ from convae import archive, files
 from convae.config import yaml_tree
 from convae.config.loader import parse_config
 from convae.config.schema import Config
-from convae.errors import ConfigError, FileError, RunError
+from convae.console import logger
+from convae.errors import ConvaeError, FileError, RunError
 from convae.runs import checkpoint, pretrained
 
 TIME_FORMAT = "%Y%m%d-%H%M%S"
@@ -55,6 +60,22 @@ RENAMED_KEYS = {  # of the JSON files that earlier versions wrote
     "strands": "threads",
     "verdict": "summary",
 }
+KINDS: dict[str, dict[str, Any]] = {  # of the values that are read; others count as not known
+    "manifest.json": {
+        **dict.fromkeys(("status", "started", "command", "precision", "data_sha256"), str),
+        **dict.fromkeys(("seconds", "peak_memory_mib", "parameters"), int | float),
+        "resumptions": list,
+        "runtime": {},
+        "versions": {},
+        "data": {"name": str, "samples_per_epoch": int},
+    },
+    "metrics.json": {
+        **{key: {} for key in ("test", "units", "weights", "baselines", "threshold")},
+        "data": {"examples": int},
+    },
+}
+# Each of them shows that a folder is a run's.
+RUN_FILES = ("config.yaml", "manifest.json", "history.csv", "best.keras")
 
 
 @dataclass(frozen=True)
@@ -98,9 +119,12 @@ class Run:
                 f"{path or parent}: the run's folder cannot be made: {error}. Runs are kept in "
                 "output.folder"
             ) from None
+        latest = parent / "latest"
+        if latest.is_dir() and not latest.is_symlink():
+            logger.warning(f"{latest} is a folder and no link, so it does not lead to the new run")
         # `find` needs no link: Windows allows users none, nor do some file systems.
-        if sys.platform != "win32":
-            with suppress(OSError), files.whole(parent / "latest") as link:
+        elif sys.platform != "win32":
+            with suppress(OSError), files.whole(latest) as link:
                 files.remove_leftovers(parent)
                 link.symlink_to(path.name)
         return cls(path)
@@ -108,7 +132,7 @@ class Run:
     @classmethod
     def all(cls, folder: str = "outputs") -> list[Run]:
         """Return every run in `folder`, the newest last, without shipped weights."""
-        paths = [path.parent for path in Path(folder).glob("*/*/config.yaml")]
+        paths = [path for path in Path(folder).glob("*/*") if _is_run(path)]
         others = {"latest", pretrained.UNPACKED}
         return [cls(p) for p in sorted(paths, key=lambda p: p.name) if p.name not in others]
 
@@ -127,9 +151,9 @@ class Run:
         """
         if text and text.startswith(pretrained.PREFIX):
             return cls(pretrained.unpack(text.removeprefix(pretrained.PREFIX), folder))
-        text = text or "latest"
+        text = given = text or "latest"
         with suppress(OSError):  # a text may be longer than any path
-            if text != "latest" and (Path(text) / "config.yaml").is_file():
+            if text != "latest" and _is_run(Path(text)):
                 return cls(Path(text).resolve() if Path(text).is_symlink() else Path(text))
         if Path(text).name == "latest" and Path(text).parent.name:  # where there are no links
             text, folder = Path(text).parent.name, str(Path(text).parent.parent)
@@ -141,7 +165,7 @@ class Run:
         near = difflib.get_close_matches(text, names, 3, 0.4) or names[:4]
         start = f"there is no run in {folder}/ yet; convae train mnist makes one"
         hint = f"nearest: {', '.join(near)}" if near else start
-        raise RunError(f"no run called {text!r:.80} in {folder}/; {hint}")
+        raise RunError(f"{_describe_path(given)}no run called {text!r:.80} in {folder}/; {hint}")
 
     # Read
 
@@ -154,11 +178,20 @@ class Run:
         """Return the run's config with `key.sub=value` overrides. Raises ConfigError, RunError."""
         path = self.path / "config.yaml"
         try:
-            return parse_config(yaml_tree.read_text(path), str(path), overrides)
-        except ConfigError:  # a ValueError too, but its message is complete
+            return parse_config(self._config_text(path), str(path), overrides)
+        except ConvaeError:  # a ValueError too, but its message is complete
             raise
         except (OSError, ValueError) as error:
             raise RunError(f"{path}: cannot be read: {error}") from None
+
+    def _config_text(self, path: Path) -> str:
+        with suppress(FileNotFoundError):
+            if (text := yaml_tree.read_text(path)).strip():
+                return text
+        if not self.has_checkpoint:
+            raise RunError(f"{path}: is missing or empty, and without it the run cannot be used")
+        _warn(f"{path}: is missing or empty; the config in the checkpoint is used")
+        return str(self.load_checkpoint()[0].get("config", ""))
 
     @property
     def best(self) -> Path:
@@ -170,7 +203,7 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The fields that `update_manifest` has set; empty before its first call."""
+        """The fields that `update_manifest` has set; without those that are not known."""
         return self._read_json("manifest.json")
 
     @property
@@ -186,7 +219,7 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """The rows of history.csv, one per complete epoch."""
+        """The rows of history.csv, one per complete epoch; none if it is missing or damaged."""
         path = self.path / "history.csv"
         if not path.exists():
             return []
@@ -198,7 +231,8 @@ class Run:
                 raise ValueError(f"its columns must be {', '.join(HISTORY)}")
             return [{**row, "epoch": int(row["epoch"])} for row in rows]
         except (OSError, ArithmeticError, ValueError, TypeError, KeyError, csv.Error) as error:
-            raise RunError(f"{path}: is no history of a run: {error}") from None
+            _warn(f"{path}: is no history of a run: {error}. The epochs are not known")
+            return []
 
     @property
     def has_checkpoint(self) -> bool:
@@ -212,9 +246,11 @@ class Run:
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            return _rename_keys(archive.mapping(path.read_bytes())) if path.exists() else {}
+            tree = _rename_keys(archive.mapping(path.read_bytes())) if path.exists() else {}
         except (OSError, ValueError) as error:
-            raise RunError(f"{path}: is no {path.stem} of a run: {error}") from None
+            _warn(f"{path}: is no {path.stem} of a run: {error}. What it held is not known")
+            return {}
+        return _fitting(tree, KINDS[name])
 
     # Write
 
@@ -223,8 +259,12 @@ class Run:
         self._write("config.yaml", config.to_yaml())
 
     def update_manifest(self, **fields: Any) -> None:
-        """Set fields of manifest.json and keep the others."""
-        self.write_json("manifest.json", {**self.manifest, **fields})
+        """Set fields of manifest.json and keep the others, and a damaged file beside it."""
+        known = self.manifest
+        if not known and not self.read_only:
+            with suppress(OSError):
+                (self.path / "manifest.json").rename(self.path / "manifest.damaged.json")
+        self.write_json("manifest.json", {**known, **fields})
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write one of the run's JSON files."""
@@ -324,3 +364,36 @@ def _rename_keys(tree: dict[str, Any]) -> dict[str, Any]:
         RENAMED_KEYS.get(key, key): _rename_keys(value) if isinstance(value, dict) else value
         for key, value in tree.items()
     }
+
+
+def _fitting(tree: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `tree` without the values that are not of the kind that `kinds` has for their key."""
+    result = {}
+    for key, value in tree.items():
+        kind = kinds.get(key, object)
+        if isinstance(value, dict if isinstance(kind, dict) else kind):
+            result[key] = _fitting(value, kind) if isinstance(kind, dict) else value
+    return result
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / name).is_file() for name in RUN_FILES)
+
+
+def _describe_path(text: str) -> str:
+    """Return why the file or folder called `text` is no run, or "" if there is none."""
+    path = Path(text)
+    with suppress(OSError):
+        if path.is_symlink() and not path.exists():
+            return f"{path} is a link to {path.readlink()}, which does not exist; "
+        if path.is_dir():
+            return f"{path} holds none of {', '.join(RUN_FILES)}, so it is no run's folder; "
+        if path.is_file():
+            return f"{path} is a file, and a run is a folder; "
+    return ""
+
+
+@lru_cache
+def _warn(text: str) -> None:
+    """Log a warning once."""
+    logger.warning(text)

@@ -156,11 +156,14 @@ def log_evaluation(run: Run, test: Mapping[str, float]) -> None:
     if run_id is None or find_spec("mlflow") is None:
         return
     metrics = {f"test_{name}": value for name, value in test.items()}
-    with _mlflow(run.config) as mlflow:
-        mlflow.log_metrics(metrics, step=len(run.history), run_id=run_id)
-        for name in ("metrics.json", "report.html"):
-            mlflow.log_artifact(str(run.path / name), run_id=run_id)
-        mlflow.log_artifacts(str(run.path / "figures"), "figures", run_id=run_id)
+    try:
+        with _mlflow(run.config) as mlflow:
+            mlflow.log_metrics(metrics, step=len(run.history), run_id=run_id)
+            for name in ("metrics.json", "report.html"):
+                mlflow.log_artifact(str(run.path / name), run_id=run_id)
+            mlflow.log_artifacts(str(run.path / "figures"), "figures", run_id=run_id)
+    except FileError as error:  # the run may have been copied here without its store
+        logger.warning(f"warning: {error}")
 
 
 def _metrics(row: Mapping[str, float]) -> dict[str, float]:

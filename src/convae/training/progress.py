@@ -5,13 +5,12 @@ With --quiet nothing is shown.
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from convae.console import logger
+from convae.console import logger, no_bar
 from convae.runtime.backend import keras
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self._training, self._state = config.training, state
         self._samples_per_epoch, self._floor = samples_per_epoch, floor
-        self._hidden = not (sys.stderr.isatty() and logger.isEnabledFor(logging.INFO))
+        self._hidden = no_bar()
         self._bars: list[Any] = []  # over the epochs, and over the images of the current one
 
     def on_train_begin(self, logs: Any = None) -> None:

@@ -89,7 +89,8 @@ def resume_run(
     if reasons:
         logger.info(
             f"resuming with other arithmetic than before ({'; '.join(reasons)}): the weights will "
-            "not be bit-identical to those of an unbroken run. manifest.json records it"
+            "not be bit-identical to those of an unbroken run, as far as is known. manifest.json "
+            "records it"
         )
     resumption = {
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -101,8 +102,7 @@ def resume_run(
         "why_not": reasons,
     }
     run.update_manifest(resumptions=[*manifest.get("resumptions", []), resumption])
-    if config != run.config:
-        run.write_config(config)
+    run.write_config(config)
     return state, arrays
 
 
@@ -125,8 +125,9 @@ def _check_data(run: Run, manifest: Mapping[str, Any], data: TrainingData) -> No
     """Refuse other images than those of the run, or another number of them in an epoch."""
     if manifest.get("data_sha256", data.sha256) != data.sha256:
         raise ConfigError(
-            f"{run.path} was trained on {manifest['data']['name']}, but the data found now are "
-            f"{data.name}: other images. Make the same data available, or start a new run"
+            f"{run.path} was trained on {manifest.get('data', {}).get('name', 'other data')}, but "
+            f"the data found now are {data.name}: other images. Make the same data available, or "
+            "start a new run"
         )
     before = manifest.get("data", {}).get("samples_per_epoch", data.samples_per_epoch)
     if before != data.samples_per_epoch:  # with the bundled sample an epoch repeats its images
@@ -159,11 +160,13 @@ def _check_changes(run: Run, config: Config, changes: Mapping[str, tuple[Any, An
 
 
 def _why_not_identical(manifest: Mapping[str, Any], plan: Plan) -> list[str]:
-    """Return what has changed since the run was written and may change the last bits."""
-    now = plan.record()
-    before = manifest.get("runtime", now)
+    """Return what may change the last bits: other decisions and versions, and those not known."""
+    recorded = {"runtime": "device", "versions": "versions", "data_sha256": "data"}
+    unknown = [f"{what}: not known" for key, what in recorded.items() if key not in manifest]
+    now, current = plan.record(), versions()
+    before = manifest.get("runtime", {})
     # An earlier version may not have recorded every decision.
     pairs = [(key, before[key], now[key]) for key in ARITHMETIC if key in before]
-    current = versions()
-    pairs += [(f"{p} version", v, current[p]) for p, v in manifest["versions"].items()]
-    return [f"{what}: {old} -> {new}" for what, old, new in pairs if old != new]
+    then = manifest.get("versions", {})
+    pairs += [(f"{p} version", v, current[p]) for p, v in then.items() if p in current]
+    return unknown + [f"{what}: {old} -> {new}" for what, old, new in pairs if old != new]
