@@ -110,7 +110,7 @@ def test_rgb_images_in_rows() -> None:
     [
         ({"code_size": 0}, "code_size must be an integer of 1 or more. Received: 0"),
         ({"epochs": 1.5}, "epochs must be an integer"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be a number above 0"),
         ({"input_shape": (4, 5, 1)}, "product of 16"),
         ({"input_shape": (4, 2, 2)}, "1 or 3"),
     ],

@@ -6,6 +6,7 @@ NumPy and matplotlib are imported by the commands that need them.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -329,7 +330,7 @@ def page(out: Annotated[str, Option("--out", metavar="FILE")] = "outputs/explain
     from convae.explain.explorer import write_page
 
     print(write_page(out))
-    suggest(f"open {out} in a browser")
+    suggest(f"open {shlex.quote(out)} in a browser")
 
 
 def _write(figure: Figure, names: list[str]) -> None:
