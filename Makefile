@@ -107,6 +107,7 @@ explain: $(BASE) ## write a page with sliders for transposed convolutions, outpu
 docs: $(DEV) ## write the generated parts of docs/, and build the site from it into site/
 	@$(BIN)/python -m scripts.docs.command_pages
 	@$(BIN)/python -m scripts.docs.config_reference
+	@$(BIN)/python -m scripts.docs.model_cards
 	@$(BIN)/python -m scripts.docs.package_diagram
 	@$(BIN)/python -m scripts.docs.lab_figures
 	@$(BIN)/python -m scripts.docs.site

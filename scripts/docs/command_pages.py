@@ -6,7 +6,6 @@ Everything else in a page is written by hand. A new command gets a page without 
 """
 
 import os
-import re
 from pathlib import Path
 
 from scripts.project import ROOT, write_between
@@ -18,6 +17,7 @@ BEGIN, END = "<!-- written by scripts/docs/command_pages.py -->", "<!-- end -->"
 def helps() -> dict[str, str]:
     """Return the output of `--help` by command, such as "train" and "explain inverse"."""
     os.environ |= {"COLUMNS": "88", "TERMINAL_WIDTH": "88", "NO_COLOR": "1"}
+    from typer.main import get_command
     from typer.testing import CliRunner
 
     from convae.cli.main import app
@@ -26,15 +26,11 @@ def helps() -> dict[str, str]:
         done = CliRunner().invoke(app, [*words, "--help"], prog_name="convae")
         return "\n".join(line.rstrip() for line in done.output.strip().splitlines())
 
-    def subcommands(text: str) -> list[str]:
-        listed = text.partition("\nCommands:\n")[2]
-        return re.findall(r"^  ([a-z][a-z-]*)(?:  |$)", listed, re.MULTILINE)
-
     found = {}
-    for command in subcommands(run()):
-        found[command] = run(command)
-        for sub in subcommands(found[command]):
-            found[f"{command} {sub}"] = run(command, sub)
+    for name, command in vars(get_command(app))["commands"].items():
+        found[name] = run(name)
+        for below in getattr(command, "commands", ()):
+            found[f"{name} {below}"] = run(name, below)
     return found
 
 

@@ -3,7 +3,8 @@
 python -m scripts.release.pretrained [--retrain] [NAME ...]      # make pretrained
 
 A finished run of the same config and data in outputs/ is used again, unless --retrain is given.
-Writes NAME.keras and NAME.json beside src/convae/runs/pretrained.py, and docs/pretrained.md.
+Writes NAME.keras, NAME.json and NAME.md into src/convae/runs/pretrained_weights, and
+docs/pretrained.md.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from convae.data.datasets import SAMPLE_PATH
 from convae.runs import pretrained
 from convae.runs.run import Run
 from scripts import project
+from scripts.docs import model_cards
 from scripts.project import CONFIGS, ROOT
 
 NAMES = ("mnist", "bottleneck", "denoise", "upscale", "segment", "anomaly")
@@ -42,7 +44,7 @@ def main() -> None:
             words = ("train", name, "data.allow_sample=false")
             run = Run(ROOT / project.run_convae(*words)["run"])
         ship(name, run)
-    (ROOT / "docs/pretrained.md").write_text("\n".join(document()) + "\n")
+    model_cards.main()
 
 
 def find(name: str) -> Run | None:
@@ -85,58 +87,6 @@ def ship(name: str, run: Run) -> None:
     sample = project.run_convae("eval", unpacked.path, f"data.path={SAMPLE_PATH}")
     project.write_json(card_path, {**card, "sample": sample["test"]})
     print(f"{name}: {card['summary']}")
-
-
-def document() -> list[str]:
-    """Return the lines of docs/pretrained.md, from the cards."""
-    rows, sections = [], []
-    for card in map(pretrained.card, pretrained.names()):
-        name, made = card["name"], card["manifest"]
-        rows.append((
-            f"[`{name}`](#{name})", card["summary"], f"{made['parameters']:,}",
-            f"{card['bytes'] / 1000:.0f} kB", f"{made['seconds']:.0f} s",
-            f"{made['runtime']['device_name']}, {made['precision']}",
-        ))  # fmt: skip
-        sections += ["", *describe(card)]
-    head = ("name", "result", "parameters", "size", "trained in", "on")
-    return [
-        "# Pretrained weights",
-        "",
-        "Made by `make pretrained`. Each file holds plain Keras layers and opens without convae. "
-        'The command line takes it as `pretrained:NAME`, Python as `convae.load("NAME")`.',
-        "",
-        "Quality is measured on MNIST's own 10,000 test digits. The 1,000 test digits of the "
-        "bundled sample come from MNIST's training split, and most of these weights were trained "
-        "on them: metrics on the sample check the files, not the quality.",
-        "",
-        project.format_markdown(head, rows),
-        *sections,
-    ]
-
-
-def describe(card: dict[str, Any]) -> list[str]:
-    """Return the section of a card."""
-    made, metrics = card["manifest"], list(card["test"])
-    columns = {"these weights": card["test"], **card["baselines"]}
-    words = {"these weights": "these weights", **card["baseline_descriptions"]}
-    rows = [
-        (words[name], *(f"{table[metric]:.5g}" for metric in metrics))
-        for name, table in columns.items()
-    ]
-    versions = ", ".join(f"{key} {value}" for key, value in made["versions"].items())
-    return [
-        f"## {card['name']}",
-        "",
-        card["summary"],
-        "",
-        project.format_markdown(("on MNIST's 10,000 test digits", *metrics), rows),
-        "",
-        f"Trained by `{made['command']}` at commit {str(made['git_commit'])[:9]}, seed "
-        f"{made['seed']}, in {made['seconds']:.0f} s on {made['runtime']['device_name']} "
-        f"({made['precision']}); {versions}. Data {made['data']['name']}, "
-        f"SHA-256 `{made['data_sha256'][:16]}...`; weights `{made['weights_sha256'][:16]}...`. "
-        f"Config: [configs/{card['name']}.yaml](../configs/{card['name']}.yaml).",
-    ]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Shipped weights have the metrics of their cards."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from convae.errors import ConvaeError
 from convae.runs import pretrained
 from convae.runs.run import Run
-from tests.conftest import SAMPLE
+from tests.conftest import SAMPLE, Command
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,14 @@ for path in sys.argv[1:]:
 def test_an_unknown_name_gives_the_nearest() -> None:
     with pytest.raises(ConvaeError, match=r"no shipped weights are called 'mnits'.*mnist"):
         Run.find("pretrained:mnits")
+
+
+def test_the_command_lists_the_cards(convae: Command) -> None:
+    rows = json.loads(convae("pretrained", "--json", code=0).stdout)
+    assert [row["name"] for row in rows] == pretrained.names()
+    for row in rows:
+        assert row["test"] == pretrained.card(row["name"])["test"]
+        assert (row["license"], row["bytes"] > 50_000) == ("MIT", True)
+    table = convae("pretrained", code=0)
+    assert all(part in table.stdout for part in ("denoise", "MIT", "PSNR 20.38", "301 kB"))
+    assert table.stderr.startswith("next: convae predict pretrained:")

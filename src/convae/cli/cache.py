@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from convae.data.cache import CacheEntry
 
 cache_app = typer.Typer(
-    help="Manage the cache of decoded images that training reads folders from.",
+    help="Manage the cache of decoded images.",
     no_args_is_help=True,
-    rich_markup_mode=None,
 )
 Folder = Annotated[
     str | None, Argument(metavar="FOLDER", help="Only entries of this folder of images.")

@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from convae.explain.worked_example import Case
 
 explain_app = typer.Typer(
-    help="See a transposed convolution with your own numbers; more with a command below.",
+    help="See a transposed convolution with your own numbers.",
     no_args_is_help=False,
     invoke_without_command=True,
-    rich_markup_mode=None,
 )
 
 Out = Annotated[
@@ -173,7 +172,10 @@ def inverse(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Show that the transpose is the adjoint, not the inverse: x, Cx, C^T C x, C^+ C x."""
+    """Show that the transpose is the adjoint, not the inverse.
+
+    Prints x, Cx, C^T C x and C^+ C x.
+    """
     from convae.explain import effects, worked_example
     from convae.explain.operation import ConvOptions
 
@@ -214,9 +216,10 @@ def overlap(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Show how many kernel copies overlap behind each layer of a decoder, and a run's spectrum.
+    """Show how many kernel copies overlap in each decoder layer.
 
-    With --run, the pictures are FILE for the maps and FILE-spectrum for the spectrum.
+    With --run, also the spectrum of its reconstructions; the pictures are FILE for the maps and
+    FILE-spectrum for the spectrum.
     """
     from convae.config.loader import load_config
     from convae.explain import effects
@@ -276,7 +279,10 @@ def checkerboard(
     seed: Annotated[int, Option(min=0, help="Of the random weights.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Compare four layers that double a size, with equal, random and trained weights."""
+    """Compare the checkerboards of four layers that double a size.
+
+    Each has equal, random and trained weights.
+    """
     from convae.explain import effects
 
     results = effects.checkerboards(seed)
@@ -303,7 +309,10 @@ def upscale(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Show that a bilinear kernel in a transposed convolution is bilinear upsampling."""
+    """Upsample bilinearly with a transposed convolution.
+
+    A bilinear kernel makes the two the same.
+    """
     from convae.explain import effects
     from convae.explain.worked_example import format_grid
 
@@ -326,7 +335,7 @@ def upscale(
 
 @explain_app.command()
 def page(out: Annotated[str, Option("--out", metavar="FILE")] = "outputs/explain.html") -> None:
-    """Write the page with sliders: one HTML file that needs no network."""
+    """Write a page with sliders, which needs no network."""
     from convae.explain.explorer import write_page
 
     print(write_page(out))

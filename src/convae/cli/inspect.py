@@ -32,7 +32,10 @@ def size(
     show_all: Annotated[bool, Option("--all", help="Print every setting.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find settings that lead from one size to another, or the sizes that a decoder restores."""
+    """Find settings that lead from one size to another.
+
+    With --through, list the input sizes that the decoder of a config restores.
+    """
     from convae.config.loader import load_config
     from convae.layers import search
 
@@ -57,7 +60,10 @@ def size(
 
 
 def inspect(config: ConfigPath, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Print the model summary: shapes, parameters, costs, crops, overlap, warnings with fixes."""
+    """Print a model's shapes, parameters, costs and warnings.
+
+    Also what each layer cuts off, how its kernel copies overlap, and fixes of warnings.
+    """
     from convae.config.loader import load_config
 
     summary = load_config(config, overrides or []).model_summary

@@ -19,9 +19,9 @@ from convae import __version__
 from convae.cli.cache import cache_app
 from convae.cli.configs import config, configs, init
 from convae.cli.explain import explain_app
+from convae.cli.help import Commands
 from convae.cli.inspect import inspect, size
 from convae.cli.options import (
-    Commands,
     ConfigPath,
     Json,
     OutputDir,
@@ -34,6 +34,7 @@ from convae.cli.options import (
     read_names,
     split_overrides,
 )
+from convae.cli.pretrained import pretrained
 from convae.cli.streams import check_output, open_streams
 from convae.console import logger, print_error, set_level, suggest
 from convae.errors import ConfigError, ConvaeError, FileError
@@ -44,7 +45,7 @@ app = typer.Typer(
     help="Train, understand and use a convolutional autoencoder.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode=None,  # errors are plain
 )
 
 
@@ -149,7 +150,7 @@ def evaluate(
     runs_dir: RunsDir = "outputs",
     as_json: Json = False,
 ) -> None:
-    """Measure a run on the test split, draw its figures, and write its report."""
+    """Measure a run on the test split, and write its report."""
     from convae.runs.run import Run
 
     name, words = split_overrides(run, overrides)
@@ -183,7 +184,10 @@ def predict(
     runs_dir: RunsDir = "outputs",
     as_json: Json = False,
 ) -> None:
-    """Reconstruct, denoise, upscale, segment or score image files with a run's model."""
+    """Run a trained model on image files.
+
+    By the task of its config it reconstructs, denoises, upscales, segments or scores them.
+    """
     from convae.runs.run import Run
 
     found = Run.find(run, runs_dir)
@@ -207,7 +211,10 @@ def export(
     runs_dir: RunsDir = "outputs",
     as_json: Json = False,
 ) -> None:
-    """Write a run's model for other runtimes, and compare each file with Keras."""
+    """Write a run's model for other runtimes.
+
+    Each file is compared with Keras.
+    """
     from convae.inference import export as exporting
     from convae.runs.run import Run
 
@@ -229,7 +236,10 @@ def compare(
     runs_dir: RunsDir = "outputs",
     as_json: Json = False,
 ) -> None:
-    """Compare the configs and results of runs; evaluate them where needed."""
+    """Compare the configs and results of runs.
+
+    Runs without metrics are evaluated.
+    """
     from convae.evaluation import compare as comparison
     from convae.runs.run import Run
 
@@ -311,7 +321,10 @@ def demo(
     show: Annotated[bool, Option("--open", help="Open the page in the browser.")] = False,
     runs_dir: RunsDir = "outputs",
 ) -> None:
-    """Serve a page to draw digits on, for this machine alone, with the model's output live."""
+    """Serve a page to draw digits on.
+
+    It shows the output of the model while one draws. Only this machine can open it.
+    """
     from convae.demo.server import listen, serve
     from convae.demo.session import choices
 
@@ -330,7 +343,7 @@ def doctor(
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Print versions, devices, processor features, data, and how to fix what is missing."""
+    """Print versions, devices and data, and how to fix problems."""
     from convae.cli.doctor import report
 
     name, words = split_overrides(config, overrides)
@@ -362,6 +375,7 @@ def runs(runs_dir: RunsDir = "outputs", as_json: Json = False) -> None:
 app.command()(config)
 app.command()(configs)
 app.command()(init)
+app.command()(pretrained)
 app.add_typer(cache_app, name="cache")
 
 

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
-from typer.core import TyperGroup
 
 from convae.config import shipped
 
 NO_RUNS = {"latest", "pretrained"}  # folders beside runs: a link, and what comes with the package
-GLOBAL_OPTIONS = {"--quiet", "-q", "--verbose", "-v"}
-
-
-class Commands(TyperGroup):
-    """Commands whose line may have --quiet and --verbose anywhere before a `--`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the line with these options first."""
-        end = args.index("--") if "--" in args else len(args)
-        first = sorted(args[:end], key=lambda word: word not in GLOBAL_OPTIONS)
-        return super().parse_args(ctx, [*first, *args[end:]])
 
 
 def complete_shipped(incomplete: str) -> list[str]:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from convae import files
+from convae.config.loader import parse_config
 from convae.errors import FileError, RunError
 
 FOLDER = Path(__file__).with_name("pretrained_weights")
 PREFIX = "pretrained:"
+LICENSE = "MIT"  # of the weights, as of the package
 UNPACKED = "pretrained"  # the name of the folder of a run of shipped weights
 
 
@@ -29,6 +31,11 @@ def card(name: str) -> dict[str, Any]:
         near = difflib.get_close_matches(name, names(), 3, 0.4) or names()
         raise RunError(f"no shipped weights are called {name!r:.80}; there are: {', '.join(near)}")
     return dict(json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def task(shipped: dict[str, Any]) -> str:
+    """Return the task of a card."""
+    return parse_config(shipped["config"], f"the card {shipped['name']}").task.type
 
 
 def unpack(name: str, outputs: str = "outputs") -> Path:
