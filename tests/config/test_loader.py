@@ -259,6 +259,25 @@ def test_checkpoint_every_is_steps_or_seconds() -> None:
             load_config(MNIST, [f"training.checkpoint_interval={wrong}"])
 
 
+@pytest.mark.parametrize(
+    ("text", "color"),
+    [("white", (255, 255, 255)), ("black", (0, 0, 0)), ("9", (9, 9, 9)), ("[1,2,3]", (1, 2, 3))],
+)
+def test_a_background_is_a_name_a_level_or_a_color(text: str, color: tuple[int, ...]) -> None:
+    config = load_config(MNIST, [f"data.background={text}"])
+    assert config.data.background == color
+    assert parse_config(config.to_yaml(), "again") == config
+
+
+@pytest.mark.parametrize(
+    "text", ["pink", "256", "-1", "0.5", "true", "[1,2]", "[1,2,999]", "null", "{a: 1}"]
+)
+def test_other_backgrounds_are_refused_in_one_line(text: str) -> None:
+    _, line = message(MNIST, f"data.background={text}").splitlines()
+    choices = "must be white, black, a gray level from 0 to 255, or [red, green, blue]. Received: "
+    assert f"data.background: {choices}" in line
+
+
 def test_keys_of_earlier_versions_are_translated_in_runs_and_named_in_configs() -> None:
     old = ROOT / "tests/runs/old_run/config.yaml"
     config = parse_config(old.read_text(), str(old), ["training.epochs=2"])

@@ -20,6 +20,7 @@ from convae.config import schema as config
 from convae.data import cache as image_cache
 from convae.data import loading as data
 from convae.data import readers, transforms
+from convae.data.image_file import ImageReader
 from convae.data.image_folder import list_folder
 from convae.data.memmap import Mapped
 from convae.errors import ConvaeError
@@ -56,7 +57,8 @@ def test_an_entry_holds_the_images_and_is_built_once(
 ) -> None:
     first = image_cache.read_folder(folder, "train", SHAPE, config.Data())
     listing = list_folder(folder, "train")
-    decoded = [transforms.decode(folder / name, 3, None, "crop") for name in listing.names]
+    reader = ImageReader(config.Data(), SHAPE)
+    decoded = [reader.decode(folder / name) for name in listing.names]
     np.testing.assert_array_equal(first.images, decoded)
     assert first.classes == ("cat", "dog")
     assert first.labels is not None
@@ -69,7 +71,7 @@ def test_an_entry_holds_the_images_and_is_built_once(
     def fail(*_: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(image_cache, "decode", fail)
+    monkeypatch.setattr(ImageReader, "decode", fail)
     np.testing.assert_array_equal(read(folder), decoded)
     test = image_cache.read_folder(folder, "test", SHAPE, config.Data())  # the same entry
     np.testing.assert_array_equal(test.images, decoded)
@@ -94,6 +96,21 @@ def test_other_images_are_another_entry_and_the_old_one_is_removed(folder: Path)
     labels = image_cache.read_folder(folder, "train", SHAPE, config.Data()).labels
     assert np.sum(np.asarray(labels)) == 11
     assert len(files()) == 4
+
+
+def test_another_background_is_another_entry(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.new("RGBA", (5, 6)).save(folder / "cat" / "clear.png")
+    for level, count in ((255, 2), (9, 4)):
+        images = read(folder, background=(level, 0, 9))
+        assert np.all(images == (level, 0, 9), axis=(1, 2, 3)).sum() == 1
+        assert len(files()) == count
+        text = "1 of 21 images have transparent pixels: they are drawn on data.background"
+        assert f"{text}, [{level}, 0, 9]" in caplog.text
+        caplog.clear()
+        read(folder, background=(level, 0, 9))  # cached
+        assert caplog.text == ""
 
 
 def test_the_key_depends_on_the_content_not_on_the_folder(folder: Path, tmp_path: Path) -> None:
@@ -144,13 +161,13 @@ def test_an_error_leaves_no_files(
         data.load_training(config.Data(path=str(folder), cache=str(tmp_path / "file")), SHAPE)
     with pytest.raises(ConvaeError, match=r"cannot be in the folder of images"):
         read(folder, cache=str(folder / "cache"))
-    decode = transforms.decode
+    decode = ImageReader.decode
 
     def change(*arguments: Any) -> NDArray[np.uint8]:
         (folder / "cat" / "new.png").write_bytes((folder / "cat" / "3.png").read_bytes())
         return decode(*arguments)
 
-    monkeypatch.setattr(image_cache, "decode", change)
+    monkeypatch.setattr(ImageReader, "decode", change)
     with pytest.raises(ConvaeError, match="the files changed while they were read: run again"):
         read(folder)
     assert files() == []

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from convae.config import schema as config
+from convae.data import image_file
 from convae.data import loading as data
-from convae.data import transforms
 from convae.data.cache import read_folder
 from convae.errors import ConvaeError
 from tests.data.conftest import SHAPE, assert_has, make_images, refusal
@@ -72,13 +72,13 @@ def test_images_without_classes_of_any_kind(tmp_path: Path) -> None:
 
 def test_every_format_gives_the_same_pixels(tmp_path: Path) -> None:
     picture = Image.fromarray(np.full((6, 5, 3), (250, 120, 10), np.uint8))
-    for suffix in transforms.SUFFIXES:
+    for suffix in image_file.SUFFIXES:
         options: dict[str, Any] = {"quality": 100} if suffix in {".jpg", ".jpeg", ".webp"} else {}
         picture.save(tmp_path / f"x{suffix}", **options)
     second = Image.new("RGB", (5, 6))
     picture.save(tmp_path / "film.gif", save_all=True, append_images=[second])  # the first frame
     loaded = read_folder(tmp_path, "train", (6, 5, 3), config.Data()).images
-    assert len(loaded) == len(transforms.SUFFIXES) + 1
+    assert len(loaded) == len(image_file.SUFFIXES) + 1
     assert np.abs(loaded.astype(int) - (250, 120, 10)).max() <= 3
 
 
@@ -132,7 +132,7 @@ def test_image_folder_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     bad = "000.png: is not an image"
     assert_has(refusal(tmp_path), bad, "and 1 other files are not; 2 files here are")
     save_images(tmp_path, 4)
-    monkeypatch.setattr(transforms, "MAX_PIXELS", 29)
+    monkeypatch.setattr(image_file, "MAX_PIXELS", 29)
     assert "5 x 6 is more than 29 pixels" in refusal(tmp_path)
 
 

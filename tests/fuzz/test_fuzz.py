@@ -177,7 +177,7 @@ def test_paths_of_archive_members_have_no_effect(tmp_path: Path) -> None:
 def test_a_jpeg_with_too_many_scans_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convae.data import transforms as images
+    from convae.data import image_file
 
     folder = tmp_path / "images"
     folder.mkdir()
@@ -185,7 +185,7 @@ def test_a_jpeg_with_too_many_scans_is_refused(
         (folder / f"{i}.jpg").write_bytes(picture)
     settings = config.Data(path=str(folder), cache=str(tmp_path / "cache"))
     data.load_training(settings, (28, 28, 1))
-    monkeypatch.setattr(images, "MAX_WORK", 3 * 784)
+    monkeypatch.setattr(image_file, "MAX_WORK", 3 * 784)
     settings = config.Data(path=str(folder), cache=str(tmp_path / "other"))
     with pytest.raises(ConvaeError, match="scans of 28 x 28 pixels"):
         data.load_training(settings, (28, 28, 1))

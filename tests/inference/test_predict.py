@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convae.config.loader import load_config
+from convae.config.schema import Config
+from convae.data.loading import load_test
 from convae.errors import ConvaeError
 from convae.inference import predict
+from convae.inference.autoencoder import load
+from convae.models.builder import build_model, save_plain
 from convae.runs.run import Run
-from tests.conftest import SAMPLE, Command
+from convae.tasks import build_task
+from tests.conftest import ROOT, SAMPLE, Command
+
+MNIST = ROOT / "configs/mnist.yaml"
 
 
 def digits(count: int) -> np.ndarray:
@@ -51,7 +59,7 @@ def test_white_ink_on_black_is_found() -> None:
 def test_an_empty_sheet_is_no_digit(tmp_path: Path) -> None:
     Image.new("L", (50, 40), 200).save(tmp_path / "blank.png")
     with pytest.raises(ConvaeError, match=r"blank.png: .*nothing stands out from its background"):
-        predict.read_image(tmp_path / "blank.png", (28, 28, 1), as_digit=True)
+        predict.read_input(build_task(load_config(MNIST)), tmp_path / "blank.png", as_digit=True)
 
 
 def test_files_folders_and_patterns_keep_their_names(tmp_path: Path) -> None:
@@ -81,6 +89,97 @@ def test_a_model_scores_files(tmp_path: Path) -> None:
     assert Path(rows[0]["file"]).name == "noise.png"  # the highest score stands first
     assert float(rows[0]["score"]) > 5 * float(rows[1]["score"])
     assert (tmp_path / "out/overview.png").stat().st_size > 5_000
+
+
+def save_mixed_files(folder: Path, sizes: list[tuple[int, int]]) -> None:
+    """Save gray, color, transparent, 16-bit and rotated images, ten of each size."""
+    rng = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    folder.mkdir()
+    for number, (high, wide) in enumerate(sizes * 2):
+        color = rng.integers(0, 256, (high, wide, 4), np.uint8)
+        Image.fromarray(color).save(folder / f"{number}-clear.png")
+        Image.fromarray(color[..., :3]).save(folder / f"{number}.png")
+        Image.fromarray(color[..., 0]).save(folder / f"{number}.webp", lossless=True)
+        Image.fromarray(color[..., 1].astype(np.uint16) * 257).save(folder / f"{number}.tif")
+        turned = Image.fromarray(np.rot90(color[..., :3]))
+        turned.save(folder / f"{number}.jpg", exif=exif, quality=95)
+
+
+CROPPED = ["data.crop=random", "data.resize=[36,40]"]
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "sizes"),
+    [
+        ("mnist", ["data.resize=[28,28]", "data.resize_mode=stretch"], [(20, 90), (300, 50)]),
+        ("mnist", ["data.resize=[28,28]", "data.background=black"], [(20, 90), (28, 28)]),
+        ("mnist", ["data.crop=random"], [(40, 50)]),
+        ("mnist", CROPPED, [(40, 50), (90, 20)]),
+        ("mnist", [], [(28, 28)]),
+        ("images", [*CROPPED, "data.resize=[70,90]", "data.resize_mode=stretch"], [(40, 50)]),
+        ("upscale", ["data.resize=[28,28]", "data.resize_mode=stretch"], [(20, 90), (300, 50)]),
+        ("upscale", CROPPED, [(40, 50), (90, 20)]),
+    ],
+)
+def test_files_get_the_pixels_that_eval_reads(
+    tmp_path: Path, name: str, overrides: list[str], sizes: list[tuple[int, int]]
+) -> None:
+    save_mixed_files(tmp_path / "in", sizes)
+    words = [f"data.path={tmp_path / 'in'}", "data.test_split=0.5", *overrides]
+    config = load_config(ROOT / f"configs/{name}.yaml", words)
+    task = build_task(config)
+    test = load_test(config.data, task.image_shape).test
+    expected = {image.tobytes() for image in task.evaluation_examples(test).inputs}
+    found = {task.read_input(path).tobytes() for path in (tmp_path / "in").iterdir()}
+    assert expected
+    assert expected < found
+
+
+def new_run(config: Config) -> Run:
+    run = Run.create(config)
+    run.save_model("best.keras", lambda path: save_plain(build_model(config), path))
+    return run
+
+
+def test_scores_are_those_of_eval(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_mixed_files(tmp_path / "in", [(20, 90)])
+    (tmp_path / "in").rename(tmp_path / "test")
+    save_mixed_files(tmp_path / "train", [(30, 60)])
+    (tmp_path / "in").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / split).rename(tmp_path / "in" / split)
+    words = [f"data.path={tmp_path / 'in'}", "data.resize=[28,28]", "data.resize_mode=stretch",
+             f"output.folder={tmp_path}"]  # fmt: skip
+    run = new_run(load_config(MNIST, words))
+    task, autoencoder = build_task(run.config), load(run.path)
+    examples = task.evaluation_examples(load_test(run.config.data, task.image_shape).test)
+    scores = task.scores(examples.targets, autoencoder.reconstruct(examples.inputs))["mse"]
+    caplog.clear()
+    found = predict.predict(run, [str(tmp_path / "in/test")], tmp_path / "out")
+    assert sorted(one.score or 0 for one in found) == pytest.approx(sorted(scores), rel=1e-6)
+    assert caplog.text.count("2 of 10 images have transparent pixels") == 1
+    images = autoencoder.read_images(sorted((tmp_path / "in/test").iterdir()))
+    assert sorted(autoencoder.score(images)) == pytest.approx(sorted(scores), rel=1e-6)
+    with pytest.raises(ConvaeError, match=r"nothing\.png: this image cannot be read"):
+        autoencoder.read_images([tmp_path / "nothing.png"])
+
+
+def test_small_images_are_upscaled_as_they_are(tmp_path: Path) -> None:
+    small = digits(1)[0][7:21, 7:21]
+    Image.fromarray(small).save(tmp_path / "small.png")
+    for overrides in ([], CROPPED):
+        task = build_task(load_config(ROOT / "configs/upscale.yaml", overrides))
+        np.testing.assert_array_equal(task.read_input(tmp_path / "small.png")[..., 0], small)
+
+
+def test_scenes_to_segment_are_not_resized_as_digits_are(tmp_path: Path) -> None:
+    config = load_config(ROOT / "configs/segment.yaml", ["data.resize=[28,28]"])
+    high, wide, _ = config.model.input_shape
+    scene = np.random.default_rng(0).integers(0, 256, (high, wide, 3), np.uint8)
+    Image.fromarray(scene).save(tmp_path / "scene.png")
+    np.testing.assert_array_equal(build_task(config).read_input(tmp_path / "scene.png"), scene)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from convae.config import scalars
 from convae.config.task_schema import Fraction, Reconstruct, Task
@@ -19,6 +19,26 @@ from convae.section import Section
 
 # The name of a file, without control characters and line breaks.
 Place = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$")]
+
+
+def _to_rgb(value: object) -> tuple[int, int, int]:
+    """Return red, green and blue of a color that is given by name, gray level, or these three."""
+    level = {"white": 255, "black": 0}.get(value) if isinstance(value, str) else value
+    levels = level if isinstance(level, tuple) else (level,) * 3
+    if len(levels) != 3 or not all(type(n) is int and 0 <= n <= 255 for n in levels):
+        received = list(value) if isinstance(value, tuple) else value
+        raise ValueError(
+            "must be white, black, a gray level from 0 to 255, or [red, green, blue]. "
+            f"Received: {received!r:.80}"
+        )
+    return levels
+
+
+Level = Annotated[int, Field(ge=0, le=255)]
+Color = Annotated[
+    tuple[Level, Level, Level],
+    BeforeValidator(_to_rgb, Literal["white", "black"] | Level | tuple[Level, Level, Level]),
+]
 
 
 class Data(Section):
@@ -44,6 +64,9 @@ class Data(Section):
 
     crop: Literal["random"] | None = None
     """random: in each epoch another crop of `model.input_shape` out of larger images."""
+
+    background: Color = (255, 255, 255)
+    """The color behind transparent pixels: white, black, a gray level, or [red, green, blue]."""
 
     cache: Place | None = None
     """The folder for decoded images. null: `~/.cache/convae`."""

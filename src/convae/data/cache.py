@@ -1,8 +1,9 @@
 """Cache a folder of images: decoded once, as one memory-mapped .npy file.
 
 An entry is two files in the cache folder: KEY.npy with the images, and KEY.json, written last, with
-all else. KEY is a hash of the image files' names and bytes and of the size of the images. A later
-start compares only the names, sizes and times of the image files with those in KEY.json.
+all else. KEY is a hash of the image files' names and bytes and of the size and background of the
+images. A later start compares only the names, sizes and times of the image files with those in
+KEY.json.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from convae import files
 from convae.arrays import Images, Shape
 from convae.config.schema import Data
 from convae.console import logger, no_bar
+from convae.data.image_file import ImageReader
 from convae.data.image_folder import Listing, check_sizes, list_folder, not_images
 from convae.data.memmap import Mapped
 from convae.data.readers import Arrays, SplitName, images_digest, map_npy
-from convae.data.transforms import decode
 from convae.errors import ConvaeError, DataError
 from convae.runtime.hardware import core_count
 
 T = TypeVar("T")
 
-VERSION = 1  # changes where the same files give other bytes
+VERSION = 2  # changes where the same files give other bytes
 SPARE = 64 << 20  # bytes that must stay free on the disk
 
 
@@ -48,7 +49,7 @@ class CacheEntry:
     key: str
     folder: str  # of the image files
     stamp: str  # of the image files, see `Listing`
-    settings: list[int | str]  # height, width, channels, and `resize_mode` for resized images
+    settings: list[int | str]  # height, width, channels, background, `resize_mode` if resized
     count: int
     labels: list[int] | None
     classes: list[str] | None
@@ -151,12 +152,13 @@ def get_entry(folder: Path, split: SplitName, shape: Shape, data: Data) -> tuple
     height, width = data.resize or shape[:2]
     if data.crop and not data.resize:
         try:
-            image = decode(listing.root / listing.names[0], shape[2], None, "crop")
+            image = ImageReader(data, shape).decode(listing.root / listing.names[0])
         except Exception as error:  # Pillow's decoders raise almost any class at damaged bytes
             raise not_images(listing.root, listing.names[:1], 0, str(error)) from None
         height, width, _ = image.shape
     size = (height, width, shape[2])
-    settings: list[int | str] = [*size, data.resize_mode] if data.resize else [*size]
+    settings: list[int | str] = [*size, bytes(data.background).hex()]
+    settings += [data.resize_mode] if data.resize else []
     root = str(listing.root.resolve())
     known = [e for e in list_entries(cache) if (e.folder, e.settings) == (root, settings)]
     for entry in known:
@@ -267,11 +269,12 @@ def _decode_all(listing: Listing, shape: Shape, data: Data) -> Iterator[Images]:
     """Yield the images (H, W, C) in their order; raise DataError after all if one does not fit."""
     broken: dict[str, str] = {}
     sizes: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
+    reader = ImageReader(data, shape)
 
     def decode_file(name: str) -> Images | None:
         path = listing.root / name
         try:
-            image = decode(path, shape[2], data.resize, data.resize_mode)
+            image = reader.decode(path)
         except Exception as error:  # Pillow's decoders raise almost any class at damaged bytes
             broken[name] = str(error).replace(f" {str(path)!r}", "")
             return None
@@ -280,10 +283,11 @@ def _decode_all(listing: Listing, shape: Shape, data: Data) -> Iterator[Images]:
 
     size = max(1, (16 << 20) // math.prod(shape))  # 16 MiB of decoded images in memory
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow, below the limits of decode
+        warnings.simplefilter("ignore")  # of Pillow, below the limits of the reader
         images = _map_in_threads(decode_file, listing.names, size, "decoding")
         yield from (image for image in images if image is not None)
     if broken:
         good = len(listing.names) - len(broken)
         raise not_images(listing.root, sorted(broken), good, broken[min(broken)])
     check_sizes(listing.folder, sizes, shape, crop=bool(data.crop))
+    reader.log_losses(len(listing.names))

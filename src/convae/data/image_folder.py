@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from convae.arrays import Labels, Shape
+from convae.data.image_file import SUFFIXES
 from convae.data.readers import SplitName
-from convae.data.transforms import SUFFIXES
 from convae.errors import DataError
 
 _IGNORED = re.compile(

@@ -1,11 +1,10 @@
-"""Decode, resize, crop and encode images."""
+"""Resize, crop and encode images."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -15,54 +14,15 @@ from convae.arrays import Images
 
 ResizeMode = Literal["crop", "stretch"]
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-MAX_PIXELS = 50_000_000  # of one image: a small file can hold an image that fills the memory
-MAX_WORK = 1_000_000_000  # pixels times scans: each scan of a progressive JPEG decodes all pixels
-
 _RESIZE: dict[ResizeMode, Callable[..., Image.Image]] = {
     "crop": ImageOps.fit,
     "stretch": Image.Image.resize,
 }
 
 
-def decode(
-    path: Path | BinaryIO, channels: int, resize: tuple[int, int] | None, resize_mode: ResizeMode
-) -> Images:
-    """Return the image of a file, upright; of an animation, its first frame.
-
-    Args:
-        path: A file, or its name, in one of `FORMATS`.
-        channels: 1 for grayscale or 3 for RGB.
-        resize: Height and width of the result, or None for those of the file.
-        resize_mode: As in `resize_images`.
-
-    Returns:
-        uint8 (H, W, C).
-
-    Raises:
-        Exception: The file is damaged; Pillow's decoders raise almost any class.
-    """
-    with Image.open(path, formats=FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
-        if image.format == "JPEG" and image.fp:
-            image.fp.seek(0)
-            scans = image.fp.read().count(b"\xff\xda")  # these bytes never occur in coded pixels
-            if scans * image.width * image.height > MAX_WORK:
-                raise ValueError(f"{scans:,} scans of {image.width} x {image.height} pixels")
-        if resize:  # a JPEG can be decoded at a half, a quarter or an eighth of its size
-            image.draft(None, (2 * max(resize), 2 * max(resize)))
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode == "F":
-            raise ValueError("its pixels are floats, whose range is not known")
-        if upright.mode.startswith("I"):  # 16 bits, which convert() clips instead of scaling
-            upright = Image.fromarray((np.asarray(upright) // 257).clip(0, 255).astype(np.uint8))
-        result = upright.convert("L" if channels == 1 else "RGB")
-        if resize:
-            result = _RESIZE[resize_mode](result, resize[::-1], Image.Resampling.BILINEAR)
-        return np.asarray(result).reshape(result.height, result.width, channels)
+def resize_image(image: Image.Image, size: tuple[int, int], resize_mode: ResizeMode) -> Image.Image:
+    """Return one image of Pillow at another size; see `resize_images`."""
+    return _RESIZE[resize_mode](image, size[::-1], Image.Resampling.BILINEAR)
 
 
 def resize_images(
@@ -83,7 +43,7 @@ def resize_images(
     for index, target in enumerate(result):
         image = images[index]
         source = Image.fromarray(image.squeeze(-1) if image.shape[2] == 1 else image)
-        resized = _RESIZE[resize_mode](source, size[::-1], Image.Resampling.BILINEAR)
+        resized = resize_image(source, size, resize_mode)
         target[:] = np.asarray(resized).reshape(target.shape)
     return result
 

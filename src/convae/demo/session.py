@@ -17,7 +17,7 @@ from convae.arrays import Floats, Images
 from convae.console import format_shape
 from convae.data.datasets import SAMPLE_PATH
 from convae.data.readers import read
-from convae.data.transforms import decode, png
+from convae.data.transforms import png
 from convae.errors import DataError, RunError
 from convae.evaluation.html import Picture, data_uri
 from convae.runs import pretrained
@@ -113,8 +113,7 @@ class Session:
         self.config = config
         self.threshold = threshold
         self.task = build_task(config)
-        images = self.task.outputs_images
-        self.shape = config.output_shape if images else config.model.input_shape
+        self.shape = self.task.reader.shape
 
     def options(self) -> dict[str, Any]:
         """Return which options the page offers, and what the model does."""
@@ -128,13 +127,12 @@ class Session:
         """Return an image file as uint8 (H, W, C) of `shape`; DataError if it is none, or empty."""
         from convae.inference.predict import crop_digit  # imports TensorFlow
 
-        height, width, channels = self.shape
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # from Pillow, below the limit of decode
+                warnings.simplefilter("ignore")  # from Pillow, below the limits of the reader
                 if not (as_digit and self.options()["digit"]):
-                    return decode(io.BytesIO(data), channels, (height, width), "crop")
-                gray = decode(io.BytesIO(data), 1, None, "crop")[:, :, 0]
+                    return self.task.reader.read(io.BytesIO(data))
+                gray = self.task.reader.decode(io.BytesIO(data), resize=False)[:, :, 0]
         except Exception as error:  # Pillow's decoders raise nearly anything for damaged bytes
             reason = str(error).partition("<")[0].strip()
             raise DataError(f"this image cannot be read: {reason:.160}") from None
@@ -143,7 +141,7 @@ class Session:
             small.thumbnail((MAX_SIDE, MAX_SIDE))
             gray = np.asarray(small)
         try:
-            return crop_digit(gray, (height, width))[..., None]
+            return crop_digit(gray, self.shape[:2])[..., None]
         except ValueError as error:
             raise DataError(f"no digit found: {error}") from None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from convae.arrays import Array, Floats, Images
-from convae.config.schema import Config
+from convae.config.schema import Config, Data
 from convae.console import format_shape
+from convae.data.image_file import ImageReader, explained
 from convae.errors import ConvaeError, DataError, RunError, UnsupportedError
 from convae.models.builder import read_model
 from convae.runs import pretrained
@@ -81,6 +82,31 @@ class Autoencoder:
             self._batch, self._engine = plan.micro_batch_size, Engine(model, config, plan)
         self._model = _compile(model)
         self._encode, self._decode = _compile(self._encoder), _compile(self._decoder)
+
+    def read_images(self, files: Iterable[str | Path]) -> Images:
+        """Return image files as inputs of the model, uint8 (N, H, W, C).
+
+        They are resized, cropped and drawn on a background as the images of the training were.
+
+        Raises:
+            DataError: A file cannot be read as an image.
+
+        >>> import convae
+        >>> from PIL import Image
+        >>> Image.new("RGB", (60, 40)).save("photo.png")
+        >>> convae.load("mnist").read_images(["photo.png"]).shape
+        (1, 28, 28, 1)
+        """
+        shape = tuple(self.model.input_shape[1:])
+        task = build_task(self.config) if self.config else None
+        reader = task.reader if task else ImageReader(Data(), shape)
+        read = task.read_input if task else reader.read
+        images: list[Images] = []
+        for path in map(Path, files):
+            with explained(path):
+                images.append(read(path))
+        reader.log_losses(len(images))
+        return np.stack(images) if images else np.empty((0, *shape), np.uint8)
 
     def encode(self, images: ArrayLike) -> Floats:
         """Return the codes of images, float32 (N, height, width, channels).

@@ -1,8 +1,8 @@
 """Run a trained model on image files, and write the outputs as pictures.
 
-Images are resized to the model's input. With `as_digit`, a photograph or scan of a digit is first
-made to look like those of MNIST: light on dark, in a box of 20 pixels, its center of mass in the
-middle (LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document
+Images are prepared as those that the run was trained on. With `as_digit`, a photograph or scan of a
+digit is first made to look like those of MNIST: light on dark, in a box of 20 pixels, its center of
+mass in the middle (LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document
 recognition", 1998).
 """
 
@@ -22,13 +22,14 @@ from tqdm import tqdm
 
 from convae.arrays import Images
 from convae.console import no_bar
-from convae.data.transforms import SUFFIXES, decode, png
+from convae.data.image_file import SUFFIXES, explained
+from convae.data.transforms import png
 from convae.errors import DataError, FileError, UnsupportedError
 from convae.files import write_atomic
 from convae.inference.autoencoder import load
 from convae.plots import style
 from convae.plots.image_grids import COLUMNS, GAP, LEFT, NARROWEST, TILE, draw_rows
-from convae.tasks import build_task
+from convae.tasks import Task, build_task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,7 +87,7 @@ def predict(
     with tqdm(total=len(files), desc="images", disable=no_bar()) as bar:
         for start in range(0, len(files), BATCH):
             batch = files[start : start + BATCH]
-            inputs = np.stack([read_image(path, shape, as_digit) for path, _ in batch])
+            inputs = np.stack([read_input(task, path, as_digit) for path, _ in batch])
             outputs = autoencoder.reconstruct(inputs)
             pictures = task.to_images(outputs)
             scores: Sequence[float | None] = [None] * len(batch)
@@ -99,6 +100,7 @@ def predict(
                 anomaly = None if threshold is None or score is None else score > threshold
                 predictions.append(Prediction(str(path), str(target), score, anomaly))
             bar.update(len(batch))
+    task.reader.log_losses(len(files))
     if task.reconstruction_score:
         write_atomic(folder / "scores.csv", _format_csv(predictions).encode())
     style.save(_overview(shown, f"{config.name}: {len(files):,} files"), folder / "overview.png")
@@ -132,15 +134,13 @@ def find_files(names: Sequence[str]) -> Iterator[tuple[Path, str]]:
             yield file, unique
 
 
-def read_image(path: Path, shape: tuple[int, int, int], as_digit: bool = False) -> Images:
-    """Return an image file as uint8 (H, W, C) of `shape`; DataError if it is no image."""
-    height, width, channels = shape
-    try:
-        if as_digit:
-            return crop_digit(decode(path, 1, None, "crop")[:, :, 0], (height, width))[..., None]
-        return decode(path, channels, (height, width), "crop")
-    except Exception as error:  # Pillow's decoders raise nearly anything for damaged bytes
-        raise DataError(f"{path}: this image cannot be read: {error}") from None
+def read_input(task: Task, path: Path, as_digit: bool = False) -> Images:
+    """Return an image file as an input of the model; DataError if it is no image."""
+    with explained(path):
+        if not as_digit:
+            return task.read_input(path)
+        gray = task.reader.decode(path, resize=False)[:, :, 0]
+        return crop_digit(gray, task.config.model.input_shape[:2])[..., None]
 
 
 def crop_digit(gray: Images, size: tuple[int, int]) -> Images:

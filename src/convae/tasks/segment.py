@@ -1,12 +1,14 @@
 """Segment: the input is a scene of overlapping digits, the target is the class of each pixel."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convae.arrays import Floats, Images, Labels, Shape
 from convae.config import task_schema
+from convae.data.image_file import ImageReader
 from convae.data.loading import Split, TrainingData
 from convae.errors import DataError
 from convae.tasks import metrics
@@ -48,6 +50,12 @@ class Segment(Task):
     def image_shape(self) -> Shape:
         """The shape of the digits that scenes are drawn from."""
         return 28, 28, 1
+
+    @cached_property
+    def reader(self) -> ImageReader:
+        """The reader of scenes; `data.resize` and `data.crop` are of the digits."""
+        data = self.config.data.model_copy(update={"resize": None, "crop": None})
+        return ImageReader(data, self.config.model.input_shape)
 
     def select(self, split: Split) -> Split:
         """Return `split`. Raises DataError if it has no labels, or too many classes."""

@@ -6,13 +6,16 @@ that every worker and every resumed run makes the same examples.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convae.arrays import Floats, Images, Labels, Shape
 from convae.config.schema import Config
+from convae.data.image_file import ImageReader
 from convae.data.loading import Split, TrainingData
 from convae.data.transforms import crop_random
 from convae.tasks import metrics
@@ -84,6 +87,15 @@ class Task:
     def image_shape(self) -> Shape:
         """Height, width and channels that the data's images must have."""
         return self.config.output_shape
+
+    @cached_property
+    def reader(self) -> ImageReader:
+        """The reader that prepares image files as the data's images are prepared."""
+        return ImageReader(self.config.data, self.image_shape)
+
+    def read_input(self, file: Path | BinaryIO) -> Images:
+        """Return an image file as an input of the model, (H, W, C); errors are the reader's."""
+        return self.reader.read(file)
 
     def select(self, split: Split) -> Split:
         """Return the images and labels of `split` that are used for training."""

@@ -1,12 +1,15 @@
 """Upscale: the input is a small image, the target is `factor` times as high and wide."""
 
+from pathlib import Path
+from typing import BinaryIO
+
 import numpy as np
 
 from convae.arrays import Images
 from convae.config import task_schema
 from convae.data.loading import TrainingData
 from convae.tasks.baselines import Baseline, interpolation
-from convae.tasks.task import Task
+from convae.tasks.task import UNUSED, Task
 
 
 class Upscale(Task):
@@ -17,6 +20,12 @@ class Upscale(Task):
     title = "Small inputs, outputs and absolute errors"
     compared_baselines = ("bicubic",)
     settings: task_schema.Upscale
+
+    def read_input(self, file: Path | BinaryIO) -> Images:
+        """Return an image of the input's size as it is, and others as training makes inputs."""
+        shape = self.config.model.input_shape
+        image = self.reader.read(file, as_is=shape)
+        return image if image.shape == shape else self.make_inputs(image[None], UNUSED)[0]
 
     def make_inputs(self, images: Images, generator: np.random.Generator) -> Images:
         """Return the images at the model's input size."""
