@@ -23,6 +23,7 @@ import sys
 import tempfile
 import timeit
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,7 +98,8 @@ def work(path: Path, *, quick: bool) -> None:
     steps = []
     for batch in BATCHES:
         mine = images[replicas.worker_slice(batch)]
-        seconds = quickest(lambda batch=batch, mine=mine: engine.step(mine, mine, batch), times)  # type: ignore[misc]
+        call = partial(engine.steps, mine, mine, [(len(mine), batch)])
+        seconds = quickest(call, times)
         steps.append({"workers": replicas.workers, "batch": batch, "seconds": seconds})
     reduces = []
     for count in FLOATS if replicas.workers > 1 else ():

@@ -171,7 +171,7 @@ def convae_train(arguments: argparse.Namespace, config: str, *overrides: str) ->
 
         return wrapper
 
-    Engine.step = timed(Engine.step)  # type: ignore[method-assign]
+    Engine.steps = timed(Engine.steps)  # type: ignore[method-assign]
     Engine.evaluate = timed(Engine.evaluate)  # type: ignore[method-assign]
     words = [f"data.path={arguments.data}", f"seed={arguments.seed}", *overrides]
     if arguments.images:
@@ -224,9 +224,9 @@ def run_engine(config: Any, inputs: Any, targets: Any, steps: int) -> None:
     """Measure `steps` of the engine of a config, over the images in an epoch's order."""
     from convae.models.builder import build_model
     from convae.runtime.start import start
+    from convae.training.batches import epoch_order
     from convae.training.engine import Engine
     from convae.training.optimizers import build_optimizer
-    from convae.training.trainer import epoch_order
 
     batch = config.training.batch_size
     plan = start(config)

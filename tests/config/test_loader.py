@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convae.config.loader import load_config, parse_config
+from convae.config.optimizer_schema import Adam
 from convae.config.renamed import RENAMED
 from convae.config.schema import Config
 from convae.config.task_schema import Anomaly
@@ -37,7 +38,7 @@ def test_mnist_yaml_is_the_article() -> None:
     assert [layer.activation for layer in layers] == ["relu"] * 6 + ["sigmoid"]
     assert {layer.kernel_initializer for layer in layers[:-1]} == {"he_normal"}
     assert (config.training.epochs, config.training.batch_size) == (25, 1000)
-    assert (config.training.optimizer, config.training.loss) == ("adam", "binary_crossentropy")
+    assert (config.training.optimizer, config.training.loss) == (Adam(), "binary_crossentropy")
     assert (config.data.validation_split, config.seed, config.name) == (0.2, 0, "mnist")
 
 
@@ -70,6 +71,15 @@ def test_all_errors_come_at_once_each_with_its_line(tmp_path: Path) -> None:
         ("model.decoder.3.activation=relu", "needs a last layer with activation: sigmoid"),
         ("training.schedule.type=cosine", "'constant', 'one_cycle', 'reduce_on_plateau'"),
         ("training.schedule={type: one_cycle, warm_up: 0.1}", "did you mean warmup?"),
+        ("training.optimizer=adamm", "'adam', 'adamw', 'nadam', 'rmsprop', 'sgd', 'lion', 'muon'"),
+        ("training.optimizer.momentum=0.9", "known here: type, global_clipnorm, ema_momentum, "
+         "beta_1, beta_2, epsilon"),
+        ("training.optimizer={type: sgd, nesterow: true}", "did you mean nesterov? known here: "),
+        ("training.optimizer.beta_2=1", "beta_2: input should be less than 1. Received: 1"),
+        ("training.optimizer={type: sgd, momentum: -0.1}", "greater than or equal to 0"),
+        ("training.optimizer.global_clipnorm=0", "input should be greater than 0. Received: 0"),
+        ("training.optimizer.ema_momentum=1", "input should be less than 1. Received: 1"),
+        ("training.schedule={type: one_cycle, warmup: 1}", "warmup: input should be less than 1"),
         ("training", "must read key=value"),
         ("a b=1", "must read key=value"),
         ("training.epochs=[1", "not YAML"),
@@ -246,6 +256,15 @@ def test_any_override_is_taken_or_refused_in_words(key: str, value: str) -> None
     except ConvaeError as error:
         result = str(error)
     assert isinstance(result, Config) or result
+
+
+def test_an_optimizer_is_a_type_or_a_section() -> None:
+    assert load_config(MNIST, ["training.optimizer=adam"]) == load_config(MNIST)
+    assert load_config(MNIST, ["training.optimizer={beta_2: 0.9}"]).training.optimizer == Adam(
+        beta_2=0.9
+    )
+    written = load_config(MNIST, ["training.optimizer={type: sgd, momentum: 0.5}"])
+    assert parse_config(written.to_yaml(), "text") == written
 
 
 def test_checkpoint_every_is_steps_or_seconds() -> None:

@@ -66,7 +66,7 @@ def _after_steps(action: Action) -> None:
     from convae.training.engine import Engine
 
     engine: Any = Engine
-    engine.step = _surrounded(Engine.step, lambda: None, action)
+    engine.steps = _surrounded(Engine.steps, lambda: None, action)
 
 
 def hold() -> None:

@@ -42,7 +42,7 @@ training:
   learning_rate: 0.02
   checkpoint_interval: {steps: 13}
   schedule: {type: reduce_on_plateau, patience: 1}
-runtime: {precision: float32, threads: 2}
+runtime: {precision: float32, threads: 2, steps_per_execution: 1}
 """
 
 Fault = Callable[[], None]

@@ -43,7 +43,8 @@ training:
   optimizer: sgd
   learning_rate: 0.1
   checkpoint_interval: {{steps: 1}}
-runtime: {{threads: 1, precision: float32, rendezvous_timeout: {patience}}}
+runtime: {{threads: 1, steps_per_execution: 1, precision: float32,
+  rendezvous_timeout: {patience}}}
 output: {{folder: {outputs}}}
 """
 

@@ -76,6 +76,8 @@ def stop_after(steps: int) -> Any:
         pytest.param("constant", 1, marks=pytest.mark.slow),
         ("constant", 5),
         ("one_cycle", 7),
+        ("muon", 7),
+        pytest.param("average", 7, marks=pytest.mark.slow),
         ("reduce_on_plateau", 8),
         pytest.param("reduce_on_plateau", 10, marks=pytest.mark.slow),
     ],
@@ -85,7 +87,10 @@ def test_a_resumed_run_ends_with_the_same_bits(
 ) -> None:
     from convae.training.trainer import Interrupted
 
-    more = [f"training.schedule={{type: {schedule}}}", "training.epochs=3"]
+    optimizers = {"muon": "muon", "average": "{type: nadam, ema_momentum: 0.9, global_clipnorm: 1}"}
+    more = [f"training.optimizer={optimizers.get(schedule, 'adam')}", "training.epochs=3"]
+    if schedule not in optimizers:
+        more += [f"training.schedule={{type: {schedule}}}"]
     if schedule == "reduce_on_plateau":  # a rate that cannot improve much, so that it falls
         more += ["training.schedule.patience=1", "training.learning_rate=0.1"]
     whole = convae.train(config(digits, tmp_path / "whole", *more))
@@ -216,7 +221,7 @@ def test_a_model_that_learns_nothing_is_stopped(digits: Path, tmp_path: Path) ->
 
 
 def test_every_epoch_takes_every_image_in_its_own_order() -> None:
-    from convae.training.trainer import epoch_order
+    from convae.training.batches import epoch_order
 
     orders = [epoch_order(0, epoch, 50, 50) for epoch in range(3)]
     assert all(sorted(order) == list(range(50)) for order in orders)
@@ -251,3 +256,63 @@ def test_a_training_on_the_sample_warns(
     convae.train(config(digits, tmp_path, *options))
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert any("sample of 5,000" in text for text in warnings)
+
+
+def test_the_steps_of_a_call_change_no_bit(digits: Path, tmp_path: Path) -> None:
+    """Also with the last batch smaller, and examples that are drawn in a thread meanwhile."""
+    more = ["task.type=denoise", "training.batch_size=30"]
+    runs = {
+        count: convae.train(
+            config(digits, tmp_path / str(count), *more, f"runtime.steps_per_execution={count}")
+        )
+        for count in (1, 3, "auto")
+    }
+    assert len({weights(run) for run in runs.values()}) == 1
+    assert len({run.history[-1]["loss"] for run in runs.values()}) == 1
+    decided = [run.manifest["runtime"]["steps_per_execution"] for run in runs.values()]
+    assert decided[:2] == [1, 3]
+    assert decided[2] >= 7
+
+
+def test_callbacks_of_batches_see_each_step_and_others_do_not_slow_training(
+    digits: Path, tmp_path: Path
+) -> None:
+    from convae.runtime.backend import keras
+
+    seen: list[int] = []
+    calls: list[tuple[int, int]] = []
+
+    class Counts(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            seen.append(batch)
+
+    def epochs(epoch: int, logs: Any) -> None:
+        calls.append((epoch, len(seen)))
+
+    listener = keras.callbacks.LambdaCallback(on_epoch_end=epochs)
+    settings = config(digits, tmp_path)
+    run = convae.train(settings, callbacks=[listener])
+    assert run.manifest["runtime"]["steps_per_execution"] > 1
+    run = convae.train(settings, callbacks=[listener, Counts()])
+    assert run.manifest["runtime"]["steps_per_execution"] == 1
+    assert calls == [(0, 0), (1, 0), (0, 5), (1, 10)]
+    assert seen == [0, 1, 2, 3, 4] * 2
+
+
+def test_the_moving_average_is_validated_and_saved(digits: Path, tmp_path: Path) -> None:
+    from convae.runtime.backend import keras
+
+    more = ["training.epochs=1", "training.batch_size=20", "training.learning_rate=0.01"]
+    plain = convae.train(config(digits, tmp_path / "a", *more))
+    averaged = convae.train(
+        config(digits, tmp_path / "b", *more, "training.optimizer.ema_momentum=0.5")
+    )
+    assert weights(averaged) == weights(plain)  # training itself does not use the average
+    assert averaged.history[0]["loss"] == plain.history[0]["loss"]
+    assert averaged.history[0]["val_loss"] != plain.history[0]["val_loss"]
+    saved = keras.models.load_model(averaged.path / "model.keras").get_weights()
+    # In a checkpoint: the weights, the optimizer's iteration and rate, its average, its moments.
+    arrays = averaged.load_checkpoint()[1]
+    vectors = [a for a in arrays if a.ndim == 1 and a.size == averaged.manifest["parameters"]]
+    own = np.concatenate([array.reshape(-1) for array in saved])
+    assert any(np.array_equal(own, vector) for vector in vectors)

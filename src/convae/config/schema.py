@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from convae.config import scalars
+from convae.config.optimizer_schema import Adam, AnyOptimizer
 from convae.config.task_schema import Fraction, Reconstruct, Task
 from convae.layers.spec import Model, Pair, Shape, Size
 from convae.layers.summary import ModelSummary
@@ -146,8 +147,8 @@ class Training(Section):
     batch_size: Size = 1000
     """The number of images in a training step."""
 
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """The optimizer, with the settings of Keras."""
+    optimizer: AnyOptimizer = Adam()
+    """The optimizer and its options, or its type alone, such as `sgd`."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """The learning rate; with the schedule one_cycle, its peak."""
@@ -189,6 +190,9 @@ class Runtime(Section):
 
     micro_batch_size: Size | Literal["auto"] = "auto"
     """The number of images computed at once; the gradients of a batch are summed."""
+
+    steps_per_execution: Size | Literal["auto"] = "auto"
+    """The number of steps in one call of TensorFlow; a stop signal waits for the end of a call."""
 
     strategy: Literal["auto", "none", "mirrored", "multi_worker"] = "auto"
     """The tf.distribute strategy. auto: by the number of GPUs and workers."""

@@ -64,8 +64,10 @@ def _message(error: Any, path: list[str | int], section: Any) -> str:
             return f"is now {new_name}"
         known = getattr(section, "model_fields", {})
         near = difflib.get_close_matches(str(path[-1]), known, 1, 0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return f"unknown key; {hint}"
+        hints = [f"did you mean {near[0]}?"] if near else []
+        if not near or "type" in known:  # it may be an option of another type
+            hints.append(f"known here: {', '.join(known)}")
+        return f"unknown key; {' '.join(hints)}"
     if error["type"] == "string_pattern_mismatch" and not error["input"]:
         return "must not be empty"
     if error["type"] == "string_pattern_mismatch" and not error["input"].isprintable():

@@ -173,7 +173,7 @@ class ConvAutoencoder(
         self.state_ = _compiled_model(self.config_).initial_state(self.config_)
 
     def _train(self, values: NDArray[Any], epochs: int) -> Self:
-        from convae.training.trainer import epoch_order
+        from convae.training.batches import epoch_order
 
         images = self._images(values)
         count, size = len(images), int(self.batch_size)
@@ -182,7 +182,7 @@ class ConvAutoencoder(
             for _ in range(epochs):
                 order = epoch_order(self.config_.seed, len(self.history_), count, count)
                 batches = [images[order[start : start + size]] for start in range(0, count, size)]
-                losses = [model.engine.step(batch, batch)[0] * len(batch) for batch in batches]
+                losses = [model.engine.step(batch, batch) * len(batch) for batch in batches]
                 self.history_.append(math.fsum(losses) / count)
             self.state_ = model.state
         return self

@@ -22,6 +22,8 @@ from convae.runtime.hardware import Gpu, core_count, has_bfloat16
 # as many no longer stay in the caches of common processors; half as many cost more calls.
 MICRO_BATCH_BYTES = 7 * 2**20
 
+EXECUTION_MACS = 2 * 10**9  # of the forward passes of one call: a fifth of a second on two cores
+
 Precision = Literal["float32", "mixed_bfloat16"]
 Strategy = Literal["none", "mirrored", "multi_worker"]
 
@@ -51,6 +53,9 @@ class Plan:
     jit_compile: bool  # compile with XLA: false
     threads: int  # parallel shards of a replica's batch: one per core, or one on a GPU
     micro_batch_size: int  # most images in the network at once: what fits the cache, or a GPU's all
+    # Most steps in one call of TensorFlow; between calls the trainer handles signals, checkpoints
+    # and progress. As many as hide the cost of a call; the bits do not depend on it.
+    steps_per_execution: int = 1
     # Of tf.distribute: "none" is one device, "mirrored" several devices of one process,
     # "multi_worker" the processes that TF_CONFIG names. auto: what uses all of them.
     strategy: Strategy = "none"
@@ -134,6 +139,7 @@ class _Planner:
             threads=self.threads,
             micro_batch_size=self.decide("micro_batch_size", self.auto_micro_batch_size),
             jit_compile=self.decide("jit_compile", self.auto_jit_compile),
+            steps_per_execution=self.decide("steps_per_execution", self.auto_steps_per_execution),
             strategy=self.strategy,
             replicas=workers * self.local_replicas,
             workers=workers,
@@ -225,6 +231,11 @@ class _Planner:
         cache = f"the largest layer's activations fit {MICRO_BATCH_BYTES // 2**20} MiB of cache"
         summary = self.config.model_summary
         return fitting_micro_batch_size(summary, self.share, self.threads, self.precision), cache
+
+    def auto_steps_per_execution(self) -> tuple[int, str]:
+        macs = sum(row.macs for row in self.config.model_summary.rows)
+        steps = EXECUTION_MACS // (macs * self.config.training.batch_size)
+        return max(1, steps), f"at most {EXECUTION_MACS // 10**9} billion MACs forward"
 
     def auto_jit_compile(self) -> tuple[bool, str]:
         gpu = "cuDNN's convolutions are fast without XLA"

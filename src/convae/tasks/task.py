@@ -43,6 +43,16 @@ class Examples:
         inputs = self.inputs[indices]
         return Examples(inputs, inputs if self.targets is self.inputs else self.targets[indices])
 
+    @classmethod
+    def concatenate(cls, parts: "Sequence[Examples]") -> "Examples":
+        """Return the examples of all `parts`, in their order."""
+        if len(parts) == 1:
+            return parts[0]
+        inputs = np.concatenate([part.inputs for part in parts])
+        if all(part.targets is part.inputs for part in parts):
+            return cls(inputs, inputs)
+        return cls(inputs, np.concatenate([part.targets for part in parts]))
+
 
 Score = Callable[[Examples], metrics.Scores]
 
@@ -224,11 +234,7 @@ def batch_examples(
         )
         for start in range(first, max(mine.stop, first + 1), BLOCK)
     ]
-    examples = Examples(
-        np.concatenate([block.inputs for block in blocks]),
-        np.concatenate([block.targets for block in blocks]),
-    )
-    return examples[slice(mine.start - first, mine.stop - first)]
+    return Examples.concatenate(blocks)[slice(mine.start - first, mine.stop - first)]
 
 
 def example_generator(seed: int, epoch: int, step: int, block: int = 0) -> np.random.Generator:

@@ -8,7 +8,9 @@ way, and the gradients of all are summed before they are applied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from convae.models.layers import layer_ops
 from convae.runtime.backend import keras, tf
 from convae.runtime.replicas import SINGLE, Replicas
 from convae.runtime.start import pin_threads
+from convae.training.optimizers import update_shapes
 
 if TYPE_CHECKING:
     from convae.config.schema import Config
@@ -60,7 +63,11 @@ class Engine:
         self._optimizer, self._replicas = optimizer, replicas
         if optimizer is not None:
             with replicas.scope():
-                optimizer.build(self._variables)
+                self._updated = [
+                    keras.Variable(np.zeros(shape, np.float32))
+                    for shape in update_shapes(self._variables, optimizer)
+                ]
+                optimizer.build(self._updated)
         self._shape = tuple(model.output_shape[1:])
         classes = config.training.loss == "sparse_categorical_crossentropy"
         inputs = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
@@ -68,8 +75,8 @@ class Engine:
             (None, *self._shape[:2], 1 if classes else self._shape[2]), tf.uint8
         )
         # Workers must not trace apart, whatever parts they have: it would count as a collective.
-        count_and_stop = tf.TensorSpec((2,), tf.float32)
-        self._train = self._compile(self._train_step, inputs, targets, count_and_stop)
+        sizes, stop = tf.TensorSpec((None, 2), tf.int32), tf.TensorSpec((), tf.float32)
+        self._train = self._compile(self._train_steps, inputs, targets, sizes, stop)
         self._evaluate = self._compile(self._loss_sum, inputs, targets)
         self._predict = self._compile(self._outputs, inputs)
 
@@ -88,24 +95,42 @@ class Engine:
         # Not `traced` itself: its search among its graphs takes 1 ms a call, and a step may take 5.
         return lambda *arrays: graph()(*map(tf.constant, arrays))
 
-    def step(
-        self, inputs: Images, targets: Images, count: int | None = None, *, stop: bool = False
-    ) -> tuple[float, bool]:
-        """Update the weights by one batch of all workers. A collective: see replicas.py.
+    def step(self, inputs: Images, targets: Images) -> float:
+        """Update the weights by one batch; return its mean loss, from before the update."""
+        return float(self.steps(inputs, targets, [(len(inputs), len(inputs))])[0][0])
+
+    def steps(
+        self, inputs: Images, targets: Images, sizes: Sequence[tuple[int, int]], stop: bool = False
+    ) -> tuple[Floats, bool]:
+        """Update the weights by several batches in one call. A collective: see replicas.py.
 
         Args:
-            inputs: This worker's part of the batch.
+            inputs: This worker's parts of all batches, one after the other.
             targets: The targets of `inputs`.
-            count: The number of examples of the batch on all workers together, if not len(inputs).
+            sizes: For each batch the number of its examples on this worker, and on all workers.
             stop: Whether this worker requests to stop.
 
         Returns:
-            The mean loss over the whole batch, from before the update, and whether any worker
-            requests to stop.
+            The mean loss over each batch, from before its update, and whether any worker requests
+            to stop.
         """
-        count_and_stop = np.array([count or len(inputs), stop], np.float32)
-        loss, stops = self._train(inputs, targets, count_and_stop).numpy()
-        return float(loss), bool(stops)
+        result = self._train(inputs, targets, np.array(sizes, np.int32), np.float32(stop)).numpy()
+        return result[:-1], bool(result[-1])
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Give the model the moving averages of its weights, if the optimizer keeps them."""
+        if not self._optimizer.use_ema:
+            yield
+            return
+        held = [variable.numpy() for variable in self._variables]
+        self._optimizer.finalize_variable_values(self._updated)
+        _copy(self._updated, self._variables)
+        try:
+            yield
+        finally:
+            for variable, value in zip(self._variables, held, strict=True):
+                variable.assign(value)
 
     def evaluate(self, inputs: Images, targets: Images, batch_size: int = 1000) -> float:
         """Return the mean loss over all inputs. A collective: each worker takes its part."""
@@ -123,35 +148,51 @@ class Engine:
             result[start : start + batch_size] = self._predict(inputs[start : start + batch_size])
         return result
 
-    def _train_step(self, inputs: Any, targets: Any, count_and_stop: Any) -> Any:
-        count, stop = count_and_stop[0], count_and_stop[1]
+    def _train_steps(self, inputs: Any, targets: Any, sizes: Any, stop: Any) -> Any:
+        """Update the weights by several batches; return each one's mean loss, and the stops."""
+        _copy(self._variables, self._updated)
 
-        def replica() -> Any:
-            variables = [variable.value for variable in self._variables]
+        def body(step: Any, begin: Any, losses: Any, _: Any) -> Any:
+            mine, count = sizes[step, 0], tf.cast(sizes[step, 1], tf.float32)
+            examples = [array[begin : begin + mine] for array in (inputs, targets)]
+            summed = self._replicas.run_and_sum(lambda: self._gradient(examples, count, stop))
+            self._optimizer.apply(_split(summed[2:], self._updated), self._updated)
+            return step + 1, begin + mine, losses.write(step, summed[0]), summed[1]
 
-            def gradients(batch: Any, target: Any) -> list[Any]:
-                with tf.GradientTape() as tape:
-                    (loss,) = self._losses(batch, target)
-                return [loss, *tape.gradient(loss, variables)]
+        count = tf.shape(sizes)[0]
+        losses = tf.TensorArray(tf.float32, count, element_shape=())
+        _, _, losses, stops = tf.while_loop(
+            lambda step, *_: step < count, body, (0, 0, losses, 0.0), parallel_iterations=1
+        )
+        _copy(self._updated, self._variables)
+        return tf.concat([losses.stack(), [stops]], 0)
 
-            zeros = [tf.zeros(()), *(tf.zeros(v.shape) for v in variables)]
-            examples = self._replicas.replica_shard((inputs, targets))
-            loss, *sums = self._sum(gradients, examples, zeros)
-            # Divided by the count of all replicas: the optimizer sums the gradients of all.
-            self._optimizer.apply([gradient / count for gradient in sums], self._variables)
-            return tf.stack([loss / count, stop])
+    def _gradient(self, examples: Sequence[Any], count: Any, stop: Any) -> Any:
+        """Return this replica's share of mean loss, stops and gradient, in one vector."""
+        weights = _split(_join(self._updated), self._variables)
 
-        return self._replicas.run_and_sum(replica)
+        def loss_and_gradient(batch: Any, target: Any) -> Any:
+            held = [tf.identity(value) for value in weights]  # a tape sees no outer graph's tensors
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(held)
+                with keras.StatelessScope(list(zip(self._variables, held, strict=True))):
+                    loss = self._losses(batch, target)
+            gradients = tape.gradient(loss, held)
+            return tf.concat([loss, _join(gradients)], 0)
+
+        zeros = tf.zeros(1 + sum(math.prod(variable.shape) for variable in self._variables))
+        sums = self._sum(loss_and_gradient, self._replicas.replica_shard(examples), zeros) / count
+        return tf.concat([sums[:1], [stop], sums[1:]], 0)
 
     def _loss_sum(self, inputs: Any, targets: Any) -> Any:
         def replica() -> Any:
             examples = self._replicas.replica_shard((inputs, targets))
-            return self._sum(self._losses, examples, [tf.zeros(())])[0]
+            return self._sum(self._losses, examples, tf.zeros(1))[0]
 
         return self._replicas.run_and_sum_local(replica)
 
-    def _losses(self, batch: Any, target: Any) -> list[Any]:
-        return [tf.reduce_sum(self._loss(target, *self._forward(batch)))]
+    def _losses(self, batch: Any, target: Any) -> Any:
+        return tf.reduce_sum(self._loss(target, *self._forward(batch)))[tf.newaxis]
 
     def _outputs(self, inputs: Any) -> Any:
         def shard(start: Any, stop: Any) -> Any:
@@ -173,24 +214,21 @@ class Engine:
 
         return tf.concat([shard(*bounds) for bounds in self._bounds(inputs)], axis=0)
 
-    def _sum(
-        self, function: Callable[..., list[Any]], arrays: Sequence[Any], zeros: list[Any]
-    ) -> list[Any]:
-        """Return the sums of `function` over all micro-batches, with the shards in parallel."""
+    def _sum(self, function: Callable[..., Any], arrays: Sequence[Any], zeros: Any) -> Any:
+        """Return the sum of `function` over all micro-batches, with the shards in parallel."""
         size = self._plan.micro_batch_size
 
         def shard(start: Any, stop: Any) -> Any:
-            def body(begin: Any, sums: list[Any]) -> Any:
+            def body(begin: Any, total: Any) -> Any:
                 batch = [array[begin : tf.minimum(begin + size, stop)] for array in arrays]
-                return begin + size, [a + b for a, b in zip(sums, function(*batch), strict=True)]
+                return begin + size, total + function(*batch)
 
             # Shards share no data, so TensorFlow runs these loops at the same time.
             return tf.while_loop(
                 lambda begin, _: begin < stop, body, (start, zeros), parallel_iterations=1
             )[1]
 
-        shards = [shard(*bounds) for bounds in self._bounds(arrays[0])]
-        return [tf.add_n(list(sums)) for sums in zip(*shards, strict=True)]
+        return tf.add_n([shard(*bounds) for bounds in self._bounds(arrays[0])])
 
     def _bounds(self, images: Any) -> list[tuple[Any, Any]]:
         """Return where each shard of a batch begins and ends."""
@@ -244,6 +282,23 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "mean_squared_error": _mean_squared_error,
     "sparse_categorical_crossentropy": _sparse_categorical_crossentropy,
 }
+
+
+def _join(values: Sequence[Any]) -> Any:
+    """Return the numbers of variables or tensors in one vector."""
+    return tf.concat([tf.reshape(value, [-1]) for value in values], 0)
+
+
+def _split(vector: Any, shaped: Sequence[Any]) -> list[Any]:
+    """Return the parts of `vector` in the shapes of the variables `shaped`."""
+    parts = tf.split(vector, [math.prod(variable.shape) for variable in shaped])
+    return [tf.reshape(part, v.shape) for part, v in zip(parts, shaped, strict=True)]
+
+
+def _copy(source: Sequence[Any], target: Sequence[Any]) -> None:
+    """Assign the numbers of variables to others, whose shapes may divide them differently."""
+    for variable, value in zip(target, _split(_join(source), target), strict=True):
+        variable.assign(value)
 
 
 def _scaled(images: Any) -> Any:

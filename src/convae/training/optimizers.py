@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from convae.runtime.backend import keras
@@ -22,7 +24,24 @@ def build_optimizer(config: Config, total_steps: int) -> Any:
             warmup_target=rate if warmup else None,
             warmup_steps=warmup,
         )
-    return OPTIMIZERS[training.optimizer](learning_rate=rate)
+    options = training.optimizer.model_dump(exclude={"type"})
+    if options["ema_momentum"] is None:
+        del options["ema_momentum"]
+    else:
+        options["use_ema"] = True
+    return OPTIMIZERS[training.optimizer.type](learning_rate=rate, **options)
+
+
+def update_shapes(variables: Sequence[Any], optimizer: Any) -> list[tuple[int, ...]]:
+    """Return the shapes in which an optimizer updates the weights in `variables`.
+
+    It is one vector: most optimizers treat each weight alike, and one update of all is faster than
+    one for each variable. Muon orthogonalizes matrices, whose columns are the last axis of kernels.
+    """
+    shapes = [tuple(variable.shape) for variable in variables]
+    if not isinstance(optimizer, keras.optimizers.Muon):
+        return [(sum(map(math.prod, shapes)),)]
+    return [(math.prod(shape[:-1]), shape[-1]) if shape[1:] else shape for shape in shapes]
 
 
 def plateau_callbacks(config: Config) -> list[Any]:
@@ -47,4 +66,12 @@ def plateau_callbacks(config: Config) -> list[Any]:
     return callbacks
 
 
-OPTIMIZERS = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
+OPTIMIZERS = {
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "lion": keras.optimizers.Lion,
+    "muon": keras.optimizers.Muon,
+    "nadam": keras.optimizers.Nadam,
+    "rmsprop": keras.optimizers.RMSprop,
+    "sgd": keras.optimizers.SGD,
+}

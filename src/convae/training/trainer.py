@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from convae.config.schema import Config
@@ -31,8 +30,8 @@ from convae.runtime.processes import catch_stop_signals
 from convae.runtime.replicas import Replicas
 from convae.runtime.start import start
 from convae.tasks import Task, build_task
-from convae.tasks.task import batch_examples
 from convae.training import loggers
+from convae.training.batches import Call, epoch_calls, watches_batches
 from convae.training.diagnostics import check_finite, check_progress
 from convae.training.engine import Engine
 from convae.training.optimizers import build_optimizer, plateau_callbacks
@@ -93,6 +92,8 @@ class Trainer:
         self.plan = start(config, distributed=True)
         self.state = TrainingState()
         self._steps = -(-self.data.samples_per_epoch // config.training.batch_size)
+        if any(map(watches_batches, callbacks)):
+            self.plan = replace(self.plan, steps_per_execution=1)
         self._user_callbacks = callbacks
 
     def run(self, resume: Run | None = None) -> Run:
@@ -180,7 +181,8 @@ class Trainer:
                     self._save()
                 while self.state.epoch < epochs and not self._model.stop_training:
                     self._epoch()
-                run.save_model("model.keras", lambda path: save_plain(self._model, path))
+                with self._engine.averaged():
+                    run.save_model("model.keras", lambda path: save_plain(self._model, path))
                 self._callbacks.on_train_end()
             status = "finished"
         except (Interrupted, KeyboardInterrupt):
@@ -197,29 +199,30 @@ class Trainer:
             )
 
     def _epoch(self) -> None:
-        state, data = self.state, self.data
+        state = self.state
         self._callbacks.on_epoch_begin(state.epoch)
         self._epoch_began = time.perf_counter() - state.epoch_seconds
-        order = epoch_order(self.config.seed, state.epoch, len(data.train), data.samples_per_epoch)
-        while state.step < self._steps:
-            self._step(order)
-        self._finish_epoch(self._validate())
+        steps = self.plan.steps_per_execution
+        position = state.epoch, state.step
+        for call in epoch_calls(self.task, self.data, self._replicas, *position, steps):
+            self._train(call)
+        self._finish_epoch()
 
-    def _step(self, order: NDArray[np.int64]) -> None:
-        state, size, step = self.state, self.config.training.batch_size, self.state.step
-        self._callbacks.on_train_batch_begin(step)
-        chosen = order[step * size : (step + 1) * size]
-        mine = self._replicas.worker_slice(len(chosen))
-        batch = batch_examples(self.task, self.data.train, chosen, mine, state.epoch, step)
-        loss, stop = self._engine.step(
-            batch.inputs, batch.targets, len(chosen), stop=bool(self._signals)
+    def _train(self, call: Call) -> None:
+        """Take the steps of one call; the callbacks see the last of them, as those of Keras do."""
+        state = self.state
+        self._callbacks.on_train_batch_begin(call.steps[0])
+        losses, stop = self._engine.steps(
+            call.examples.inputs, call.examples.targets, call.sizes, stop=bool(self._signals)
         )
-        if self._replicas.workers == 1:  # no other worker must know first: stop a step earlier
+        if self._replicas.workers == 1:  # no other worker must know first: stop a call earlier
             stop = bool(self._signals)
-        check_finite(loss, self.config, state.epoch + 1, step + 1)
-        state.step += 1
-        state.losses.append(loss * len(chosen))
-        self._callbacks.on_train_batch_end(step, {"loss": loss, "size": len(chosen)})
+        for step, loss, (_, count) in zip(call.steps, losses.tolist(), call.sizes, strict=True):
+            check_finite(loss, self.config, state.epoch + 1, step + 1)
+            state.losses.append(loss * count)
+        state.step = call.steps.stop
+        size = sum(count for _, count in call.sizes)
+        self._callbacks.on_train_batch_end(call.steps[-1], {"loss": loss, "size": size})
         if stop or self._checkpoint_due():
             state.epoch_seconds = time.perf_counter() - self._epoch_began
             self._save()
@@ -251,13 +254,15 @@ class Trainer:
             "images_per_second": images / train_seconds,
         }
 
-    def _finish_epoch(self, row: dict[str, float]) -> None:
+    def _finish_epoch(self) -> None:
         # A callback may change the learning rate for the next epoch, and the checkpoint must hold
         # it: first the callbacks, then the files, and the checkpoint after the best model.
         state, run = self.state, self._run
-        self._callbacks.on_epoch_end(state.epoch, dict(row))
-        if row["val_loss"] < state.best:
-            run.save_model("best.keras", lambda path: save_plain(self._model, path))
+        with self._engine.averaged():
+            row = self._validate()
+            self._callbacks.on_epoch_end(state.epoch, dict(row))
+            if row["val_loss"] < state.best:
+                run.save_model("best.keras", lambda path: save_plain(self._model, path))
         state.epoch, state.step, state.losses, state.epoch_seconds = state.epoch + 1, 0, [], 0.0
         state.history.append(row)
         self._save()
@@ -295,16 +300,6 @@ def load_data(config: Config, task: Task) -> TrainingData:
             f"Received: {config.training.batch_size:,}"
         )
     return replace(data, samples_per_epoch=samples_per_epoch)
-
-
-def epoch_order(seed: int, epoch: int, count: int, total: int) -> NDArray[np.int64]:
-    """Return the indices of the `total` images of an epoch: shuffled passes over all `count`.
-
-    They follow from `seed` and `epoch` alone, so a resumed run trains on the same batches.
-    """
-    generator = np.random.default_rng([seed, epoch])
-    passes = [generator.permutation(count) for _ in range(-(-total // count))]
-    return np.concatenate(passes)[:total]
 
 
 def _log_start(config: Config, data: TrainingData, plan: Plan) -> None:

@@ -58,6 +58,7 @@ def fingerprint(config: Config, data: TrainingData, plan: Plan) -> dict[str, Any
         },
         "precision": plan.precision,
         "replicas": plan.replicas,
+        "steps_per_execution": plan.steps_per_execution,
         "versions": versions(),
     }
 
