@@ -29,13 +29,13 @@ from convae.cli.options import (
     RunName,
     RunsDir,
     complete_config,
-    complete_config_or_run,
     complete_run,
     read_names,
     split_overrides,
 )
 from convae.cli.pretrained import pretrained
 from convae.cli.streams import check_output, open_streams
+from convae.cli.train import evaluate, train
 from convae.console import logger, print_error, set_level, suggest
 from convae.errors import ConfigError, ConvaeError, FileError
 
@@ -78,91 +78,8 @@ def convae(
         raise FileError("the current folder does not exist any more: change to another") from None
 
 
-@app.command()
-def train(
-    config: Annotated[
-        str | None,
-        Argument(
-            metavar="CONFIG|RUN",
-            help="A YAML file or a shipped config; with --resume, a run's folder, id or name, or "
-            "the newest run.",
-            autocompletion=complete_config_or_run,
-        ),
-    ] = None,
-    overrides: Overrides = None,
-    resume: Annotated[
-        bool,
-        Option(
-            "--resume",
-            help="Resume RUN. KEY=VALUE may change training.epochs (not with one_cycle), "
-            "training.checkpoint_interval, runtime, output, data.path, data.download and "
-            "data.allow_sample.",
-        ),
-    ] = False,
-    runs_dir: Annotated[
-        str | None,
-        Option(metavar="FOLDER", help="Where runs are kept: output.folder of the config."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Train a model and keep all results in a run's folder."""
-    from convae.config.loader import load_config
-    from convae.data.loading import find_path
-    from convae.runs.run import Run
-
-    name, words = split_overrides(config, overrides)
-    run = None
-    if resume:
-        if name and name.endswith((".yaml", ".yml")):
-            raise ConfigError(f"--resume takes a run, which has its own config. Received: {name}")
-        run = Run.find(name, runs_dir or "outputs")
-        settings = run.config_with(words)
-    elif name is None:
-        raise ConfigError("which config? For example: convae train mnist")
-    else:
-        folder = [f"output.folder={json.dumps(runs_dir)}"] if runs_dir is not None else []
-        settings = load_config(name, [*words, *folder])
-    find_path(settings.data)  # a wrong path is an error before TensorFlow's seconds of import
-    from convae.training import trainer, workers
-
-    try:
-        run = trainer.train(settings, resume=run)
-    except trainer.Interrupted as interrupted:
-        logger.info(str(interrupted))
-        suggest(shlex.join(["convae", "train", "--resume", str(interrupted.run.path)]))
-        raise SystemExit(1) from None
-    except workers.PeerLost as error:
-        print_error(str(error))
-        raise SystemExit(1) from None
-    if as_json and not run.read_only:
-        print(json.dumps({"run": str(run.path), **run.history[-1]}))
-    logger.info(f"done: {run.path}")
-    suggest(shlex.join(["convae", "eval", str(run.path)]), silent=as_json)
-
-
-@app.command("eval")
-def evaluate(
-    run: RunName = None,
-    overrides: Overrides = None,
-    umap: Annotated[
-        bool, Option("--umap", help="Also map the codes by UMAP; needs convae[umap].")
-    ] = False,
-    runs_dir: RunsDir = "outputs",
-    as_json: Json = False,
-) -> None:
-    """Measure a run on the test split, and write its report."""
-    from convae.runs.run import Run
-
-    name, words = split_overrides(run, overrides)
-    found = Run.find(name, runs_dir)
-    from convae.evaluation import evaluate as evaluation
-
-    result = evaluation.evaluate(found, words, umap)
-    print(json.dumps(result, indent=2) if as_json else evaluation.format_result(found, result))
-    page = shlex.quote(str(found.path / "report.html"))
-    suggest(f"open {page} in a browser", silent=as_json)
-
-
+app.command()(train)
+app.command("eval")(evaluate)
 app.command()(inspect)
 app.command()(size)
 app.add_typer(explain_app, name="explain")

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from convae.console import format_number, no_bar
-from convae.data.loading import load_test, load_training
+from convae.data.loading import TrainingData, load_test, load_training
 from convae.errors import RunError
 from convae.evaluation import latent, report
 from convae.evaluation.figures import EvaluationContext, draw
@@ -29,13 +29,19 @@ SAMPLE_NOTE = "bundled sample of 5,000 digits, not the full MNIST"
 BATCH = 1000  # examples whose outputs are in memory at once
 
 
-def evaluate(run: Run, overrides: Sequence[str] = (), umap: bool = False) -> dict[str, Any]:
+def evaluate(
+    run: Run,
+    overrides: Sequence[str] = (),
+    umap: bool = False,
+    training: TrainingData | None = None,
+) -> dict[str, Any]:
     """Evaluate `run` on its test split, write metrics, figures and report, return the metrics.
 
     Args:
         run: A run with weights.
         overrides: `key=value` of `data` and `runtime`.
         umap: Whether to add a map of the codes by UMAP.
+        training: The images that the run was trained on, where they have just been read.
 
     Returns:
         The contents of metrics.json. The same run gives the same files.
@@ -51,7 +57,7 @@ def evaluate(run: Run, overrides: Sequence[str] = (), umap: bool = False) -> dic
     task = build_task(config)
     if umap:
         latent.check_umap(task)
-    training = task.filter(load_training(config.data, task.image_shape))
+    training = training or task.filter(load_training(config.data, task.image_shape))
     test_data = load_test(config.data, task.image_shape)
     examples, labels = task.evaluation_examples(test_data.test), task.labels(test_data.test)
     plan = start_in_float32(config)

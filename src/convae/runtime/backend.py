@@ -22,10 +22,16 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 @contextmanager
 def quiet() -> Iterator[IO[bytes]]:
-    """Redirect file descriptor 2 to a temporary file, which is shown if an exception is raised."""
-    sys.stderr.flush()
+    """Redirect file descriptor 2 to a temporary file, which is shown if an exception is raised.
+
+    What Python writes to sys.stderr meanwhile, perhaps another thread, is shown at once.
+    """
+    python = sys.stderr
+    python.flush()
     with tempfile.TemporaryFile() as captured:
         saved = os.dup(2)
+        if python is sys.__stderr__:
+            sys.stderr = os.fdopen(saved, "w", 1, errors="backslashreplace", closefd=False)
         os.dup2(captured.fileno(), 2)
         try:
             yield captured
@@ -35,6 +41,7 @@ def quiet() -> Iterator[IO[bytes]]:
             raise
         finally:
             os.dup2(saved, 2)
+            sys.stderr = python
             os.close(saved)
 
 

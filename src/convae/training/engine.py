@@ -218,6 +218,7 @@ class Engine:
         """Return the sum of `function` over all micro-batches, with the shards in parallel."""
         size = self._plan.micro_batch_size
 
+        @partial(tf.function, autograph=False)  # traced once for all shards
         def shard(start: Any, stop: Any) -> Any:
             def body(begin: Any, total: Any) -> Any:
                 batch = [array[begin : tf.minimum(begin + size, stop)] for array in arrays]

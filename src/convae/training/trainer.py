@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from convae.config.schema import Config
 from convae.console import logger
-from convae.data.loading import TrainingData, load_training
-from convae.errors import ConfigError
+from convae.data.loading import TrainingData
 from convae.models.builder import arrays_sha256, build_model, save_plain
 from convae.runs.provenance import describe, peak_memory_mib
 from convae.runs.run import Run
@@ -29,12 +28,12 @@ from convae.runtime.plan import Plan
 from convae.runtime.processes import catch_stop_signals
 from convae.runtime.replicas import Replicas
 from convae.runtime.start import start
-from convae.tasks import Task, build_task
 from convae.training import loggers
 from convae.training.batches import Call, epoch_calls, watches_batches
 from convae.training.diagnostics import check_finite, check_progress
 from convae.training.engine import Engine
 from convae.training.optimizers import build_optimizer, plateau_callbacks
+from convae.training.preparation import Prepared, prepare
 from convae.training.progress import Progress
 from convae.training.resume import TrainingState, restore_variables, resume_run
 from convae.training.workers import fingerprint, peers_watched, share_run
@@ -50,7 +49,12 @@ class Interrupted(Exception):  # noqa: N818 - not an error
         self.run = run
 
 
-def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = ()) -> Run:
+def train(
+    config: Config,
+    resume: Run | None = None,
+    callbacks: Sequence[Any] = (),
+    prepared: Prepared | None = None,
+) -> Run:
     """Train the model of a config.
 
     Args:
@@ -58,6 +62,7 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
             keys of `resume.MAY_CHANGE`.
         resume: A run to continue from its last checkpoint, to the same bits as without the stop.
         callbacks: Keras callbacks, called on every worker.
+        prepared: What `prepare(config)` returns, where it has been called.
 
     Returns:
         The run, whose folder holds the weights, the history and the manifest.
@@ -75,7 +80,7 @@ def train(config: Config, resume: Run | None = None, callbacks: Sequence[Any] = 
         >>> [row["epoch"] for row in run.history]
         [1]
     """
-    return Trainer(config, callbacks).run(resume)
+    return Trainer(config, callbacks, prepared).run(resume)
 
 
 class Trainer:
@@ -84,11 +89,13 @@ class Trainer:
     Whatever can be refused is refused here, before a run folder exists.
     """
 
-    def __init__(self, config: Config, callbacks: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, config: Config, callbacks: Sequence[Any] = (), prepared: Prepared | None = None
+    ) -> None:
         loggers.check(config)
         self.config = config
-        self.task = build_task(config)
-        self.data = load_data(config, self.task)
+        self._prepared = prepared or prepare(config)
+        self.task, self.data = self._prepared.task, self._prepared.data
         self.plan = start(config, distributed=True)
         self.state = TrainingState()
         self._steps = -(-self.data.samples_per_epoch // config.training.batch_size)
@@ -117,7 +124,7 @@ class Trainer:
 
     def _build(self) -> None:
         """Build model, optimizer and engine, and measure what the losses are compared with."""
-        self._validation = self.task.evaluation_examples(self.data.validation)
+        self._validation = self._prepared.validation
         with self._replicas.scope():
             self._model = build_model(self.config)
             total_steps = self._steps * self.config.training.epochs
@@ -125,9 +132,7 @@ class Trainer:
             self._model.compile(optimizer=self._optimizer)  # so that callbacks find the optimizer
         self._engine = Engine(self._model, self.config, self.plan, self._optimizer, self._replicas)
         # Worker 0 computes them for all workers, because this reads all of the data.
-        losses = (0.0, 0.0)
-        if self._replicas.is_chief:
-            losses = self.task.reference_losses(self.data.train, self._validation)
+        losses = self._prepared.reference_losses if self._replicas.is_chief else (0.0, 0.0)
         self._floor, self._baseline = self._replicas.all_reduce_sum(losses)
 
     def _load_state(self, *, resumed: bool) -> list[NDArray[Any]]:
@@ -278,28 +283,6 @@ class Trainer:
         variables = [v.numpy() for v in (*self._model.variables, *self._optimizer.variables)]
         state = {**vars(self.state), "config": self.config.to_yaml()}
         self._run.save_checkpoint(state, variables)
-
-
-def load_data(config: Config, task: Task) -> TrainingData:
-    """Return the images that the task trains on and validates with.
-
-    `training.samples_per_epoch` overrides the number of images in an epoch.
-
-    Raises:
-        ConfigError: There are fewer training images than a batch takes.
-    """
-    found = load_training(config.data, task.image_shape)
-    data = task.filter(found)
-    samples_per_epoch = config.training.samples_per_epoch or round(
-        found.samples_per_epoch * len(data.train) / len(found.train)
-    )
-    largest = min(samples_per_epoch, len(data.train))
-    if config.training.batch_size > largest:
-        raise ConfigError(
-            f"training.batch_size: cannot be larger than the {largest:,} training images. "
-            f"Received: {config.training.batch_size:,}"
-        )
-    return replace(data, samples_per_epoch=samples_per_epoch)
 
 
 def _log_start(config: Config, data: TrainingData, plan: Plan) -> None:
