@@ -22,7 +22,8 @@ from convae.runtime.hardware import Gpu, core_count, has_bfloat16
 # as many no longer stay in the caches of common processors; half as many cost more calls.
 MICRO_BATCH_BYTES = 7 * 2**20
 
-EXECUTION_MACS = 2 * 10**9  # of the forward passes of one call: a fifth of a second on two cores
+# The forward passes and steps of one call: a fifth of a second on two cores.
+EXECUTION_MACS, EXECUTION_STEPS = 2 * 10**9, 100
 
 Precision = Literal["float32", "mixed_bfloat16"]
 Strategy = Literal["none", "mirrored", "multi_worker"]
@@ -235,7 +236,10 @@ class _Planner:
     def auto_steps_per_execution(self) -> tuple[int, str]:
         macs = sum(row.macs for row in self.config.model_summary.rows)
         steps = EXECUTION_MACS // (macs * self.config.training.batch_size)
-        return max(1, steps), f"at most {EXECUTION_MACS // 10**9} billion MACs forward"
+        reason = (
+            f"at most {EXECUTION_MACS // 10**9} billion MACs forward, and {EXECUTION_STEPS} steps"
+        )
+        return max(1, min(steps, EXECUTION_STEPS)), reason
 
     def auto_jit_compile(self) -> tuple[bool, str]:
         gpu = "cuDNN's convolutions are fast without XLA"
