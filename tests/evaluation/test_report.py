@@ -108,13 +108,16 @@ def test_a_report_of_metrics_with_few_keys(tmp_path: Path) -> None:
     assert all(part in text for part in ("It is.", "auroc", "0.97110"))
 
 
-def test_a_run_without_metrics_or_with_damaged_ones(tmp_path: Path) -> None:
+def test_a_run_without_metrics_or_with_damaged_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run = made(tmp_path, "one")
-    with pytest.raises(ConvaeError, match="was not evaluated yet.*convae eval"):
-        report.write(run)
-    (run.path / "metrics.json").write_text("[1")
-    with pytest.raises(ConvaeError, match="is no metrics of a run"):
-        report.write(run)
+    for content in (None, "[1", '{"test": 3}'):
+        if content:
+            (run.path / "metrics.json").write_text(content)
+        with pytest.raises(ConvaeError, match="was not evaluated yet.*convae eval"):
+            report.write(run)
+    assert "is no metrics of a run" in caplog.text
 
 
 def test_the_command(convae: Command, tmp_path: Path) -> None:

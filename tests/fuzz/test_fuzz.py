@@ -64,9 +64,9 @@ def test_the_same_seed_gives_the_same_inputs(maker: Any) -> None:
 @pytest.mark.parametrize(
     ("override", "part"),
     [
-        ("seed=!!int ''", "tags (!name) are refused"),  # was an IndexError
-        ("seed=!!bool x", "tags (!name) are refused"),  # was a KeyError
-        ("seed=!!timestamp x", "tags (!name) are refused"),  # was an AttributeError
+        ("seed=[!!int '']", "tags (!name) are refused"),  # was an IndexError
+        ("seed=[!!bool x]", "tags (!name) are refused"),  # was a KeyError
+        ("seed=[!!timestamp x]", "tags (!name) are refused"),  # was an AttributeError
         ("seed=0x" + "f" * 5000, "more than 64 bits"),  # was a ValueError in repr()
         ("seed=" + "9" * 20, "more than 64 bits"),
         ("seed=1" + ":1" * 9000, "more than"),

@@ -88,14 +88,14 @@ def _parse_value(text: str, source: str) -> YamlTree:
     value = text.strip()
     if not value or value == "~":
         raise ConfigError(f"{source}: has no value. Write null for none")
-    if len(text) > MAX_SCALAR:
-        raise ConfigError(f"{source}: a value of more than {MAX_SCALAR:,} characters")
     if value[0] in "[{'\"":
         # As a flow mapping, because a comment or a second value then leaves it without its end.
         tree = parse(f"{{value: {value}}}", source)
         if list(tree.keys) != ["value"]:
             raise ConfigError(f"{source}: must be one value. Write a text with commas in quotes")
         return tree
+    if len(text) > MAX_SCALAR:
+        raise ConfigError(f"{source}: a value of more than {MAX_SCALAR:,} characters")
     try:
         found = resolve(value)
     except ValueError as error:
