@@ -12,8 +12,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
+
+_JOINERS = "\u200c\u200d"  # of letters and emojis
 
 logger = logging.getLogger("convae")
 logger.setLevel(logging.INFO)
@@ -55,8 +58,28 @@ def suggest(command: str, *, silent: bool = False) -> None:
 
 def print_error(text: str) -> None:
     """Print an error on stderr at any level, with control characters escaped."""
-    safe = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    safe = "\n".join(map(printable, text.split("\n")))
     print(f"{paint('convae:', 'red')} {safe}", file=sys.stderr)
+
+
+def printable(name: object) -> str:
+    r"""Return a name, such as that of a file, as text that any terminal, page or figure can show.
+
+    Bytes that are not UTF-8, line breaks, control characters and marks that turn the direction of
+    writing become escapes. The result is for people: it may no longer be the path of the file.
+
+    >>> print(printable("caf\udce9"), printable("two\nlines"))
+    caf\xe9 two\nlines
+    """
+    return "".join(map(_escape, str(name)))
+
+
+def _escape(character: str) -> str:
+    if character.isprintable() or unicodedata.category(character) == "Zs" or character in _JOINERS:
+        return character
+    code = ord(character)
+    # os.fsdecode turns a byte that is not UTF-8 into U+DC00 plus the byte.
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else repr(character)[1:-1]
 
 
 def paint(text: str, color: Literal["blue", "green", "gray", "red"]) -> str:
