@@ -75,7 +75,7 @@ def test_an_entry_holds_the_images_and_is_built_once(
     np.testing.assert_array_equal(read(folder), decoded)
     test = image_cache.read_folder(folder, "test", SHAPE, config.Data())  # the same entry
     np.testing.assert_array_equal(test.images, decoded)
-    assert not test.has_test
+    assert set(test.splits) == {"train"}
     assert len(caplog.records) == 1
 
 
@@ -111,6 +111,21 @@ def test_another_background_is_another_entry(
         caplog.clear()
         read(folder, background=(level, 0, 9))  # cached
         assert caplog.text == ""
+
+
+def test_a_class_of_another_split_numbers_those_of_this_one_anew(folder: Path) -> None:
+    for name in ("dog", "owl"):
+        (folder / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (5, 6)).save(folder / "train" / name / "1.png")
+    shutil.rmtree(folder / "cat")
+    shutil.rmtree(folder / "dog")
+    read(folder)
+    for name in ("cat", "dog"):
+        (folder / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (5, 6)).save(folder / "test" / name / "1.png")
+    found = image_cache.read_folder(folder, "train", SHAPE, config.Data())
+    assert found.classes == ("cat", "dog", "owl")
+    assert sorted(np.asarray(found.labels)) == [1, 2]
 
 
 def test_the_key_depends_on_the_content_not_on_the_folder(folder: Path, tmp_path: Path) -> None:

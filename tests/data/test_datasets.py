@@ -132,5 +132,8 @@ def test_no_sample_replaces_it(files: Path) -> None:
 def test_without_its_test_split_it_is_not_used(files: Path, tmp_path: Path) -> None:
     shutil.copytree(files, tmp_path / "debian")
     (tmp_path / "debian" / "t10k-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(ConvaeError, match=r"t10k-images-idx3-ubyte .* is missing"):
+        data.load_training(SETTINGS, SHAPE)
+    (tmp_path / "debian" / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(ConvaeError, match="images and labels of both splits"):
         data.load_training(SETTINGS, SHAPE)

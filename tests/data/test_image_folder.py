@@ -1,5 +1,7 @@
 """Folders of image files, which the tests write."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +53,130 @@ def test_images_with_train_and_test_folders(tmp_path: Path) -> None:
     np.testing.assert_array_equal(test.test.labels, [1, 1])
 
 
-def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
-    save_images(tmp_path / "train", 10)
-    save_images(tmp_path / "boat", 10)
-    assert data.load_training(config.Data(path=str(tmp_path)), SHAPE).classes == ("boat", "train")
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "val", "test"),
+        ("Train", "Valid", "Test"),
+        ("TRAIN", "VALIDATION", "TEST"),
+        ("training", "validation", "testing"),
+        ("training_set", "dev_set", "test_set"),
+        ("seg_train", "seg_val", "seg_test"),
+        ("train2017", "val2017", "test2017"),
+    ],
+)
+@pytest.mark.parametrize("splits", ["train test", "train val", "train val test"])
+def test_splits_are_known_by_the_names_of_folders(
+    tmp_path: Path, names: tuple[str, str, str], splits: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes = dict(zip(("train", "val", "test"), (10, 4, 2), strict=True))
+    folders = dict(zip(sizes, names, strict=True))
+    for split in splits.split():
+        save_images(tmp_path / folders[split] / "cat", sizes[split] // 2)
+        save_images(tmp_path / folders[split] / "dog", sizes[split] // 2)
+    settings = config.Data(path=str(tmp_path))
+    training, test = data.load_training(settings, SHAPE), data.load_test(settings, SHAPE)
+    assert training.classes == test.classes == ("cat", "dog")
+    expected = (10, 4) if "val" in splits else (8, 2)
+    if "test" not in splits:
+        expected = (9, 4)
+    assert (len(training.train), len(training.validation)) == expected
+    assert len(test.test) == (2 if "test" in splits else 1)
+    if "val" in splits:
+        assert sorted(np.asarray(training.validation.labels)) == [0, 0, 1, 1]
+    line = data.describe_splits(settings, training)
+    assert_has(line, f"train from {names[0]}/ (10 images)", "2 classes: cat, dog")
+    assert (f"validation: {names[1]}/ (4 images)" in line) == ("val" in splits)
+    assert (f"test: {names[2]}/ (2 images)" in line) == ("test" in splits)
+    assert "warning" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        (("train/a", "training/a"), ["more than one folder of a split, train/, training/"]),
+        (("train/a", "Train/a"), ["more than one folder of a split"]),
+        (("train", "boat"), ["boat/ beside folders with the names of splits", "into a folder"]),
+        (("train/a", "test/a", "test_old/a"), ["test_old/ beside"]),
+        (("val/a", "test/a"), ["test/, val/ without a folder train/"]),
+        (("test/a", "a", "b"), ["a/, b/ beside"]),
+        (("train/a", "train/b", "test/c"), ["its classes are not those of train/", "Received: c"]),
+        (("train/a", "train/b", "test/a", "test/B"), ["its classes are not those of train/"]),
+        (("data/train/a", "data/test/a"), ["holds split folders, test/, train/", "data.path"]),
+        (("a/train", "a/test", "b/train", "b/test"), ["/a: holds split folders"]),
+    ],
+)
+def test_unclear_splits_are_refused(
+    tmp_path: Path, folders: tuple[str, ...], words: list[str]
+) -> None:
+    for name in folders:
+        save_images(tmp_path / name, 5)
+    assert_has(refusal(tmp_path), *words)
+
+
+def test_names_of_splits_within_a_split_or_a_word_are_classes(tmp_path: Path) -> None:
+    for name in ("train", "valid", "boat"):
+        save_images(tmp_path / "a" / "train" / name, 5)
+    loaded = data.load_training(config.Data(path=str(tmp_path / "a")), SHAPE)
+    assert loaded.classes == ("boat", "train", "valid")
+    for name in ("train_station", "bus_station", "test_tube"):
+        save_images(tmp_path / "b" / name, 5)
+    loaded = data.load_training(config.Data(path=str(tmp_path / "b")), SHAPE)
+    assert loaded.classes == ("bus_station", "test_tube", "train_station")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that differ only in case")
+def test_what_is_odd_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("train/good", "train/Good", "test/good", "test/crack"):
+        save_images(tmp_path / name, 3)
+    (tmp_path / "train" / "none").mkdir()
+    save_images(tmp_path, 1)
+    loaded = data.load_training(config.Data(path=str(tmp_path)), SHAPE)
+    assert loaded.classes == ("Good", "crack", "good")
+    assert_has(
+        caplog.text,
+        "train: folders without images are skipped: none/",
+        "differ only in case: Good, good",
+        "not those of train/; only here: crack",
+        "images beside the split folders are not used: 000.png",
+    )
+    caplog.clear()
+    save_images(tmp_path / "test", 1)
+    data.load_training(config.Data(path=str(tmp_path)), SHAPE)
+    assert_has(caplog.text, "no classes are used", "Outside: 000.png", "they have no labels")
+
+
+def test_files_of_systems_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_images(tmp_path / "a", 10)
+    save_images(tmp_path / "license", 10)  # a class, such as of documents
+    for name in ("@eaDir", "__MACOSX", ".ipynb_checkpoints", "$RECYCLE.BIN", "lost+found"):
+        save_images(tmp_path / name, 1)
+        save_images(tmp_path / "a" / name, 1)
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "Icon\r", "._000.png", "README.txt"):
+        for folder in (tmp_path, tmp_path / "a"):
+            (folder / name).write_bytes(b"\0\5\x16\7")
+    settings = config.Data(path=str(tmp_path))
+    training = data.load_training(settings, SHAPE)
+    assert training.classes == ("a", "license")
+    assert len(training.train) + len(training.validation) == 18
+    assert "warning" not in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_are_shown_printable_and_used_exactly(tmp_path: Path) -> None:
+    classes = [b"caf\xe9", b"two\nlines", "\u202eleft".encode(), b'<b>&"', b"n" * 255]
+    for name in classes:
+        folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        save_images(folder, 4)
+        (folder / "000.png").rename(folder / os.fsdecode(b"\xff\n,.png"))
+    settings = config.Data(path=str(tmp_path))
+    training = data.load_training(settings, SHAPE)
+    shown = ('<b>&"', "caf\\xe9", "n" * 255, "two\\nlines", "\\u202eleft")
+    assert training.classes == shown
+    assert len(training.train) + len(training.validation) == 18
+    assert data.describe_splits(settings, training).isprintable()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9/bad\xff.png")).write_bytes(b"none")
+    assert "caf\\xe9/bad\\xff.png: is not an image" in refusal(tmp_path)
 
 
 def test_images_without_classes_of_any_kind(tmp_path: Path) -> None:
@@ -137,13 +259,45 @@ def test_image_folder_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_links_must_stay_in_the_folder(tmp_path: Path) -> None:
-    save_images(tmp_path / "in", 4)
+    save_images(tmp_path / "in" / "a", 4)
     save_images(tmp_path / "out", 1)
-    (tmp_path / "in" / "same.png").symlink_to(tmp_path / "in" / "000.png")
+    (tmp_path / "in" / "a" / "same.png").symlink_to(tmp_path / "in" / "a" / "000.png")
     settings = config.Data(path=str(tmp_path / "in"))
     assert len(data.load_training(settings, SHAPE).train) == 3
-    for target in (tmp_path / "out" / "000.png", tmp_path / "out"):
-        link = tmp_path / "in" / "link.png"
-        link.symlink_to(target)
-        assert "links that lead out of the folder are refused" in refusal(tmp_path / "in")
-        link.unlink()
+    for target, words in (
+        (tmp_path / "out" / "000.png", "links that lead out of the folder are refused; copy /"),
+        (tmp_path / "out", "links that lead out of the folder are refused"),
+        (tmp_path / "in" / "a", "links to folders are not followed"),
+        (tmp_path / "in", "links to folders are not followed"),
+        (Path("link.png"), "a link that leads nowhere"),  # to itself
+        (tmp_path / "in" / "none", "a link that leads nowhere"),
+    ):
+        for link in (tmp_path / "in" / "link.png", tmp_path / "in" / "a" / "link.png"):
+            link.symlink_to(target)
+            assert_has(refusal(tmp_path / "in"), "link.png: is not an image", words)
+            link.unlink()
+    (tmp_path / "in" / "a").rename(tmp_path / "in" / "train")
+    (tmp_path / "in" / "train" / "same.png").unlink()
+    (tmp_path / "in" / "test").symlink_to(tmp_path / "out")
+    assert_has(refusal(tmp_path / "in"), "test: is not an image", "links to folders")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_pipes_sockets_and_unreadable_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_images(tmp_path / "a", 4)
+    save_images(tmp_path / "b", 4)
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    assert "a/pipe.png: is not an image (a pipe, socket or device)" in refusal(tmp_path)
+    (tmp_path / "a" / "pipe.png").unlink()
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:  # root may read all: permissions alone do not show it
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert_has(refusal(tmp_path), "/b: is not an image (it cannot be read: Permission denied)")
+    assert "cannot be read" in refusal(tmp_path / "b")

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 
 from convae.config.loader import load_config
 from convae.config.schema import Config
+from convae.data.image_folder import list_folder
 from convae.data.loading import load_test
 from convae.errors import ConvaeError
 from convae.inference import predict
@@ -72,6 +75,56 @@ def test_files_folders_and_patterns_keep_their_names(tmp_path: Path) -> None:
     assert [name for _, name in found] == ["1", "b/1", "1-2", "2"]
     with pytest.raises(ConvaeError, match="no such file or folder, and no file matches it"):
         list(predict.find_files([str(tmp_path / "nothing*")]))
+
+
+def test_a_folder_is_listed_as_for_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.png", ".ipynb_checkpoints/a.png", "__MACOSX/a.png", "b.png/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (9, 9)).save(tmp_path / name)
+    (tmp_path / "._a.png").write_bytes(b"\0\5\x16\7")
+    names = [name for _, name in predict.find_files([str(tmp_path)])]
+    assert sorted(names) == sorted(str(Path(n).with_suffix("")) for n in list_names(tmp_path))
+    assert names == ["a", "b.png/c"]
+    assert not caplog.records
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    assert [name for _, name in predict.find_files([str(tmp_path)])] == names
+    assert "2 files are not used, such as loop.png: a link that leads nowhere" in caplog.text
+
+
+def list_names(folder: Path) -> list[str]:
+    return list_folder(folder, "train").names
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    run = Run.find("pretrained:bottleneck", str(tmp_path))
+    folder = tmp_path / "in"
+    names = [
+        b"caf\xe9.png",
+        b"two\nlines.png",
+        b'<b>&,".png',
+        "\u202e.png".encode(),
+        b"overview.png",
+    ]
+    for name, digit in zip(names, digits(5), strict=True):
+        path = folder / os.fsdecode(b"class\xff") / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digit).save(path)
+    path.rename(folder / "overview.png")
+    found = predict.predict(run, [str(folder)], tmp_path / "out")
+    assert {os.path.basename(os.fsencode(one.file)) for one in found} == set(names)  # noqa: PTH119
+    assert all(Path(one.file).is_file() and Path(one.output).is_file() for one in found)
+    text = (tmp_path / "out/scores.csv").read_text(encoding="utf-8")
+    rows = [row["file"].removeprefix(f"{folder}/") for row in csv.DictReader(text.splitlines())]
+    expected = {"caf\\xe9.png", "two\\nlines.png", '<b>&,".png', "\\u202e.png"}
+    assert set(rows) == {f"class\\xff/{name}" for name in expected} | {"overview.png"}
+    shown = [json.dumps(predict.describe(one), ensure_ascii=False).encode() for one in found]
+    assert b"caf\\\\xe9.png" in b"".join(shown)
+    predict.format_predictions(found, folder).encode()
+    assert (tmp_path / "out/overview-2.png").is_file()  # overview.png shows all of them
 
 
 def test_a_model_scores_files(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def data(split: Split) -> TrainingData:
     assert split.labels is not None
     return TrainingData(
         name="digits", is_sample=False, sha256="", notice=None, classes=None, samples_per_epoch=300,
-        train=Split(split.images[:300], split.labels[:300]),
+        splits={}, train=Split(split.images[:300], split.labels[:300]),
         validation=Split(split.images[300:], split.labels[300:]),
     )  # fmt: skip
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 from convae.cli.options import Json, Overrides, split_overrides
-from convae.console import logger, suggest
+from convae.console import logger, printable, suggest
 from convae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,20 +52,22 @@ def build(
 
 
 def build_entries(config: str, overrides: list[str]) -> list[dict[str, Any]]:
-    """Build the cache entries of both splits of the folder `data.path`, and describe them."""
+    """Build the cache entries of all splits of the folder `data.path`, and describe them."""
     from convae.config.loader import load_config
     from convae.data.cache import cache_folder, get_entry
     from convae.data.loading import load_test, load_training
-    from convae.data.readers import SplitName, is_idx_folder
+    from convae.data.readers import is_idx_folder
 
     settings = load_config(config, overrides)
     data, shape = settings.data, settings.model.input_shape
     folder = Path(data.path or "").expanduser()
     if not data.path or not folder.is_dir() or is_idx_folder(folder):
         raise ConfigError(f"data.path: must be a folder of images. Received: {data.path}")
-    load_training(data, shape)  # builds both, and finds the mistakes that training would find
+    load_training(data, shape)  # builds all, and finds the mistakes that training would find
     load_test(data, shape)
-    entries = [get_entry(folder, name, shape, data)[0] for name in get_args(SplitName)]
+    first, listing = get_entry(folder, "train", shape, data)
+    others = listing.splits.keys() - {"train"}
+    entries = [first, *(get_entry(folder, name, shape, data)[0] for name in sorted(others))]
     return list({e.key: describe_entry(e, cache_folder(data)) for e in entries}.values())
 
 
@@ -116,7 +118,7 @@ def find_entries(folder: str | None, cache_dir: str | None) -> tuple[list[CacheE
 def describe_entry(entry: CacheEntry, cache: Path) -> dict[str, Any]:
     """Return what `--json` prints of an entry."""
     return {
-        "folder": entry.folder,
+        "folder": printable(entry.folder),
         "images": entry.count,
         "shape": entry.settings[:3],
         "classes": len(entry.classes or ()),

@@ -36,7 +36,7 @@ from convae.cli.options import (
 from convae.cli.pretrained import pretrained
 from convae.cli.streams import check_output, open_streams
 from convae.cli.train import evaluate, train
-from convae.console import logger, print_error, set_level, suggest
+from convae.console import logger, print_error, printable, set_level, suggest
 from convae.errors import ConfigError, ConvaeError, FileError
 
 app = typer.Typer(
@@ -112,9 +112,9 @@ def predict(
 
     folder = Path(output_dir) if output_dir else found.path / "predictions"
     made = prediction.predict(found, read_names(files), folder, as_digit=as_digit)
-    rows = [vars(one) for one in made]
+    rows = [prediction.describe(one) for one in made]
     print(json.dumps(rows, indent=2) if as_json else prediction.format_predictions(made, folder))
-    suggest(f"look at {shlex.quote(str(folder / 'overview.png'))}", silent=as_json)
+    suggest(f"look at {shlex.quote(printable(folder / 'overview.png'))}", silent=as_json)
 
 
 @app.command()

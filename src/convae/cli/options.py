@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -73,9 +72,5 @@ def split_overrides(first: str | None, overrides: list[str] | None) -> tuple[str
 
 def read_names(words: list[str]) -> list[str]:
     """Return the names of files, with the lines of stdin in the place of a `-`."""
-    lines = (_read_lines() if word == "-" else [word] for word in words)
+    lines = (sys.stdin.read().split("\n") if word == "-" else [word] for word in words)
     return [name for part in lines for name in part if name]
-
-
-def _read_lines() -> list[str]:
-    return os.fsdecode(sys.stdin.buffer.read()).split("\n")  # names need not be UTF-8

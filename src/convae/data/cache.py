@@ -28,11 +28,12 @@ from tqdm import tqdm
 from convae import files
 from convae.arrays import Images, Shape
 from convae.config.schema import Data
-from convae.console import logger, no_bar
+from convae.console import logger, no_bar, printable
 from convae.data.image_file import ImageReader
 from convae.data.image_folder import Listing, check_sizes, list_folder, not_images
 from convae.data.memmap import Mapped
-from convae.data.readers import Arrays, SplitName, images_digest, map_npy
+from convae.data.readers import Arrays, images_digest, map_npy
+from convae.data.split_names import SplitName
 from convae.errors import ConvaeError, DataError
 from convae.runtime.hardware import core_count
 
@@ -60,6 +61,11 @@ class CacheEntry:
     def path(self, cache: Path) -> Path:
         """Return the file of the images."""
         return cache / f"{self.key}.npy"
+
+    def is_current(self, listing: Listing) -> bool:
+        """Return whether the images and classes are those of `listing`."""
+        # The classes of the other splits number those of this one.
+        return (self.stamp, self.classes) == (listing.stamp, listing.classes and [*listing.classes])
 
     def open(self, cache: Path) -> Mapped:
         """Map the images, or raise DataError if the size or the header of the file is wrong."""
@@ -115,19 +121,23 @@ def list_entries(cache: Path) -> list[CacheEntry]:
 def read_folder(folder: Path, split: SplitName, shape: Shape, data: Data) -> Arrays:
     """Return one split of a folder of images from its cache entry, which is built if it is missing.
 
-    Args and errors are those of `get_entry`.
+    Args and errors are those of `get_entry`. What is odd in the folder is logged with train.
     """
-    entry, has_test = get_entry(folder, split, shape, data)
+    entry, listing = get_entry(folder, split, shape, data)
+    for warning in listing.warnings if split == "train" else ():
+        logger.warning(f"warning: {printable(warning)}")
     return Arrays(
         entry.open(cache_folder(data)),
         None if entry.labels is None else np.array(entry.labels, np.int64),
         None if entry.classes is None else tuple(entry.classes),
-        has_test,
+        listing.splits,
         (entry.images_sha256, entry.sha256),
     )
 
 
-def get_entry(folder: Path, split: SplitName, shape: Shape, data: Data) -> tuple[CacheEntry, bool]:
+def get_entry(
+    folder: Path, split: SplitName, shape: Shape, data: Data
+) -> tuple[CacheEntry, Listing]:
     """Return the cache entry of one split of a folder; build it if it is missing.
 
     Entries of the same folder and settings with other images are removed.
@@ -140,7 +150,7 @@ def get_entry(folder: Path, split: SplitName, shape: Shape, data: Data) -> tuple
         data: The section `data` of a config.
 
     Returns:
-        The entry, and whether the folder has a test split.
+        The entry, and the list of its image files.
 
     Raises:
         DataError: Images are damaged or do not fit, or the cache cannot be written.
@@ -162,8 +172,8 @@ def get_entry(folder: Path, split: SplitName, shape: Shape, data: Data) -> tuple
     root = str(listing.root.resolve())
     known = [e for e in list_entries(cache) if (e.folder, e.settings) == (root, settings)]
     for entry in known:
-        if entry.stamp == listing.stamp and entry.is_complete(cache):
-            return entry, listing.has_test
+        if entry.is_current(listing) and entry.is_complete(cache):
+            return entry, listing
     key = _key(listing, settings)
     path = cache / f"{key}.npy"
     waiting = f"{cache}: waiting for another process that caches the same images"
@@ -184,7 +194,7 @@ def get_entry(folder: Path, split: SplitName, shape: Shape, data: Data) -> tuple
                 entry.remove(cache)
     except OSError as error:
         raise DataError(f"data.cache: {cache}: cannot be written: {error}") from None
-    return found, listing.has_test
+    return found, listing
 
 
 def _read_entry(path: Path) -> CacheEntry | None:
@@ -236,7 +246,8 @@ def _build(
             f"data.cache: {cache}: {needed / 2**30:.2f} GiB of images do not fit on the disk, "
             f"where {free / 2**30:.2f} GiB are free; data.cache can name another folder"
         )
-    logger.info(f"caching {count:,} images of {listing.root} in {path} ({needed / 2**30:.2f} GiB)")
+    images, amount = f"{count:,} images of {printable(listing.root)}", f"{needed / 2**30:.2f} GiB"
+    logger.info(f"caching {images} in {path} ({amount})")
     digest = hashlib.sha256()
     with files.whole(path) as temporary:
         with temporary.open("wb") as file:
@@ -247,7 +258,7 @@ def _build(
                 digest.update(image.data)
         if not listing.is_current():
             raise DataError(f"{listing.root}: the files changed while they were read: run again")
-        size = temporary.stat().st_size
+        written = temporary.stat().st_size
     images_sha256 = digest.hexdigest()
     if listing.labels is not None:
         digest.update(listing.labels.data)
@@ -261,7 +272,7 @@ def _build(
         classes=None if listing.classes is None else list(listing.classes),
         images_sha256=images_sha256,
         sha256=digest.hexdigest(),
-        bytes=size,
+        bytes=written,
     )
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from convae.data.download import download
-from convae.data.readers import Arrays, SplitName, digests, read
+from convae.data.readers import Arrays, digests, read
+from convae.data.split_names import SplitName
 from convae.errors import ConvaeError, DataError
 
 _DIGITS = tuple("0123456789")
@@ -122,7 +123,7 @@ class NamedDataset:
             raise DataError(f"{path}: no such file or folder")
         arrays = read(path, split)
         found, expected = digests(arrays), self.images_sha256[split]
-        if found[0] != expected or not arrays.has_test or arrays.labels is None:
+        if found[0] != expected or "test" not in arrays.splits or arrays.labels is None:
             raise DataError(
                 f"{path}: damaged or incomplete: there must be images and labels of both splits, "
                 f"and the {split} images must have the SHA-256 {expected}. Received: {found[0]}"

@@ -6,15 +6,19 @@ of the data set `data.name`. A path that was given and fails is an error: nothin
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convae.arrays import Images, Labels, Shape
 from convae.config import schema
+from convae.console import printable
 from convae.data import cache, readers
 from convae.data.datasets import SAMPLE, get_dataset, identify
-from convae.data.readers import Arrays, SplitName
+from convae.data.readers import Arrays
+from convae.data.split_names import SplitName
 from convae.data.transforms import crop_center, resize_images
 from convae.errors import ConvaeError, DataError
 
@@ -48,11 +52,12 @@ class Dataset:
     sha256: str  # of images and labels as read: before subset, split and resize of arrays
     notice: str | None  # that the sample replaces MNIST, why, and what to do
     classes: tuple[str, ...] | None
+    splits: Mapping[SplitName, str]  # what each split was read from
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData(Dataset):
-    """The training and validation splits, which are views of the same arrays.
+    """The training and validation splits, which may be views of the same arrays.
 
     With `data.crop` the images of `train` may be larger than the model's: each step takes a random
     crop. Those of `validation` are the centers, of the model's size.
@@ -77,6 +82,7 @@ def load_training(data: schema.Data, input_shape: Shape) -> TrainingData:
 
     The steps are: of data without a test split, leave out the last `data.test_split`; take the
     first `data.subset`; keep the last `data.validation_split` for validation, as Keras' fit does.
+    Data with a validation split of their own keep it, and nothing else.
 
     Args:
         data: The section `data` of a config.
@@ -87,13 +93,22 @@ def load_training(data: schema.Data, input_shape: Shape) -> TrainingData:
     """
     info, arrays = _find(data, "train", input_shape)
     split = Split(arrays.images, arrays.labels)
-    if not arrays.has_test:
+    if "test" not in arrays.splits:
         split = split[: _split_point(len(split), data.test_split, "data.test_split")]
     if data.subset and data.subset > len(split):
         received = f"data.subset: {data.subset:,} is more than the {len(split):,} training images"
         notice = f"\n{info.notice}" if info.notice else ""
         raise DataError(f"{received} of {info.name}{notice}")
     split = split[: data.subset]
+    if "validation" in arrays.splits:
+        other, arrays = _find(data, "validation", input_shape)
+        both = hashlib.sha256(f"{info.sha256} {other.sha256}".encode()).hexdigest()
+        return TrainingData(
+            train=split,
+            validation=Split(arrays.images, arrays.labels).center(input_shape),
+            samples_per_epoch=len(split),
+            **vars(replace(info, sha256=both)),
+        )
     count = _split_point(len(split), data.validation_split, "data.validation_split")
     samples = count
     if info.notice and data.subset is None:
@@ -119,9 +134,23 @@ def load_test(data: schema.Data, input_shape: Shape) -> TestData:
     """
     info, arrays = _find(data, "test", input_shape)
     split = Split(arrays.images, arrays.labels)
-    if not arrays.has_test:
+    if "test" not in arrays.splits:
         split = split[_split_point(len(split), data.test_split, "data.test_split") :]
     return TestData(test=split.center(input_shape), **vars(info))
+
+
+def describe_splits(data: schema.Data, found: Dataset) -> str:
+    """Return what each split was read from, and the classes, in one line."""
+    train = found.splits["train"]
+    test = found.splits.get("test") or f"the last {data.test_split:.0%} of {train}"
+    rest = train if "test" in found.splits else "the rest"
+    validation = found.splits.get("validation") or f"the last {data.validation_split:.0%} of {rest}"
+    text = f"splits: train from {train}; validation: {validation}; test: {test}"
+    if found.classes:
+        names = ", ".join(name[:20] for name in found.classes[:10])
+        more = ", ..." if len(found.classes) > 10 else ""
+        text += f"; {len(found.classes):,} classes: {names}{more}"
+    return text
 
 
 def find_path(data: schema.Data) -> tuple[str, Path] | None:
@@ -142,8 +171,8 @@ def find_path(data: schema.Data) -> tuple[str, Path] | None:
     except (OSError, RuntimeError) as error:
         raise DataError(f"{key}: {name}: cannot be read: {error}") from None
     if not found:
-        kinds = "an .npz or .npy file, a folder of MNIST's IDX files, or a folder of images"
-        raise DataError(f"{key}: {path.absolute()}: no such file or folder. It must be {kinds}")
+        rule = f"It must be {readers.ACCEPTED}"
+        raise DataError(f"{key}: {path.absolute()}: no such file or folder. {rule}")
     return key, path
 
 
@@ -166,8 +195,14 @@ def _find(data: schema.Data, split: SplitName, shape: Shape) -> tuple[Dataset, A
         name = known.display_name
         if arrays.classes and len(arrays.classes) == len(known.classes):
             arrays = replace(arrays, classes=known.classes)
-    is_sample, classes = known is SAMPLE, arrays.classes
-    info = Dataset(name=name, is_sample=is_sample, sha256=sha256, notice=notice, classes=classes)
+    info = Dataset(
+        name=printable(name),
+        is_sample=known is SAMPLE,
+        sha256=sha256,
+        notice=notice,
+        classes=arrays.classes,
+        splits=arrays.splits,
+    )
     return info, _fit(arrays, shape, data, where)
 
 

@@ -13,28 +13,53 @@ import math
 import re
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from convae.archive import BROKEN, read_npy_header
 from convae.arrays import Array, Images, Labels
-from convae.console import no_bar
+from convae.console import logger, no_bar, printable
+from convae.data.image_file import SUFFIXES
 from convae.data.memmap import Mapped
+from convae.data.split_names import SplitName, parse_split
 from convae.errors import DataError
-
-SplitName = Literal["train", "test"]
 
 _MAX_RATIO = 1032  # the most bytes that DEFLATE, in zip and gzip, makes of one byte
 # An archive that decompresses to more than both is refused.
 _BOMB_BYTES, _BOMB_RATIO = 2**28, 100
 _MAX_CLASSES = 10_000
-_IDX_NAME = re.compile(r"((?:train|t10k)-(?:images|labels))[-.]idx[13]-ubyte(\.gz)?")
+_IDX_NAME = re.compile(r"(.*)(images[-.]idx3|labels[-.]idx1)-ubyte(\.gz)?", re.IGNORECASE)
+_LIKE_IDX = re.compile(r"[^.].*idx\d-(u?byte|short|int|float|double).*", re.IGNORECASE | re.DOTALL)
+_IMAGE_WORDS = {"x", "image", "images", "img", "imgs", "data", "arr"}
+_LABEL_WORDS = {"y", "label", "labels", "target", "targets"}
+ACCEPTED = "an .npz or .npy file, a folder of IDX files as of MNIST, or a folder of images"
+_FORMATS = {  # that a user might try, and how to convert them
+    ".csv": "a table of text",
+    ".tsv": "a table of text",
+    ".txt": "a text file",
+    ".json": "a JSON file",
+    ".mat": "a MATLAB file; scipy.io.loadmat reads it",
+    ".h5": "an HDF5 file; h5py reads it",
+    ".hdf5": "an HDF5 file; h5py reads it",
+    ".parquet": "a Parquet file; pandas.read_parquet reads it",
+    ".pkl": "a pickle, which can run any code",
+    ".pickle": "a pickle, which can run any code",
+    ".pt": "a PyTorch file; torch.load reads it",
+    ".pth": "a PyTorch file; torch.load reads it",
+    ".tfrecord": "a TFRecord file; tf.data.TFRecordDataset reads it",
+    ".zip": "an archive; unpack it",
+    ".tar": "an archive; unpack it",
+    ".tgz": "an archive; unpack it",
+    ".gz": "a compressed file; unpack it",
+    ".7z": "an archive; unpack it",
+    ".rar": "an archive; unpack it",
+}
 
 
 @dataclass(frozen=True)
@@ -44,21 +69,34 @@ class Arrays:
     images: Images  # (N, H, W, C)
     labels: Labels | None  # (N,), each an index into `classes`
     classes: tuple[str, ...] | None
-    has_test: bool  # False: the source has no test split, and these are all images
+    splits: Mapping[SplitName, str]  # what each split is; one that is missing is part of train
     digests: tuple[str, str] | None = None  # what `digests` returns, where it is known
 
 
 def read(path: Path, split: SplitName) -> Arrays:
     """Return one split of an .npz or .npy file or a folder of IDX files.
 
-    Only the files and members of this split are opened.
+    Only the files and members of this split are opened. Of a split that the source does not have,
+    the images of train are returned.
 
     Raises:
         DataError: The message names the file and what was received.
     """
     if path.is_dir():
         return _read_idx_folder(path, split)
-    return _read_npy(path) if path.suffix == ".npy" else _read_npz(path, split)
+    with _explained(path, "data"), path.open("rb") as file:
+        start = file.read(6)
+    suffix = path.suffix.lower()
+    if suffix == ".npy" or start == b"\x93NUMPY":
+        return _read_npy(path, split)
+    if suffix == ".npz" or (start[:2] == b"PK" and suffix not in _FORMATS):
+        return _read_npz(path, split)
+    kind = _FORMATS.get(suffix, "a file of another kind")
+    if _LIKE_IDX.fullmatch(path.name):
+        kind = f"one IDX file; name its folder, {path.parent}"
+    elif suffix in SUFFIXES:
+        kind = f"one image; name its folder, {path.parent}"
+    raise DataError(f"{path}: must be {ACCEPTED}. Received: {kind}")
 
 
 def digests(arrays: Arrays) -> tuple[str, str]:
@@ -87,17 +125,74 @@ def images_digest(images: Images) -> hashlib._Hash:
 def _read_npz(path: Path, split: SplitName) -> Arrays:
     with _explained(path, ".npz"), zipfile.ZipFile(path) as archive:
         keys = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
-        has_test = "x_test" in keys
-        name = split if has_test else "train"
-        if f"x_{name}" not in keys:
-            found = ", ".join(keys[:8]) or "no array"
-            raise DataError(f"{path}: needs the key x_{name}. Received: {found}")
-        images = _read_member(archive, path, f"x_{name}")
-        labels = _read_member(archive, path, f"y_{name}") if f"y_{name}" in keys else None
-    return _arrays(images, labels, has_test, f"{path}, y_{name}")
+        images, labels, others = _sort_keys(path, keys)
+        if "train" not in images:
+            found = ", ".join(map(printable, keys[:8])) or "no array"
+            raise DataError(f"{path}: needs the key x_train. Received: {found}")
+        if split == "train":
+            _warn_of_keys(path, others)
+            _warn_of_neighbors(path, images)
+        name = split if split in images else "train"
+        x = _read_member(archive, path, images[name], is_label=False)
+        y = _read_member(archive, path, labels[name], is_label=True) if name in labels else None
+    return _arrays(x, y, images, f"{path}, {labels.get(name)}")
 
 
-def _read_member(archive: zipfile.ZipFile, path: Path, key: str) -> Array:
+def _sort_keys(
+    path: Path, keys: Iterable[str]
+) -> tuple[dict[SplitName, str], dict[SplitName, str], list[str]]:
+    """Return the keys of images and of labels by split, and those that are neither.
+
+    Images are x_train, train_images and the like, by `parse_split`; without a split they are train.
+    """
+    images: dict[SplitName, str] = {}
+    labels: dict[SplitName, str] = {}
+    others = []
+    for key in keys:
+        split, words = parse_split(key)
+        kind = labels if _LABEL_WORDS & {*words} else images
+        known = {*words} <= _IMAGE_WORDS | _LABEL_WORDS | {"0"}
+        if not known or not (words or split):
+            others.append(key)
+        elif (first := kind.setdefault(split or "train", key)) != key:
+            raise DataError(
+                f"{path}: {first} and {key} are both for {split or 'train'}. The keys should be "
+                f"x_train, y_train, x_val, y_val, x_test and y_test"
+            )
+    if len(others) == 1 and not images:
+        return {"train": others[0]}, labels, []
+    return images, labels, others
+
+
+def _warn_of_keys(path: Path, others: Sequence[str]) -> None:
+    if others:
+        names = ", ".join(map(printable, others[:8]))
+        logger.warning(f"warning: {path}: keys that are not used: {names}")
+
+
+def _warn_of_neighbors(path: Path, images: Mapping[SplitName, str]) -> None:
+    """Warn of a file beside `path` that by its name has a split that this one lacks."""
+    for name, other in _files_of_splits(path).items():
+        if name not in images:
+            logger.warning(
+                f"warning: {other}: is not used. If it is the {name} split of {path.name}, save "
+                "both in one .npz, with the keys x_train, y_train, x_test and y_test"
+            )
+
+
+def _files_of_splits(path: Path) -> dict[SplitName, Path]:
+    """Return `path` as train, and the files beside it whose names differ only in the split."""
+    split, words = parse_split(path.stem)
+    found: dict[SplitName, Path] = {"train": path}
+    if split == "train":
+        for other in sorted(path.parent.glob(f"*{path.suffix}")):
+            name, others = parse_split(other.stem)
+            if name and others == words:
+                found.setdefault(name, other)
+    return found
+
+
+def _read_member(archive: zipfile.ZipFile, path: Path, key: str, *, is_label: bool) -> Array:
     where = f"{path}, {key}"
     info = archive.getinfo(f"{key}.npy")
     if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
@@ -105,13 +200,13 @@ def _read_member(archive: zipfile.ZipFile, path: Path, key: str) -> Array:
     with _explained(where, ".npy"), archive.open(info) as stream:
         shape, fortran, dtype = read_npy_header(stream)
         size = math.prod(shape) * dtype.itemsize
-        if key.startswith("x_"):
+        if is_label:
+            _check_label_type(dtype, where)
+            _refuse_bomb(path, math.prod(shape) * 8, where)  # as int64
+        else:
             _check_images(shape, dtype, where)
             if info.compress_type == zipfile.ZIP_DEFLATED:
                 _refuse_bomb(path, size, where)
-        else:
-            _check_label_type(dtype, where)
-            _refuse_bomb(path, math.prod(shape) * 8, where)  # as int64
         held = min(info.file_size, path.stat().st_size * _MAX_RATIO) - stream.tell()
         if size != info.file_size - stream.tell() or size > held:
             promise = f"its header promises {size:,} bytes {shape}"
@@ -121,14 +216,18 @@ def _read_member(archive: zipfile.ZipFile, path: Path, key: str) -> Array:
     return np.ascontiguousarray(array)
 
 
-def _read_npy(path: Path) -> Arrays:
+def _read_npy(path: Path, split: SplitName) -> Arrays:
+    """Read `path`, or for another split the file beside it: x_test.npy beside x_train.npy."""
+    paths = _files_of_splits(path)
+    path = paths.get(split, path)
     images = map_npy(path)
     labels_path, labels = path.with_name(f"{path.stem}_labels.npy"), None
     if labels_path.is_file():
         with _explained(labels_path, ".npy"):
             labels = np.load(labels_path, allow_pickle=False)
         _check_label_type(labels.dtype, str(labels_path))
-    return _arrays(images, labels, False, str(labels_path))
+    splits = {name: printable(found.name) for name, found in paths.items()}
+    return _arrays(images, labels, splits, str(labels_path))
 
 
 def map_npy(path: Path) -> Mapped:
@@ -153,28 +252,64 @@ def map_npy(path: Path) -> Mapped:
 
 
 def is_idx_folder(folder: Path) -> bool:
-    """Return whether a file in the folder has one of the four names of MNIST's IDX files."""
-    return bool(_find_idx(folder))
+    """Return whether a file in the folder has the name of an IDX file, as those of MNIST."""
+    return any(_LIKE_IDX.fullmatch(path.name) for path in folder.iterdir() if path.is_file())
 
 
-def _find_idx(folder: Path) -> dict[str, Path]:
-    """Return the IDX files by names such as train-images; those without .gz are preferred."""
-    found: dict[str, Path] = {}
+def _find_idx(folder: Path) -> dict[tuple[SplitName, str], Path]:
+    """Return the IDX files by split and "images" or "labels"; those without .gz are preferred.
+
+    Raises:
+        DataError: There are IDX files with other names, of several data sets, or without train.
+    """
+    found: dict[tuple[SplitName, str], Path] = {}
+    names: dict[tuple[str, ...], str] = {}  # of the data sets
+    others = []
     for path in sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name)):
-        if match := _IDX_NAME.fullmatch(path.name):
-            found.setdefault(match[1], path)
+        if not _LIKE_IDX.fullmatch(path.name) or path.is_dir():
+            continue
+        match = _IDX_NAME.fullmatch(path.name)
+        split, words = parse_split(match[1]) if match else (None, ())
+        if match is None or split is None:
+            others.append(path.name)
+            continue
+        names.setdefault(words, path.name)
+        first = found.setdefault((split, match[2][:6].lower()), path)
+        if first.name not in {path.name, path.name.removesuffix(".gz")}:
+            others.append(path.name)
+    rule = "must be called train-images-idx3-ubyte, t10k-images-idx3-ubyte and the same with labels"
+    if len(names) > 1:
+        raise DataError(
+            f"{folder}: holds more than one data set, of {' and '.join(names.values())}; move each "
+            "into a folder of its own"
+        )
+    if others:
+        raise DataError(
+            f"{folder}: IDX files {rule}, .gz or not; rename or remove the others. "
+            f"Received: {', '.join(map(printable, others[:8]))}"
+        )
+    missing = [split for split, _ in found if (split, "images") not in found]
+    if missing or ("train", "images") not in found:
+        split = missing[0] if missing else "train"
+        name = "t10k" if split == "test" else split
+        raise DataError(f"{folder}: {name}-images-idx3-ubyte (or that with .gz) is missing")
     return found
 
 
 def _read_idx_folder(folder: Path, split: SplitName) -> Arrays:
     paths = _find_idx(folder)
-    has_test = "t10k-images" in paths
-    name = "t10k" if split == "test" and has_test else "train"
-    if f"{name}-images" not in paths:
-        raise DataError(f"{folder}: {name}-images-idx3-ubyte (or that with .gz) is missing")
-    labels_path = paths.get(f"{name}-labels")
+    splits = {
+        name: printable(path.name) for (name, kind), path in paths.items() if kind == "images"
+    }
+    name = split if split in splits else "train"
+    if split == "train" and splits["train"].lower().startswith("emnist"):
+        logger.warning(
+            "warning: the files of EMNIST hold each image transposed, rows as columns. The images "
+            "are used as they are in the file"
+        )
+    labels_path = paths.get((name, "labels"))
     labels = _read_idx(labels_path, 1) if labels_path else None
-    return _arrays(_read_idx(paths[f"{name}-images"], 3), labels, has_test, str(labels_path))
+    return _arrays(_read_idx(paths[name, "images"], 3), labels, splits, str(labels_path))
 
 
 def _read_idx(path: Path, ndim: int) -> Images:
@@ -269,11 +404,13 @@ def _check_label_type(dtype: np.dtype[Any], where: str) -> None:
         raise DataError(f"{where}: labels must be integers. Received: dtype {dtype}")
 
 
-def _arrays(images: Images, labels: Array | None, has_test: bool, where: str) -> Arrays:
+def _arrays(
+    images: Images, labels: Array | None, splits: Mapping[SplitName, str], where: str
+) -> Arrays:
     """Give images a channel axis, check labels (N,) or (N, 1), and number the classes from 0."""
     images = images[..., None] if images.ndim == 3 else images
     if labels is None:
-        return Arrays(images, None, None, has_test)
+        return Arrays(images, None, None, splits)
     count = len(images)
     if labels.shape not in {(count,), (count, 1)}:
         raise DataError(
@@ -285,4 +422,4 @@ def _arrays(images: Images, labels: Array | None, has_test: bool, where: str) ->
         rule = f"labels must be between 0 and {_MAX_CLASSES - 1}"
         raise DataError(f"{where}: {rule}. Received: {low} to {high}")
     classes = tuple(str(i) for i in range(high + 1))
-    return Arrays(images, labels.reshape(-1).astype(np.int64), classes, has_test)
+    return Arrays(images, labels.reshape(-1).astype(np.int64), classes, splits)

@@ -26,7 +26,8 @@ from convae.config.schema import Config
 from convae.console import no_bar
 from convae.data.datasets import SAMPLE_PATH
 from convae.data.loading import Split, load_test, load_training
-from convae.data.readers import SplitName, read
+from convae.data.readers import read
+from convae.data.split_names import SplitName
 from convae.errors import ConvaeError, FileError, RunError, UnsupportedError
 from convae.inference import export_formats
 from convae.inference.export_formats import FORMATS, NotConvertibleError, Part, Runner

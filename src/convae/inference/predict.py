@@ -14,15 +14,16 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from convae.arrays import Images
-from convae.console import no_bar
+from convae.console import logger, no_bar, printable
 from convae.data.image_file import SUFFIXES, explained
+from convae.data.image_folder import find_images
 from convae.data.transforms import png
 from convae.errors import DataError, FileError, UnsupportedError
 from convae.files import write_atomic
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 BATCH = 500  # images decoded, predicted and written at once
 OVERVIEW = 20  # images in overview.png
+OVERVIEW_NAME = "overview"
 DIGIT_BOX = 20  # pixels of the longer side of a digit in MNIST's 28
 
 
@@ -103,22 +105,31 @@ def predict(
     task.reader.log_losses(len(files))
     if task.reconstruction_score:
         write_atomic(folder / "scores.csv", _format_csv(predictions).encode())
-    style.save(_overview(shown, f"{config.name}: {len(files):,} files"), folder / "overview.png")
+    overview = _overview(shown, f"{config.name}: {len(files):,} files")
+    style.save(overview, folder / f"{OVERVIEW_NAME}.png")
     return predictions
 
 
 def find_files(names: Sequence[str]) -> Iterator[tuple[Path, str]]:
     """Yield each file with the name of its result: its path below a folder, else its own name.
 
-    Equal names get a number. Raises DataError for a name that leads to nothing.
+    Equal names get a number. The images of a folder are those that training would find; what else
+    is there is logged. Raises DataError for a name that leads to nothing.
     """
-    taken: set[str] = set()
+    taken = {OVERVIEW_NAME}
     for name in names:
         path = Path(name).expanduser()
         pairs: list[tuple[Path, str]]
         if path.is_dir():
-            images = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            pairs = [(p, str(p.relative_to(path).with_suffix(""))) for p in images]
+            found = find_images(path)
+            if found.others:
+                first = min(found.others)
+                logger.warning(
+                    f"warning: {printable(path)}: {len(found.others):,} files are not used, such "
+                    f"as {printable(first)}: {printable(found.others[first])}"
+                )
+            images = sorted(map(Path, found.images))
+            pairs = [(path / image, str(image.with_suffix(""))) for image in images]
         elif path.is_file():
             pairs = [(path, path.stem)]
         else:
@@ -198,14 +209,22 @@ def _by_score(predictions: Sequence[Prediction]) -> list[Prediction]:
 
 def format_predictions(predictions: Sequence[Prediction], folder: Path) -> str:
     """Return the number of images, the folder, and the images with the highest scores."""
-    lines = [f"{len(predictions):,} images, written to {folder}"]
+    lines = [f"{len(predictions):,} images, written to {printable(folder)}"]
     if scored := _by_score(predictions):
         lines.append("highest scores:")
-        lines += [f"  {p.score:.5f}  {p.file}{'  anomaly' * bool(p.anomaly)}" for p in scored[:5]]
+        for one in scored[:5]:
+            anomaly = "  anomaly" * bool(one.anomaly)
+            lines.append(f"  {one.score:.5f}  {printable(one.file)}{anomaly}")
         if scored[0].anomaly is not None:
             count = sum(bool(p.anomaly) for p in scored)
             lines.append(f"{count:,} above the threshold in metrics.json")
     return "\n".join(lines)
+
+
+def describe(prediction: Prediction) -> dict[str, Any]:
+    """Return what `--json` prints of a prediction, with names that every program can read."""
+    names = {"file": printable(prediction.file), "output": printable(prediction.output)}
+    return {**vars(prediction), **names}
 
 
 def _format_csv(predictions: Sequence[Prediction]) -> str:
@@ -215,7 +234,7 @@ def _format_csv(predictions: Sequence[Prediction]) -> str:
     writer.writerow(["file", "score", "anomaly"])
     for one in _by_score(predictions):
         anomaly = "" if one.anomaly is None else int(one.anomaly)
-        writer.writerow([one.file, f"{one.score:.6g}", anomaly])
+        writer.writerow([printable(one.file), f"{one.score:.6g}", anomaly])
     return text.getvalue()
 
 

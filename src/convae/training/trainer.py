@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from convae.config.schema import Config
 from convae.console import logger
-from convae.data.loading import TrainingData
+from convae.data.loading import TrainingData, describe_splits
 from convae.models.builder import arrays_sha256, build_model, save_plain
 from convae.runs.provenance import describe, peak_memory_mib
 from convae.runs.run import Run
@@ -301,6 +301,7 @@ def _log_start(config: Config, data: TrainingData, plan: Plan) -> None:
         logger.warning(data.notice)
     counts = f"{len(data.train):,} training images, {len(data.validation):,} validation images"
     logger.info(f"{data.name}: {counts}")
+    logger.info(describe_splits(config.data, data))
     if plan.device == "cpu" and config.runtime.device == "auto":
         logger.info(f"running on the CPU: {plan.reasons['device']}")
     for warning in plan.warnings:
