@@ -13,7 +13,7 @@ import math
 import re
 import struct
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from convae.arrays import Array, Images, Labels
 from convae.console import logger, no_bar, printable
 from convae.data.image_file import SUFFIXES
 from convae.data.memmap import Mapped
-from convae.data.split_names import SplitName, parse_split
+from convae.data.split_names import SplitName, files_of_splits, parse_split, sort_keys
 from convae.errors import DataError
 
 _MAX_RATIO = 1032  # the most bytes that DEFLATE, in zip and gzip, makes of one byte
@@ -36,8 +36,6 @@ _BOMB_BYTES, _BOMB_RATIO = 2**28, 100
 _MAX_CLASSES = 10_000
 _IDX_NAME = re.compile(r"(.*)(images[-.]idx3|labels[-.]idx1)-ubyte(\.gz)?", re.IGNORECASE)
 _LIKE_IDX = re.compile(r"[^.].*idx\d-(u?byte|short|int|float|double).*", re.IGNORECASE | re.DOTALL)
-_IMAGE_WORDS = {"x", "image", "images", "img", "imgs", "data", "arr"}
-_LABEL_WORDS = {"y", "label", "labels", "target", "targets"}
 ACCEPTED = "an .npz or .npy file, a folder of IDX files as of MNIST, or a folder of images"
 _FORMATS = {  # that a user might try, and how to convert them
     ".csv": "a table of text",
@@ -125,7 +123,7 @@ def images_digest(images: Images) -> hashlib._Hash:
 def _read_npz(path: Path, split: SplitName) -> Arrays:
     with _explained(path, ".npz"), zipfile.ZipFile(path) as archive:
         keys = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
-        images, labels, others = _sort_keys(path, keys)
+        images, labels, others = sort_keys(path, keys)
         if "train" not in images:
             found = ", ".join(map(printable, keys[:8])) or "no array"
             raise DataError(f"{path}: needs the key x_train. Received: {found}")
@@ -138,32 +136,6 @@ def _read_npz(path: Path, split: SplitName) -> Arrays:
     return _arrays(x, y, images, f"{path}, {labels.get(name)}")
 
 
-def _sort_keys(
-    path: Path, keys: Iterable[str]
-) -> tuple[dict[SplitName, str], dict[SplitName, str], list[str]]:
-    """Return the keys of images and of labels by split, and those that are neither.
-
-    Images are x_train, train_images and the like, by `parse_split`; without a split they are train.
-    """
-    images: dict[SplitName, str] = {}
-    labels: dict[SplitName, str] = {}
-    others = []
-    for key in keys:
-        split, words = parse_split(key)
-        kind = labels if _LABEL_WORDS & {*words} else images
-        known = {*words} <= _IMAGE_WORDS | _LABEL_WORDS | {"0"}
-        if not known or not (words or split):
-            others.append(key)
-        elif (first := kind.setdefault(split or "train", key)) != key:
-            raise DataError(
-                f"{path}: {first} and {key} are both for {split or 'train'}. The keys should be "
-                f"x_train, y_train, x_val, y_val, x_test and y_test"
-            )
-    if len(others) == 1 and not images:
-        return {"train": others[0]}, labels, []
-    return images, labels, others
-
-
 def _warn_of_keys(path: Path, others: Sequence[str]) -> None:
     if others:
         names = ", ".join(map(printable, others[:8]))
@@ -172,24 +144,12 @@ def _warn_of_keys(path: Path, others: Sequence[str]) -> None:
 
 def _warn_of_neighbors(path: Path, images: Mapping[SplitName, str]) -> None:
     """Warn of a file beside `path` that by its name has a split that this one lacks."""
-    for name, other in _files_of_splits(path).items():
+    for name, other in files_of_splits(path).items():
         if name not in images:
             logger.warning(
                 f"warning: {other}: is not used. If it is the {name} split of {path.name}, save "
                 "both in one .npz, with the keys x_train, y_train, x_test and y_test"
             )
-
-
-def _files_of_splits(path: Path) -> dict[SplitName, Path]:
-    """Return `path` as train, and the files beside it whose names differ only in the split."""
-    split, words = parse_split(path.stem)
-    found: dict[SplitName, Path] = {"train": path}
-    if split == "train":
-        for other in sorted(path.parent.glob(f"*{path.suffix}")):
-            name, others = parse_split(other.stem)
-            if name and others == words:
-                found.setdefault(name, other)
-    return found
 
 
 def _read_member(archive: zipfile.ZipFile, path: Path, key: str, *, is_label: bool) -> Array:
@@ -218,7 +178,7 @@ def _read_member(archive: zipfile.ZipFile, path: Path, key: str, *, is_label: bo
 
 def _read_npy(path: Path, split: SplitName) -> Arrays:
     """Read `path`, or for another split the file beside it: x_test.npy beside x_train.npy."""
-    paths = _files_of_splits(path)
+    paths = files_of_splits(path)
     path = paths.get(split, path)
     images = map_npy(path)
     labels_path, labels = path.with_name(f"{path.stem}_labels.npy"), None
