@@ -2,8 +2,11 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,63 @@ def test_colors_only_on_a_terminal(tmp_path: Path, no_color: str, colored: bool)
     assert (b"\033[" in os.read(ours, 10_000)) is colored
     os.close(ours)
     assert b"\033[" not in done.stdout
+
+
+def on_terminal(code: str, stream: str, folder: Path, columns: int = 60, **environment: str) -> str:
+    """What a program writes to "stdout" or "stderr" if that is a terminal."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: theirs}
+    variables = {**os.environ, "TERM": "xterm", "NO_COLOR": "", **environment}
+    variables.pop("COLUMNS", None)
+    subprocess.run(
+        [sys.executable, "-c", code], stdout=streams["stdout"], stderr=streams["stderr"],
+        env=variables, cwd=folder, timeout=60, check=True,
+    )  # fmt: skip
+    os.close(theirs)
+    written = b""
+    with suppress(OSError):  # at the end
+        while part := os.read(ours, 10_000):
+            written += part
+    os.close(ours)
+    return written.decode()
+
+
+BAR = """
+from time import sleep
+from convae.console import logger, progress_bar, set_level
+set_level({level!r})
+for number in progress_bar(range(3), desc="working", delay=0, mininterval=0):
+    logger.info(f"message {{number}}")
+    sleep(0.02)
+"""
+
+
+def test_a_bar_with_the_time_left_for_a_terminal(tmp_path: Path) -> None:
+    written = on_terminal(BAR.format(level="normal"), "stderr", tmp_path)
+    assert re.search(r"working:  33%.*1/3 \[00:0\d<00:0\d", written)
+    assert re.findall(r"message (\d)\r\n", written) == ["0", "1", "2"]  # each on its own line
+    assert on_terminal(BAR.format(level="quiet"), "stderr", tmp_path) == ""
+    done = subprocess.run(
+        [sys.executable, "-c", BAR.format(level="normal")], capture_output=True, text=True,
+        timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stderr == "message 0\nmessage 1\nmessage 2\n"
+
+
+def test_a_table_fits_the_terminal_and_is_plain_elsewhere(tmp_path: Path, convae: Command) -> None:
+    run = made(tmp_path / "outputs", "mine")
+    code = "from convae.cli.main import app; app(['runs'])"
+    written = on_terminal(code, "stdout", tmp_path, 100)
+    assert "\033[1m" in written
+    assert "───" in written
+    assert run.path.name in written
+    narrow = on_terminal(code, "stdout", tmp_path, NO_COLOR="1")
+    assert "\033[3" not in narrow
+    assert max(map(len, re.sub(r"\033\[\d*m", "", narrow).split("\r\n"))) <= 60
+    plain = convae("runs", code=0).stdout
+    assert plain.isascii()
+    assert plain.splitlines()[1] == "-" * len(plain.splitlines()[1])
 
 
 def test_the_shell_completes_configs_and_runs(convae: Command, tmp_path: Path) -> None:

@@ -9,11 +9,16 @@ character stops no command: see streams.py.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import shutil
 import sys
 import unicodedata
+import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from typing import Any, Literal
 
 _JOINERS = "\u200c\u200d"  # of letters and emojis
@@ -26,7 +31,14 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
         text = paint(text, "gray") if record.levelno < logging.INFO else text
-        print(text, file=sys.stderr, flush=True)  # the stderr of now, which tests replace
+        with _above_bars():
+            print(text, file=sys.stderr, flush=True)  # the stderr of now, which tests replace
+
+
+def _above_bars() -> AbstractContextManager[Any]:
+    """Return a context that removes tqdm's bars and draws them again after it."""
+    tqdm = sys.modules.get("tqdm")
+    return tqdm.tqdm.external_write_mode(file=sys.stderr) if tqdm else nullcontext()
 
 
 _handler = _StderrHandler()
@@ -40,9 +52,26 @@ def set_level(level: Literal["quiet", "normal", "verbose"]) -> None:
     logger.propagate = False
 
 
-def no_bar() -> bool:
-    """Return tqdm's `disable`: a bar is for a terminal, and not for --quiet."""
-    return not (is_terminal() and logger.isEnabledFor(logging.INFO))
+def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
+    """Return a bar with the time left, on a terminal or in a notebook, and not with --quiet.
+
+    It appears after a second, and is removed at its end. In a notebook it is a widget where
+    ipywidgets is installed, and else text, which cannot be moved: of nested bars only the first is
+    shown.
+
+    Args:
+        iterable: What to iterate over; without it call the bar's `update`.
+        **options: Of tqdm, such as `total`, `desc` and `unit`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that ipywidgets is not installed
+        from tqdm.auto import tqdm
+    notebook = "ipykernel" in sys.modules
+    shown = notebook or is_terminal()
+    if notebook and options.get("position"):
+        shown = find_spec("ipywidgets") is not None
+    hidden = not (shown and logger.isEnabledFor(logging.INFO))
+    return tqdm(iterable, **{"delay": 1, "leave": False, "disable": hidden, **options})
 
 
 def is_terminal() -> bool:
@@ -91,13 +120,20 @@ def paint(text: str, color: Literal["blue", "green", "gray", "red"]) -> str:
     return f"\033[{code}m{text}\033[0m"
 
 
-def format_table(cells: Sequence[tuple[str, ...]], mark: int | None = None) -> str:
+def format_table(
+    cells: Sequence[tuple[str, ...]], mark: int | None = None, *, plain: bool = False
+) -> str:
     """Return lines of cells as a table, the first two columns left-aligned.
+
+    If stdout is a terminal, rich draws the table and fits it into the width.
 
     Args:
         cells: the head, and then the lines.
-        mark: the line, counted from 0 after the first one, that gets an arrow.
+        mark: the line, counted from 0 after the first one, that gets an arrow; not from rich.
+        plain: whether to draw it without rich, for a text that does not go to stdout.
     """
+    if not plain and sys.stdout is not None and sys.stdout.isatty():
+        return _draw_table(cells)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for number, line in enumerate(cells):
@@ -106,6 +142,25 @@ def format_table(cells: Sequence[tuple[str, ...]], mark: int | None = None) -> s
         lines.append("  ".join(aligned) + ("  <--" if number - 2 == mark else ""))
     lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _draw_table(cells: Sequence[tuple[str, ...]]) -> str:
+    """Return the table of `format_table` as text with the colors and lines of a terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    unicode = sys.stdout.encoding.lower().startswith("utf")
+    table = Table(box=box.SIMPLE_HEAD if unicode else box.ASCII, pad_edge=False)
+    for number, name in enumerate(cells[0]):
+        table.add_column(name.strip(), justify="left" if number < 2 else "right", overflow="fold")
+    for line in cells[1:]:
+        table.add_row(*(Text(cell.strip()) for cell in line))
+    text = io.StringIO()
+    width = shutil.get_terminal_size().columns
+    Console(file=text, width=width, force_terminal=True).print(table)
+    return text.getvalue().strip("\n")
 
 
 def format_shape(shape: Iterable[object]) -> str:

@@ -23,12 +23,11 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.lib import format as npy
-from tqdm import tqdm
 
 from convae import files
 from convae.arrays import Images, Shape
 from convae.config.schema import Data
-from convae.console import logger, no_bar, printable
+from convae.console import logger, printable, progress_bar
 from convae.data.image_file import ImageReader
 from convae.data.image_folder import Listing, check_sizes, list_folder, not_images
 from convae.data.memmap import Mapped
@@ -225,7 +224,7 @@ def _map_in_threads(
     """Yield the results of `function`; at most `size` of them are in memory at a time."""
     with (
         ThreadPoolExecutor(core_count()) as pool,
-        tqdm(total=len(names), desc=description, unit=" images", delay=2, disable=no_bar()) as bar,
+        progress_bar(total=len(names), desc=description, unit=" images") as bar,
     ):
         for start in range(0, len(names), size):
             for result in pool.map(function, names[start : start + size]):

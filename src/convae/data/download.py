@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tqdm import tqdm
-
-from convae.console import no_bar
+from convae.console import progress_bar
 from convae.errors import DataError
 
 
@@ -67,13 +65,11 @@ def _stream(url: str, output: str, timeout: float, deadline: float, limit: int) 
     with (
         requests.get(url, stream=True, timeout=timeout, headers=headers) as response,
         Path(output).open("wb") as file,
-        tqdm(
+        progress_bar(
             desc=url.rpartition("/")[2],
             total=int(response.headers.get("Content-Length", 0)) or None,
             unit="B",
             unit_scale=True,
-            leave=False,
-            disable=no_bar(),
         ) as bar,
     ):
         response.raise_for_status()

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from convae.archive import BROKEN, read_npy_header
 from convae.arrays import Array, Images, Labels
-from convae.console import logger, no_bar, printable
+from convae.console import logger, printable, progress_bar
 from convae.data.image_file import SUFFIXES
 from convae.data.memmap import Mapped
 from convae.data.split_names import SplitName, files_of_splits, parse_split, sort_keys
@@ -112,7 +111,7 @@ def images_digest(images: Images) -> hashlib._Hash:
     """Return the SHA-256 object of the images' bytes, read in blocks of 16 MiB."""
     digest = hashlib.sha256()
     step = max(1, (16 << 20) // max(1, images[:1].nbytes))
-    with tqdm(total=len(images), desc="checksum", delay=2, leave=False, disable=no_bar()) as bar:
+    with progress_bar(total=len(images), desc="hashing", unit=" images") as bar:
         for start in range(0, len(images), step):
             block = images[start : start + step]
             digest.update(np.ascontiguousarray(block).data)

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from convae.console import format_number, no_bar
+from convae.console import format_number, progress_bar
 from convae.data.loading import TrainingData, load_test, load_training
 from convae.errors import RunError
 from convae.evaluation import latent, report
@@ -112,7 +111,7 @@ def _sample_note(run: Run, tested_on_sample: bool) -> str | None:
 
 def _score(task: Task, examples: Examples, predict: Filter) -> metrics.Scores:
     starts = range(0, len(examples), BATCH)
-    bar = tqdm(starts, "evaluating", delay=2, leave=False, disable=no_bar())
+    bar = progress_bar(starts, desc="evaluating")
     batches = (examples[slice(start, start + BATCH)] for start in bar)
     scores = [task.scores(batch.targets, predict(batch.inputs)) for batch in batches]
     return {name: np.concatenate([batch[name] for batch in scores]) for name in scores[0]}

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from convae import files
 from convae.arrays import Floats, Images
 from convae.config.schema import Config
-from convae.console import no_bar
+from convae.console import progress_bar
 from convae.data.datasets import SAMPLE_PATH
 from convae.data.loading import Split, load_test, load_training
 from convae.data.readers import read
@@ -71,7 +70,7 @@ def export(run: Run, formats: Sequence[str], output: str | None = None) -> dict[
             for part in FORMATS[name].parts
             for precision in FORMATS[name].precisions
         ]
-        bar = tqdm(todo, desc="export", unit=" files", leave=False, disable=no_bar())
+        bar = progress_bar(todo, desc="exporting", unit=" files")
         for name, part, precision in bar:
             try:
                 written.append(_write_and_compare(part, name, work, precision, comparison))

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from convae.arrays import Images
-from convae.console import logger, no_bar, printable
+from convae.console import logger, printable, progress_bar
 from convae.data.image_file import SUFFIXES, explained
 from convae.data.image_folder import find_images
 from convae.data.transforms import png
@@ -86,7 +85,7 @@ def predict(
     threshold = run.known_metrics.get("threshold", {}).get("score")
     predictions: list[Prediction] = []
     shown: list[tuple[Images, Images]] = []
-    with tqdm(total=len(files), desc="images", disable=no_bar()) as bar:
+    with progress_bar(total=len(files), desc="predicting", unit=" images") as bar:
         for start in range(0, len(files), BATCH):
             batch = files[start : start + BATCH]
             inputs = np.stack([read_input(task, path, as_digit) for path, _ in batch])

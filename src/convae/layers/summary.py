@@ -165,7 +165,7 @@ class ModelSummary:
             shape = str((None, *row.output_shape))
             cells.append((f"{row.name} ({row.type})", shape, f"{row.parameters:,}"))
         total = sum(row.parameters for row in rows)
-        return f"{format_table(cells, last)}\nTotal params: {total:,}"
+        return f"{format_table(cells, last, plain=True)}\nTotal params: {total:,}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the model summary for JSON."""

@@ -26,7 +26,7 @@ from optuna.trial import TrialState
 
 from convae import files
 from convae.config.schema import Config
-from convae.console import logger
+from convae.console import logger, progress_bar
 from convae.runs.run import Run
 from convae.runtime import processes
 from convae.runtime.hardware import core_count, split_evenly, visible_gpus
@@ -80,8 +80,13 @@ class Sweeper:
 
         Returns why the sweep stopped early, or "".
         """
+        bar = progress_bar(total=self.settings.trials, desc="trials", unit=" trials", leave=True)
+        bar.initial = bar.n = self._finished()
         try:
             while True:
+                if not bar.disable:
+                    bar.n = self._finished()
+                    bar.refresh()
                 if stop_requests or time.monotonic() > deadline:
                     self._stop()
                     return "interrupted" if stop_requests else "out of time"
@@ -98,7 +103,14 @@ class Sweeper:
         except KeyboardInterrupt:  # the second Ctrl-C
             return "interrupted"
         finally:
+            bar.close()
             processes.end([job.process for job in self._jobs], SIGTERM, 0)
+
+    def _finished(self) -> int:
+        """Return the number of trials that ended and do not wait to be resumed."""
+        trials = self.study.get_trials(deepcopy=False)
+        waiting = {folder_name(trial) for trial in trials if not trial.state.is_finished()}
+        return len({folder_name(trial) for trial in trials} - waiting)
 
     def _has_more(self) -> bool:
         """Return whether a trial waits to be resumed, or the study has fewer than its number."""

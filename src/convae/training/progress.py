@@ -5,12 +5,9 @@ With --quiet nothing is shown.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
-from convae.console import logger, no_bar
+from convae.console import logger, progress_bar
 from convae.runtime.backend import keras
 
 if TYPE_CHECKING:
@@ -34,18 +31,17 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self._training, self._state = config.training, state
         self._samples_per_epoch, self._floor = samples_per_epoch, floor
-        self._hidden = no_bar()
         self._bars: list[Any] = []  # over the epochs, and over the images of the current one
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Open the bar over epochs."""
-        self._open(self._training.epochs, self._state.epoch, desc="epochs")
+        self._open(self._training.epochs, self._state.epoch, desc="epochs", leave=True)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Open the bar over the epoch's images."""
         done = self._state.step * self._training.batch_size
         desc = f"epoch {epoch + 1}/{self._training.epochs}"
-        self._open(self._samples_per_epoch, done, desc=desc, unit=" images", leave=False)
+        self._open(self._samples_per_epoch, done, desc=desc, unit=" images")
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Move the bar over images by one batch."""
@@ -62,10 +58,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
             f"{logs['seconds']:.1f} s"
         )
         self._bars.pop().close()
-        if self._hidden:
-            logger.info(line)
-        else:
-            tqdm.write(line, file=sys.stderr)
+        logger.info(line)
         self._bars[0].set_postfix_str(
             f"val_loss {logs['val_loss']:.5f}, excess {logs['val_excess']:.5f}", refresh=False
         )
@@ -78,5 +71,5 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _open(self, total: int, done: int, **options: Any) -> None:
         position = len(self._bars)
-        bar = tqdm(total=total, initial=done, position=position, disable=self._hidden, **options)
-        self._bars.append(bar)
+        options = {"initial": done, "position": position, "delay": 0, **options}
+        self._bars.append(progress_bar(total=total, **options))
