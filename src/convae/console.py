@@ -18,6 +18,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from html import escape
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -161,6 +162,17 @@ def _draw_table(cells: Sequence[tuple[str, ...]]) -> str:
     width = shutil.get_terminal_size().columns
     Console(file=text, width=width, force_terminal=True).print(table)
     return text.getvalue().strip("\n")
+
+
+def format_html_table(cells: Sequence[tuple[str, ...]]) -> str:
+    """Return lines of cells as an HTML table, for a notebook; the first line is the head."""
+    tags = ["th", *["td"] * (len(cells) - 1)]
+    head, *rows = (
+        "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in line)
+        for tag, line in zip(tags, cells, strict=True)
+    )
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def format_shape(shape: Iterable[object]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,11 @@ class Autoencoder:
         name = self.config.name if self.config else self.model.name
         image, code = self.model.input_shape[1:], self._encoder.outputs[0].shape[1:]
         return f"<Autoencoder {name}: {format_shape(image)} to a code of {format_shape(code)}>"
+
+    def _repr_html_(self) -> str:
+        """Return the line of `repr` and the model summary, for a notebook."""
+        summary = self.config.model_summary._repr_html_() if self.config else ""
+        return f"<p>{escape(repr(self)[1:-1])}</p>{summary}"
 
 
 def to_pixels(images: ArrayLike, shape: tuple[int, ...], name: str) -> Images:

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from html import escape
 from math import prod
 from typing import Any
 
-from convae.console import format_shape, format_table
+from convae.console import format_html_table, format_shape, format_table
 from convae.layers import arithmetic
 from convae.layers.arithmetic import Operation
 from convae.layers.fixes import format_setting, smallest_fix
@@ -182,22 +183,32 @@ class ModelSummary:
 
     def __str__(self) -> str:
         """Return the model summary as text: table, sums, code and warnings."""
+        return "\n\n".join([format_table(self._table_cells()), *self._notes()])
+
+    def _repr_html_(self) -> str:
+        """Return the model summary for a notebook."""
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self._notes())
+        return format_html_table(self._table_cells()) + notes.replace("\n", "<br>")
+
+    def _table_cells(self) -> list[tuple[str, ...]]:
         head = ("Layer", "Output shape", "Param #", "MACs", "Memory", "Receptive field", "Crop")
         cells = [(*head, "Overlap"), ("input", format_shape(self.model.input_shape), *[""] * 6)]
-        cells += [_cells(row) for row in self.rows]
+        return [*cells, *map(_cells, self.rows)]
+
+    def _notes(self) -> list[str]:
+        """Return the paragraphs below the table."""
         facts = self.to_dict()
         code, image = self.code_size, prod(self.model.input_shape)
         more = f"{code / image:.2f} times as many"
         compared = more if code > image else f"{image / code:.2f} times fewer"
-        text = (
-            f"{format_table(cells)}\n\n{LEGEND}\n\n"
+        sums = (
             f"Total: {facts['parameters']:,} parameters, {facts['macs']:,} MACs and "
             f"{_memory(facts['activation_bytes'])} of activations for one image (float32)\n"
             f"Code: {format_shape(self.code_shape)} = {code:,} numbers for the "
             f"{image:,} of an image: {compared}"
         )
-        warnings = [f"Warning: {warning}" for warning in self.warnings]
-        return "\n".join([text, *([""] if warnings else []), *warnings])
+        warnings = "\n".join(f"Warning: {warning}" for warning in self.warnings)
+        return [LEGEND, sums, *([warnings] if warnings else [])]
 
 
 def layer_names(layers: Sequence[Layer]) -> list[str]:

@@ -36,44 +36,18 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from convae import archive, files
+from convae import files
 from convae.config import yaml_tree
 from convae.config.loader import parse_config
 from convae.config.schema import Config
 from convae.console import logger
 from convae.errors import ConvaeError, FileError, RunError
-from convae.runs import checkpoint, pretrained
+from convae.runs import checkpoint, json_files, notebook, pretrained
 
 TIME_FORMAT = "%Y%m%d-%H%M%S"
 HISTORY = (  # the columns
     "epoch", "loss", "val_loss", "val_excess", "learning_rate", "seconds", "images_per_second",
 )  # fmt: skip
-RENAMED_KEYS = {  # of the JSON files that earlier versions wrote
-    "baseline_words": "baseline_descriptions",
-    "detected": "recall",
-    "false_alarms": "fpr",
-    "false_alarms_wanted": "target_fpr",
-    "images_per_epoch": "samples_per_epoch",
-    "micro_batch": "micro_batch_size",
-    "neighbours_same_class": "neighbors_same_class",
-    "neighbours_same_class_pixels": "neighbors_same_class_pixels",
-    "strands": "threads",
-    "verdict": "summary",
-}
-KINDS: dict[str, dict[str, Any]] = {  # of the values that are read; others count as not known
-    "manifest.json": {
-        **dict.fromkeys(("status", "started", "command", "precision", "data_sha256"), str),
-        **dict.fromkeys(("seconds", "peak_memory_mib", "parameters"), int | float),
-        "resumptions": list,
-        "runtime": {},
-        "versions": {},
-        "data": {"name": str, "samples_per_epoch": int},
-    },
-    "metrics.json": {
-        **{key: {} for key in ("test", "units", "weights", "baselines", "threshold")},
-        "data": {"examples": int},
-    },
-}
 # Each of them shows that a folder is a run's.
 RUN_FILES = ("config.yaml", "manifest.json", "history.csv", "best.keras")
 
@@ -235,6 +209,15 @@ class Run:
             return []
 
     @property
+    def figures(self) -> dict[str, notebook.Figure]:
+        """The figures that `convae eval` drew, by name; a notebook shows them."""
+        paths = sorted((self.path / "figures").glob("*.png"))
+        return {path.stem: notebook.Figure(path) for path in paths}
+
+    def _repr_html_(self) -> str:
+        return notebook.describe(self.path, self.manifest, self.history, self.metrics)
+
+    @property
     def has_checkpoint(self) -> bool:
         """Whether a checkpoint was written, complete or not."""
         return checkpoint.exists(self.path / "checkpoint")
@@ -246,11 +229,10 @@ class Run:
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            tree = _rename_keys(archive.mapping(path.read_bytes())) if path.exists() else {}
+            return json_files.parse(name, path.read_bytes()) if path.exists() else {}
         except (OSError, ValueError) as error:
             _warn(f"{path}: is no {path.stem} of a run: {error}. What it held is not known")
             return {}
-        return _fitting(tree, KINDS[name])
 
     # Write
 
@@ -357,23 +339,6 @@ def _make_folder(parent: Path) -> Path:
         with suppress(FileExistsError):  # another process may make one in the same second
             path.mkdir()
             return path
-
-
-def _rename_keys(tree: dict[str, Any]) -> dict[str, Any]:
-    return {
-        RENAMED_KEYS.get(key, key): _rename_keys(value) if isinstance(value, dict) else value
-        for key, value in tree.items()
-    }
-
-
-def _fitting(tree: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `tree` without the values that are not of the kind that `kinds` has for their key."""
-    result = {}
-    for key, value in tree.items():
-        kind = kinds.get(key, object)
-        if isinstance(value, dict if isinstance(kind, dict) else kind):
-            result[key] = _fitting(value, kind) if isinstance(kind, dict) else value
-    return result
 
 
 def _is_run(path: Path) -> bool:
