@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Any
 
-from convae.console import print_error
+from convae.console import print_error, printable
 
 PLAIN = {  # for encodings without these characters
     "–": "-", "—": "-", "−": "-", "…": "...", "×": "x", "·": "*", "→": "->", "ᵀ": "^T", "█": "#",
@@ -42,8 +42,6 @@ def open_streams() -> None:
     codecs.register_error("plain", _encode_plain)
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # names of files may be any bytes
     if sys.stdout is sys.__stdout__:
         sys.stdout = _open(1, sys.stdout)
     if sys.stderr is sys.__stderr__:
@@ -63,15 +61,13 @@ def _open(number: int, before: Any) -> Any:
     )
 
 
-def _encode_plain(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Encode what an encoding lacks: in plain characters, or the bytes of a file's name."""
+def _encode_plain(error: UnicodeError) -> tuple[str, int]:
+    """Encode what an encoding lacks in plain characters, or as an escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character = error.object[error.start]
-    if "\udc80" <= character <= "\udcff":
-        return character.encode("ascii", "surrogateescape"), error.start + 1
-    plain = character.encode("ascii", "backslashreplace").decode()
-    return PLAIN.get(character, plain), error.start + 1
+    escaped = printable(character).encode("ascii", "backslashreplace").decode()
+    return PLAIN.get(character, escaped), error.start + 1
 
 
 def check_output(code: Any) -> Any:
