@@ -31,40 +31,47 @@ TARGET = 0.0610
 class Watch:
     """Measure steps, and when the validation loss first was at TARGET."""
 
-    def __init__(self, images: int) -> None:
-        self.images = images
-        self.steps: list[tuple[float, float]] = []
-        self.figures: dict[str, float] = {}
+    def __init__(self, images: int = 0) -> None:
+        self.images = images  # of a step
+        self.steps: list[tuple[float, float, int]] = []
+        self.figures: dict[str, Any] = {"curve": []}  # seconds and loss of each validation
 
     def begin(self) -> None:
         """Start a step."""
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
-    def end(self) -> None:
-        """End a step."""
-        self.steps.append((time.perf_counter() - self._wall, time.process_time() - self._cpu))
+    def end(self, images: int | None = None) -> None:
+        """End a step, or several in one call, of `images` in all."""
+        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
+        self.steps.append((wall, cpu, images or self.images))
 
     def validated(self, loss: float) -> None:
         """Note the validation loss of an epoch."""
         self.figures["val_loss"] = loss
+        self.figures["curve"].append((time.perf_counter() - START, loss))
         if loss <= TARGET:
             self.figures.setdefault("reached_after", time.perf_counter() - START)
 
-    def callback(self, keras: Any) -> Any:
-        """Return a Keras callback that measures."""
+    def epochs(self, keras: Any) -> Any:
+        """Return a Keras callback that notes the validation losses."""
+        return keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs=None: self.validated(logs["val_loss"])
+        )
+
+    def batches(self, keras: Any) -> Any:
+        """Return a Keras callback that measures steps."""
         return keras.callbacks.LambdaCallback(
             on_train_batch_begin=lambda batch, logs=None: self.begin(),
             on_train_batch_end=lambda batch, logs=None: self.end(),
-            on_epoch_end=lambda epoch, logs=None: self.validated(logs["val_loss"]),
         )
 
     def report(self) -> None:
         """Print the figures without the first three steps, which trace and warm up."""
         steady = self.steps[3:] or self.steps
-        wall = statistics.median(step[0] for step in steady)
+        wall = statistics.median(step[0] / step[2] for step in steady)
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         share = sum(s[1] for s in steady) / sum(s[0] for s in steady) / available
-        self.figures |= {"images_per_second": self.images / wall, "step_cpu_share": share}
+        self.figures |= {"images_per_second": 1 / wall, "step_cpu_share": share}
         print(json.dumps(self.figures))
 
 
@@ -90,7 +97,8 @@ def keras_fit(arguments: argparse.Namespace) -> None:
     model = keras.Sequential([keras.Input((28, 28, 1)), *layers, last])
     model.compile(optimizer="adam", loss="binary_crossentropy")
     watch = Watch(BATCH)
-    options = {"verbose": 0, "validation_split": 0.2, "callbacks": [watch.callback(keras)]}
+    callbacks = [watch.batches(keras), watch.epochs(keras)]
+    options = {"verbose": 0, "validation_split": 0.2, "callbacks": callbacks}
     model.fit(x, x, BATCH, arguments.epochs, **options)
     watch.report()
 
@@ -153,26 +161,11 @@ def torch_loop(arguments: argparse.Namespace, strongest: bool) -> None:
 
 
 def convae_train(arguments: argparse.Namespace, config: str, *overrides: str) -> None:
-    """Run convae's training with its run folder, checkpoints and all, in a temporary folder."""
+    """Train as `convae train` does, with run folder, checkpoints and all, in a temporary folder."""
     from convae.config.loader import load_config
-    from convae.runtime.backend import keras
-    from convae.training.engine import Engine
-    from convae.training.trainer import train
+    from convae.runtime.importing import backend_meanwhile
+    from convae.training.preparation import prepare
 
-    computing = 0.0
-
-    def timed(method: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            nonlocal computing
-            began = time.perf_counter()
-            result = method(*args, **kwargs)
-            computing += time.perf_counter() - began
-            return result
-
-        return wrapper
-
-    Engine.steps = timed(Engine.steps)  # type: ignore[method-assign]
-    Engine.evaluate = timed(Engine.evaluate)  # type: ignore[method-assign]
     words = [f"data.path={arguments.data}", f"seed={arguments.seed}", *overrides]
     if arguments.images:
         words.append(f"data.subset={arguments.images}")
@@ -180,10 +173,35 @@ def convae_train(arguments: argparse.Namespace, config: str, *overrides: str) ->
         words.append(f"training.epochs={arguments.epochs}")
     with tempfile.TemporaryDirectory() as folder:
         settings = load_config(CONFIGS / config, [*words, f"output.folder={folder}"])
-        watch = Watch(settings.training.batch_size)
-        run = train(settings, callbacks=[watch.callback(keras)])
+        with backend_meanwhile():
+            prepared = prepare(settings)
+            _ = prepared.reference_losses
+        from convae.runtime.backend import keras
+        from convae.training.engine import Engine
+        from convae.training.trainer import train
+
+        engine: Any = Engine
+        watch, validating, steps, evaluate = Watch(), 0.0, engine.steps, engine.evaluate
+
+        def measured_steps(self: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
+            watch.begin()
+            result = steps(self, inputs, *rest, **options)
+            watch.end(len(inputs))
+            return result
+
+        def measured_evaluate(*words: Any) -> Any:
+            nonlocal validating
+            began = time.perf_counter()
+            result = evaluate(*words)
+            validating += time.perf_counter() - began
+            return result
+
+        engine.steps, engine.evaluate = measured_steps, measured_evaluate
+        run = train(settings, callbacks=[watch.epochs(keras)], prepared=prepared)
         # What training does besides steps and validation: batches, callbacks, history, files.
+        computing = validating + sum(step[0] for step in watch.steps)
         watch.figures["loop_share"] = 1 - computing / run.manifest["seconds"]
+        watch.figures["excess"] = run.history[-1]["val_excess"]
     watch.report()
 
 
@@ -248,6 +266,7 @@ VARIANTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "convae-float32": lambda a: convae_train(a, "mnist.yaml", "runtime.precision=float32"),
     "convae": lambda a: convae_train(a, "mnist.yaml"),
     "fast": lambda a: convae_train(a, "fast.yaml"),
+    "best": lambda a: convae_train(a, "best.yaml"),
     "engine": engine_steps,
     "config": config_steps,
 }

@@ -124,3 +124,13 @@ def test_doctor(convae: Command) -> None:
     assert sys.version.split()[0] in done.stdout
     assert done.stderr == f"next: convae train {MNIST}\n"  # TensorFlow's noise is kept off
     assert "decisions for mnist" in convae("doctor", code=0).stdout
+
+
+def test_training_and_evaluation_in_one_process(
+    digits: Path, tmp_path: Path, convae: Command
+) -> None:
+    words = tiny(digits, tmp_path / "outputs", "training.epochs=1")
+    done = convae("train", str(ROOT / "configs/mnist.yaml"), *words, "--eval", "--json", code=0)
+    assert json.loads(done.stdout)["test"]["bce"] > 0
+    (report,) = (tmp_path / "outputs").glob("mnist/2*/report.html")
+    assert "report.html" in report.name

@@ -112,3 +112,13 @@ def test_a_transposed_convolution_of_stride_1_is_a_convolution() -> None:
     flipped = tf.transpose(tf.reverse(layer.kernel.value, [0, 1]), [0, 1, 3, 2])
     y = tf.nn.conv2d(tf.pad(x, [[0, 0], [1, 1], [3, 3], [0, 0]]), flipped, 1, "VALID")
     np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+def test_muon_gets_kernels_as_matrices_and_others_one_vector() -> None:
+    from convae.runtime.backend import keras
+    from convae.training.optimizers import update_shapes
+
+    model, _ = build()
+    shapes = update_shapes(model.trainable_variables, keras.optimizers.Muon())
+    assert shapes[:4] == [(9, 32), (32,), (288, 16), (16,)]
+    assert update_shapes(model.trainable_variables, keras.optimizers.Adam()) == [(12_785,)]
