@@ -52,7 +52,8 @@ def overview(cards: list[Card]) -> str:
     head = ("name", "result", "parameters", "size", "trained in", "on")
     parts = [
         "# Pretrained weights",
-        "Made by `make pretrained`. Each file holds plain Keras layers and opens without convae. "
+        "Made by `make pretrained`. Each file holds plain Keras layers and opens without convae, "
+        "in Keras 3.5 and newer. "
         'The command line takes it as `pretrained:NAME`, Python as `convae.load("NAME")`. '
         f"`convae pretrained` lists them. License: {pretrained.LICENSE}.",
         "Quality is measured on MNIST's own 10,000 test digits. The 1,000 test digits of the "

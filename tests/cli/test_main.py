@@ -134,3 +134,31 @@ def test_training_and_evaluation_in_one_process(
     assert json.loads(done.stdout)["test"]["bce"] > 0
     (report,) = (tmp_path / "outputs").glob("mnist/2*/report.html")
     assert "report.html" in report.name
+
+
+@pytest.mark.parametrize("backend", ["torch", "tensorfow"])
+def test_another_backend_of_keras_is_refused(
+    convae: Command, tmp_path: Path, digits: Path, backend: str
+) -> None:
+    done = convae("train", MNIST, *tiny(digits, tmp_path / "o"), KERAS_BACKEND=backend, code=2)
+    assert f"environment variable KERAS_BACKEND '{backend}'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.slow
+def test_a_damaged_keras_json_is_named(convae: Command, tmp_path: Path, digits: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "keras.json").write_text(json.dumps({"floatx": "float99"}))
+    done = convae("train", MNIST, *tiny(digits, tmp_path / "o"), KERAS_HOME=str(home), code=2)
+    assert "keras.json, in the folder ~/.keras or KERAS_HOME" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_size_notes_that_dilation_needs_onednn(convae: Command) -> None:
+    note = "TF_ENABLE_ONEDNN_OPTS=1 before they import TensorFlow"
+    dilated = ["--from", "7", "--to", "11", "--max-kernel", "3"]
+    assert note in convae("size", *dilated, code=0).stdout
+    assert note not in convae("size", *dilated, "--max-dilation", "1", code=0).stdout

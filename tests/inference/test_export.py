@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from convae.errors import ConvaeError
 from convae.inference import export as exporting
+from convae.inference import export_formats
 from convae.inference.export_formats import FORMATS
+from convae.layers.spec import Activation
 from convae.runs.run import Run
 from tests.conftest import Command
 from tests.inference.test_autoencoder import TASKS, unet, untrained
@@ -163,6 +165,49 @@ def test_models_of_other_tasks(
         assert {quality["metric"] for quality in qualities} == {metric}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_activation(
+    tmp_path: Path, digits: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in FORMATS[form].packages:
+        pytest.importorskip(package)
+    monkeypatch.setattr(exporting, "IMAGES", 20)
+    # The skips make the output of every layer an output of the encoder.
+    names = get_args(Activation)
+    encoder = [
+        f"{{type: conv, name: {name}, filters: 3, kernel_size: 3, padding: same, "
+        f"activation: {name}}}"
+        for name in names
+    ]
+    decoder = [
+        f"{{type: conv, filters: 1, kernel_size: 1, activation: {name}, skip: {name}}}"
+        for name in names
+        if name != "softmax"
+    ]
+    run = untrained(
+        tmp_path, f"data.path={digits}", f"model.encoder=[{','.join(encoder)}]",
+        f"model.decoder=[{','.join(decoder)}]", "training.loss=mean_squared_error",
+    )  # fmt: skip
+    result = exporting.export(run, [form])
+    exact = [file for file in result["files"] if file["precision"] == "float32"]
+    assert [file["part"] for file in exact] == list(FORMATS[form].parts)
+    assert max(file["difference"] for file in exact) < 2e-6
+
+
+def test_the_cause_of_a_failed_conversion_is_not_cut_off() -> None:
+    with (
+        pytest.raises(export_formats.NotConvertibleError, match="^Load model .*: Error X$"),
+        export_formats.conversion_errors(),
+    ):
+        raise ValueError(f"Load model {'from a long path ' * 40}failed: Error X")
+    with (
+        pytest.raises(export_formats.NotConvertibleError, match="^it has no Erfc$"),
+        export_formats.conversion_errors(),
+    ):
+        raise ValueError("In Node, (...), Error No Op registered for Erfc with domain_version 15")
+
+
 def test_a_format_that_cannot_represent_the_model_writes_nothing(
     tmp_path: Path, digits: Path
 ) -> None:
@@ -173,7 +218,9 @@ def test_a_format_that_cannot_represent_the_model_writes_nothing(
     ):
         exporting.export(run, ["weights", "litert"])
     assert not (run.path / "export").exists()
-    assert files_of(exporting.export(run, ["weights"])) == ["weights.npz"]
+    result = exporting.export(run, ["weights"])
+    assert files_of(result) == ["weights.npz"]
+    assert "TF_ENABLE_ONEDNN_OPTS=1 before they import TensorFlow" in result["notes"][0]
 
 
 def test_a_difference_above_the_limit_is_refused(

@@ -86,6 +86,29 @@ def test_other_warnings(decoder: list[dict[str, Any]], text: str) -> None:
     assert text in "\n".join(ModelSummary(model(12, [conv()], decoder)).warnings)
 
 
+def test_a_layer_that_onednn_computes_wrong_is_refused() -> None:
+    options = {"kernel_size": 2, "strides": (1, 3), "padding": "valid", "filters": 1}
+    down, up = conv(**options), conv(type="conv_transpose", **options)
+    for encoder, decoder, wrong, kernel in (
+        ([down], [up], 0, "2"),
+        ([conv(), conv(strides=(1, 4))], [up], 2, "[2, 3]"),  # has it as gradient
+    ):
+        found = Model.model_validate(
+            {"input_shape": (5, 2, 1), "encoder": tuple(encoder), "decoder": tuple(decoder)}
+        )
+        problem = ModelSummary(found).find_problem()
+        assert problem is not None
+        assert problem[0] == wrong
+        assert "oneDNN computes it wrong" in problem[1]
+        assert f"kernel_size: {kernel}, strides: 1 and padding: valid" in problem[1]
+    right = {**options, "strides": 1}
+    fixed = Model.model_validate({
+        "input_shape": (5, 2, 1), "encoder": (conv(**right),),
+        "decoder": (conv(type="conv_transpose", **right),),
+    })  # fmt: skip
+    assert ModelSummary(fixed).find_problem() is None
+
+
 def test_sizes_that_the_decoder_does_not_restore() -> None:
     odd, larger = strided(25), strided(23)
     assert ModelSummary(strided(24)).find_problem() is None

@@ -1,7 +1,10 @@
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,6 +123,62 @@ def test_the_seed_alone_decides_the_weights() -> None:
     assert sha256(0) == first != sha256(1)
 
 
+SETTINGS: dict[str, Callable[[Any], None]] = {
+    "channels_first": lambda config: config.set_image_data_format("channels_first"),
+    "float16": lambda config: config.set_floatx("float16"),
+    "float64": lambda config: config.set_floatx("float64"),
+    "mixed_float16": lambda config: config.set_dtype_policy("mixed_float16"),
+    "epsilon": lambda config: config.set_epsilon(0.1),
+}
+
+
+@pytest.fixture
+def keras_settings() -> Iterator[Any]:
+    """The settings of Keras in this process, which are restored afterwards."""
+    from convae.runtime.backend import keras
+
+    config = keras.config
+    before = config.image_data_format(), config.floatx(), config.dtype_policy(), config.epsilon()
+    yield config
+    config.set_image_data_format(before[0])
+    config.set_floatx(before[1])
+    config.set_dtype_policy(before[2])
+    config.set_epsilon(before[3])
+
+
+@pytest.mark.parametrize(
+    ("stack", "optimizer"), [("skips", "adam"), ("bilinear", "nadam"), ("zero_center", "muon")]
+)
+def test_the_settings_of_keras_change_no_bit(
+    tmp_path: Path, keras_settings: Any, stack: str, optimizer: str
+) -> None:
+    from convae.inference.autoencoder import Autoencoder, make_plan
+    from convae.models.builder import arrays_sha256, build_model, read_model, save_plain
+    from convae.training.engine import Engine
+    from convae.training.optimizers import build_optimizer
+
+    config = load_config(MNIST, [*STACKS[stack], f"training.optimizer.type={optimizer}"])
+    images = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
+
+    def result() -> str:
+        model = build_model(config)
+        optimizer = build_optimizer(config, 2)
+        engine = Engine(model, config, make_plan(config), optimizer)
+        loss = [np.float32(engine.step(images, images)) for _ in range(2)]
+        save_plain(model, str(tmp_path / "m.keras"))
+        loaded = Autoencoder(read_model(tmp_path / "m.keras"))  # Keras' own forward pass
+        arrays = [*model.get_weights(), *(np.asarray(v) for v in optimizer.variables)]
+        outputs = engine.predict(images), loaded.encode(images), loaded.reconstruct(images)
+        return arrays_sha256([*arrays, *outputs, np.array(loss)])
+
+    expected = result()
+    for name, change in SETTINGS.items():
+        change(keras_settings)
+        found = keras_settings.floatx(), keras_settings.dtype_policy().name
+        assert result() == expected, name
+        assert found == (keras_settings.floatx(), keras_settings.dtype_policy().name)
+
+
 @pytest.mark.slow
 def test_a_saved_model_needs_keras_alone(tmp_path: Path) -> None:
     from convae.models.builder import build_model, save_plain
@@ -147,3 +206,39 @@ def test_a_saved_model_needs_keras_alone(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
     np.testing.assert_array_equal(np.load(tmp_path / "z.npy"), expected)
     assert (tmp_path / "m.keras").stat().st_size < 120_000  # the weights alone, no optimizer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.5.0", "3.8.0", "3.10.0", "3.12.0"])
+def test_an_older_keras_loads_a_saved_model(tmp_path: Path, version: str) -> None:
+    from convae.models.builder import arrays_sha256, build_model, save_plain
+
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--retries", "0"]
+    older = tmp_path / "older"
+    installed = subprocess.run(
+        [*pip, "--target", str(older), f"keras=={version}"],
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    if installed.returncode:
+        pytest.skip(f"pip cannot install keras {version}: {installed.stderr[-200:]}")
+    expected = {}
+    for name, overrides in STACKS.items():
+        model = build_model(load_config(MNIST, overrides))
+        save_plain(model, str(tmp_path / f"{name}.keras"))
+        expected[name] = arrays_sha256(model.get_weights())
+    script = (
+        "import hashlib, json, pathlib, keras\n"
+        f"assert keras.__version__ == {version!r}, keras.__version__\n"
+        "found = {}\n"
+        "for path in pathlib.Path().glob('*.keras'):\n"
+        "    weights = keras.models.load_model(path).get_weights()\n"
+        "    data = b''.join(array.tobytes() for array in weights)\n"
+        "    found[path.stem] = hashlib.sha256(data).hexdigest()\n"
+        "print(json.dumps(found))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=200,
+        env={**os.environ, "PYTHONPATH": str(older), "TF_ENABLE_ONEDNN_OPTS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == expected

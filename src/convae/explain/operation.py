@@ -362,6 +362,7 @@ def _run_keras(name: str, filters: int, x: Array, kernel: Array, options: ConvOp
     from convae.runtime.backend import keras
 
     keywords = vars(options) | {"use_bias": False}
+    keywords |= {"dtype": "float32", "data_format": "channels_last"}
     if name == "Conv2D":
         del keywords["output_padding"]
     layer = getattr(keras.layers, name)(filters, kernel.shape[:2], **keywords)

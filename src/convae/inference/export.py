@@ -30,6 +30,7 @@ from convae.data.split_names import SplitName
 from convae.errors import ConvaeError, FileError, RunError, UnsupportedError
 from convae.inference import export_formats
 from convae.inference.export_formats import FORMATS, NotConvertibleError, Part, Runner
+from convae.layers.summary import NEEDS_ONEDNN
 from convae.runs.run import Run
 from convae.tasks import build_task
 
@@ -80,6 +81,8 @@ def export(run: Run, formats: Sequence[str], output: str | None = None) -> dict[
                         f"{name} cannot represent the {part.name}: {error}. Nothing was written"
                     ) from None
                 notes.append(f"no {precision} for the {part.name}: {error}")
+    if run.config.model.has_dilated_transpose and {"saved_model", "weights"} & set(names):
+        notes.append(f"in TensorFlow, the {NEEDS_ONEDNN}")
     return {
         "run": str(run.path),
         "folder": str(folder),
@@ -198,7 +201,7 @@ def _name_inputs(source: Any, name: str, first: str) -> Any:
 
     names = [first, *(f"skip_{i}" for i in range(1, len(source.inputs)))]
     pairs = zip(source.inputs, names, strict=True)
-    inputs: Any = [keras.Input(i.shape[1:], name=n) for i, n in pairs]
+    inputs: Any = [keras.Input(i.shape[1:], name=n, dtype="float32") for i, n in pairs]
     if len(inputs) == 1:  # callers of the exported model should not need a list of one
         (inputs,) = inputs
     return keras.Model(inputs, source(inputs), name=name)

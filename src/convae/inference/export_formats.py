@@ -6,6 +6,7 @@ A model that was read is a function from a list of arrays to a list of arrays, w
 from __future__ import annotations
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from convae.arrays import Floats
+from convae.models import keras_file
 
 Runner = Callable[[Sequence[Floats]], list[Floats]]
 
@@ -39,7 +41,22 @@ class NotConvertibleError(Exception):
 
 
 def _export_onnx(part: Part, path: Path, precision: str) -> None:
-    part.model.export(str(path), format="onnx", verbose=False)
+    from convae.models.builder import all_layers
+    from convae.runtime.backend import keras, tf
+
+    # tf2onnx does not know TensorFlow's Erfc, in which Keras computes gelu.
+    gelu = [
+        layer
+        for layer in all_layers(part.model)
+        if getattr(layer, "activation", None) is keras.activations.gelu
+    ]
+    try:
+        for layer in gelu:
+            layer.activation = lambda x: 0.5 * x * (1.0 + tf.math.erf(x * math.sqrt(0.5)))
+        part.model.export(str(path), format="onnx", verbose=False)
+    finally:
+        for layer in gelu:
+            layer.activation = keras.activations.gelu
 
 
 def _export_saved_model(part: Part, path: Path, precision: str) -> None:
@@ -67,7 +84,8 @@ def _export_litert(part: Part, path: Path, precision: str) -> None:
 
 def _export_weights(part: Part, path: Path, precision: str) -> None:
     np.savez(path, **{name: v.numpy() for name, v in _variables(part.source)})
-    text = json.dumps(json.loads(part.source.to_json()), indent=2)
+    tree = keras_file.for_older_keras(json.loads(part.source.to_json()))
+    text = json.dumps(tree, indent=2)
     path.with_name("architecture.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -195,8 +213,12 @@ def conversion_errors() -> Iterator[None]:
         except OSError:
             raise
         except Exception as error:
-            operations = re.search(r"TF Select ops: ([\w, ]+)", str(error))
+            operations = re.search(
+                r"(?:TF Select ops:|No Op registered for) (\w+(?:, \w+)*)", str(error)
+            )
             first = str(error).strip().partition("\n")[0]
-            reason = f"it has no {operations[1]}" if operations else f"{first:.200}"
+            if len(first) > 300:  # the cause is mostly at the end
+                first = f"{first[:100]} ... {first[-190:]}"
+            reason = f"it has no {operations[1]}" if operations else first
     if reason:
         raise NotConvertibleError(reason)

@@ -263,7 +263,7 @@ class _CompiledModel:
     def __init__(self, config: Config) -> None:
         from convae.inference.autoencoder import Autoencoder, make_plan
         from convae.models.builder import build_model
-        from convae.runtime.backend import keras
+        from convae.runtime.backend import float32, keras
         from convae.training.engine import Engine
 
         model = build_model(config)
@@ -271,7 +271,8 @@ class _CompiledModel:
         if math.prod(config.model.input_shape) < 400:
             # Small images gain little from several threads, and one is compiled sooner.
             plan = replace(plan, threads=1)
-        self.optimizer = keras.optimizers.Adam()
+        with float32():  # its learning rate
+            self.optimizer = keras.optimizers.Adam()
         self.engine = Engine(model, config, plan, self.optimizer)
         self.autoencoder = Autoencoder(model, config)
         self._variables = (*model.weights, *self.optimizer.variables)

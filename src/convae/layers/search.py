@@ -14,7 +14,7 @@ from convae.layers import arithmetic
 from convae.layers.arithmetic import ConvAxis, ConvTransposeAxis, Operation, Padding
 from convae.layers.fixes import nearest_restored_sizes, restores, sizes_through, smallest_fix
 from convae.layers.spec import Conv, ConvTranspose, Model, Shape
-from convae.layers.summary import layer_names
+from convae.layers.summary import NEEDS_ONEDNN, layer_names
 
 LARGEST = 65_536
 PADDINGS: tuple[Padding, ...] = ("same", "valid")
@@ -95,6 +95,8 @@ def settings_table(
     lines.append(format_table(cells))
     if most is not None and len(found) > most:
         lines.append(f"... and {len(found) - most} more: --all")
+    if not shrinks and any(setting.dilation_rate > 1 for setting in found[:most]):
+        lines.append(NEEDS_ONEDNN)
     return "\n".join(lines)
 
 

@@ -314,6 +314,14 @@ class Model(Section):
         return self.encoder + self.decoder
 
     @property
+    def has_dilated_transpose(self) -> bool:
+        """Whether a transposed convolution has a dilation rate above 1."""
+        return any(
+            isinstance(layer, ConvTranspose) and max(layer.dilation_rate) > 1
+            for layer in self.layers
+        )
+
+    @property
     def has_skips(self) -> bool:
         """Whether the decoder gets more of an image than the code."""
         return any(layer.skip for layer in self.decoder)

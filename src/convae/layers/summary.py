@@ -22,6 +22,11 @@ MOST_PIXELS = 65_536  # along one axis of a layer's output
 LEGEND = """\
 Receptive field: input pixels on which one output depends. Crop: pixels removed at start, end.
 Overlap: kernel copies that meet in one pixel; an uneven overlap causes checkerboard artifacts."""
+NEEDS_ONEDNN = (
+    "dilation in a transposed layer needs a GPU, or oneDNN on the CPU. TensorFlow turns oneDNN off "
+    "on processors without AVX-512: convae turns it on, other programs need "
+    "TF_ENABLE_ONEDNN_OPTS=1 before they import TensorFlow"
+)
 
 Pair = tuple[int, int]
 
@@ -107,6 +112,7 @@ class ModelSummary:
             text = self._skip_problem(i) or next(
                 (t for axis in (0, 1) if (t := layer.problem(row.input_shape[axis], axis))), None
             )
+            text = text or _onednn_problem(row, layer)
             if text:
                 return i, f"{row.name}: {text}\n\n{self.table(i)}"
         return _too_large(self.model.input_shape, rows) or self._wrong_output()
@@ -311,10 +317,27 @@ def _layer_warnings(row: LayerSummary, layer: Layer) -> Iterator[str]:
             "padding: same, or a smaller output_padding"
         )
     if layer.transposed and any(o.dilation_rate > 1 for along in steps for _, o in along):
-        yield (
-            "dilation in a transposed layer needs a GPU, or oneDNN on the CPU "
-            "(TF_ENABLE_ONEDNN_OPTS=1); a larger kernel needs neither"
-        )
+        yield f"{NEEDS_ONEDNN}; a larger kernel needs neither"
+
+
+def _onednn_problem(row: LayerSummary, layer: Layer) -> str | None:
+    """Return why oneDNN computes wrong numbers, None if it does not.
+
+    Its convolution of one channel to one column is wrong with these strides on processors with
+    AVX-512 (TensorFlow 2.21); a transposed layer has it as gradient.
+    """
+    small, large = row.output_shape, row.input_shape
+    if layer.transposed:
+        small, large = large, small
+    rows, columns = layer.kernel_strides
+    if not (small[0] > 1 == small[1] == large[2] == rows < min(columns, layer.kernel_size[1])):
+        return None
+    kernel = [layer.kernel_size[0], large[1]]
+    return (
+        f"strides {(rows, columns)} between one channel and one column: TensorFlow's oneDNN "
+        "computes it wrong on processors with AVX-512. Right are kernel_size: "
+        f"{format_setting(kernel)}, strides: 1 and padding: valid"
+    )
 
 
 def _overlap_warning(overlap: Pair, axes: Sequence[Operation]) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from convae.errors import RunError
 from convae.layers.summary import layer_names
 from convae.models import keras_file
-from convae.models.layers import layer_ops
+from convae.models.layers import FLOAT32, layer_ops
 from convae.runtime.backend import keras
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def build_model(config: Config) -> Any:
         layer_ops(spec.type).build(spec, name, [config.seed, index])
         for index, (spec, name) in enumerate(zip(model.layers, names, strict=True))
     ]
-    image = x = keras.Input(model.input_shape)
+    image = x = keras.Input(model.input_shape, **FLOAT32)
     if model.zero_center:
-        x = keras.layers.Rescaling(2.0, offset=-1.0, name="zero_center")(x)
+        x = keras.layers.Rescaling(2.0, offset=-1.0, name="zero_center", **FLOAT32)(x)
     by_name: dict[str, Any] = {}
     for name, layer in zip(names[:split], layers[:split], strict=True):
         x = by_name[name] = layer(x)
@@ -47,15 +47,15 @@ def build_model(config: Config) -> Any:
     outputs = [x, *(by_name[name] for name in skips)]
     encoder = keras.Model(image, outputs if skips else x, name="encoder")
 
-    inputs = [keras.Input(output.shape[1:]) for output in outputs]
+    inputs = [keras.Input(output.shape[1:], **FLOAT32) for output in outputs]
     x, skipped = inputs[0], dict(zip(skips, inputs[1:], strict=True))
     for spec, layer in zip(model.decoder, layers[split:], strict=True):
         if spec.skip:
-            x = keras.layers.Concatenate()([x, skipped[spec.skip]])
+            x = keras.layers.Concatenate(**FLOAT32)([x, skipped[spec.skip]])
         x = layer(x)
     decoder = keras.Model(inputs if skips else inputs[0], x, name="decoder")
 
-    image = keras.Input(model.input_shape, name="image")
+    image = keras.Input(model.input_shape, name="image", **FLOAT32)
     return keras.Model(image, decoder(encoder(image)), name="autoencoder")
 
 
@@ -67,10 +67,14 @@ def layer_stack(model: Any, spec: Model) -> list[Any]:
 
 
 def save_plain(model: Any, path: str) -> None:
-    """Write a `.keras` file of plain float32 layers, without optimizer and without own classes."""
+    """Write a `.keras` file of plain float32 layers, without optimizer and without own classes.
+
+    Keras 3.5 and newer load it.
+    """
     plain = keras.Model.from_config(model.get_config())  # a clone would keep the optimizer
     plain.set_weights(model.get_weights())
     plain.save(path)
+    keras_file.write_for_older_keras(Path(path))
 
 
 def read_model(path: Path) -> Any:
@@ -82,7 +86,8 @@ def read_model(path: Path) -> Any:
     keras_file.check(path)
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
-        if max(_output_sizes(model)) > MOST_VALUES:
+        outputs = keras.tree.flatten([layer.output for layer in all_layers(model)])
+        if max(math.prod(output.shape[1:]) for output in outputs) > MOST_VALUES:
             raise ValueError(f"one of its layers gives more than {MOST_VALUES:,} values")
         return model
     except Exception as error:  # Keras and TensorFlow raise nearly anything at odd settings
@@ -90,11 +95,11 @@ def read_model(path: Path) -> Any:
         raise RunError(f"{path}: cannot be loaded: {text:.300}") from None
 
 
-def _output_sizes(model: Any) -> Iterator[int]:
-    """Yield the number of values that each layer gives for one image, sub-models included."""
+def all_layers(model: Any) -> Iterator[Any]:
+    """Yield each layer of a model, sub-models and their layers included."""
     for layer in model.layers:
-        yield from (math.prod(output.shape[1:]) for output in keras.tree.flatten(layer.output))
-        yield from _output_sizes(layer) if isinstance(layer, keras.Model) else ()
+        yield layer
+        yield from all_layers(layer) if isinstance(layer, keras.Model) else ()
 
 
 def arrays_sha256(arrays: Iterable[NDArray[Any]]) -> str:

@@ -8,7 +8,9 @@ may build, nor their memory, nor the files that HDF5 may read, and was bypassed 
 from __future__ import annotations
 
 import io
+import json
 import math
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -39,6 +41,7 @@ ALLOWED = {  # (module, class) of each object in a file
     ("keras.src.models.functional", "Functional"),
     (None, "__keras_tensor__"),
 }
+NEWER_KEYS = {"input_axes", "output_axes"}  # of initializers, since Keras 3.15
 # Options of a layer with weights; any other, such as a regularizer, must be null.
 KERNEL_KEYS = {
     "name", "trainable", "dtype", "filters", "kernel_size", "strides", "padding", "output_padding",
@@ -75,6 +78,25 @@ def check(path: Path) -> None:
         raise RunError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be loaded as a model of plain layers: {error}") from None
+
+
+def write_for_older_keras(path: Path) -> None:
+    """Write a `.keras` file again without the options that Keras 3.5 to 3.14 do not know.
+
+    Plain layers leave them at their defaults, and the weights stay as they are.
+    """
+    held = archive.members(path.read_bytes())
+    held[CONFIG] = json.dumps(for_older_keras(json.loads(held[CONFIG]))).encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in held.items():
+            file.writestr(name, content)
+
+
+def for_older_keras(tree: Any) -> Any:
+    """Return Keras' description of a model without options that older versions do not know."""
+    if isinstance(tree, dict):
+        return {k: for_older_keras(v) for k, v in tree.items() if k not in NEWER_KEYS}
+    return [for_older_keras(item) for item in tree] if isinstance(tree, list) else tree
 
 
 def _check_submodels(tree: dict[str, Any]) -> None:

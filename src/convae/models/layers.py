@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from convae.layers.spec import Layer
 
 
+# Said for each layer and operation. Keras takes from its process what is not said: from
+# ~/.keras/keras.json, or from what a notebook has set before.
+FLOAT32, CHANNELS_LAST = {"dtype": "float32"}, {"data_format": "channels_last"}
+
+
 @dataclass(frozen=True)
 class LayerOps:
     """What a layer type is in Keras and TensorFlow.
@@ -55,7 +60,9 @@ def _build_conv_transpose(spec: Any, name: str, seed: Sequence[int]) -> Any:
 
 
 def _build_resize_conv(spec: Any, name: str, seed: Sequence[int]) -> Any:
-    upsample = keras.layers.UpSampling2D(spec.strides, interpolation=spec.interpolation)
+    upsample = keras.layers.UpSampling2D(
+        spec.strides, interpolation=spec.interpolation, **FLOAT32, **CHANNELS_LAST
+    )
     convolution = _build_conv(spec, name, seed, strides=1)
     return lambda x: convolution(upsample(x))
 
@@ -69,9 +76,9 @@ def _build_depth_to_space(spec: Layer, name: str, seed: Sequence[int]) -> Any:
         # Reshape and Permute rather than an operation: every Keras 3 can load these layers.
         x = convolution(x)
         _, height, width, _ = x.shape
-        x = keras.layers.Reshape((height, width, rows, columns, spec.filters))(x)
-        x = keras.layers.Permute((1, 3, 2, 4, 5))(x)
-        return keras.layers.Reshape((height * rows, width * columns, spec.filters))(x)
+        x = keras.layers.Reshape((height, width, rows, columns, spec.filters), **FLOAT32)(x)
+        x = keras.layers.Permute((1, 3, 2, 4, 5), **FLOAT32)(x)
+        return keras.layers.Reshape((height * rows, width * columns, spec.filters), **FLOAT32)(x)
 
     return build
 
@@ -86,7 +93,8 @@ def _convolution_options(spec: Layer, name: str, seed: Sequence[int]) -> dict[st
         "config": {"seed": int(np.random.SeedSequence(seed).generate_state(1)[0])},
     }
     options = spec.model_dump(include=same_in_keras)
-    return {**options, "name": name, "kernel_initializer": initializer}
+    named = {"name": name, "kernel_initializer": initializer}
+    return {**options, **named, **FLOAT32, **CHANNELS_LAST}
 
 
 def _forward_conv(_: Layer, layer: Any, x: Any) -> Any:
@@ -144,7 +152,8 @@ def _convolve(layer: Any, x: Any, operation: Callable[[Any, Any], Any]) -> Any:
 
 
 def _keras_options(layer: Any) -> dict[str, Any]:
-    return {key: getattr(layer, key) for key in ("strides", "padding", "dilation_rate")}
+    options = ("strides", "padding", "dilation_rate", "data_format")
+    return {key: getattr(layer, key) for key in options}
 
 
 LAYER_OPS = {

@@ -13,7 +13,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+from convae.errors import UnsupportedError
+
+
+def _check_backend(name: str, source: str) -> None:
+    if name != "tensorflow":
+        raise UnsupportedError(
+            f"convae needs Keras with the backend tensorflow, which it sets if nothing else does. "
+            f"Received: {source} {name!r:.80}"
+        )
+
+
+# An empty variable counts as none, and keras.json would decide.
+os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"
+_check_backend(os.environ["KERAS_BACKEND"], "the environment variable KERAS_BACKEND")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # show errors only
 # TensorFlow turns oneDNN off on processors without AVX-512, where its convolutions are about twice
 # as fast, too. Dilated transposed convolutions need it on every processor.
@@ -46,20 +59,37 @@ def quiet() -> Iterator[IO[bytes]]:
 
 
 with quiet() as _captured:
-    import tensorflow as tf
+    try:
+        import tensorflow as tf
 
-    # Each model has its own graph on purpose: no warning of "5 out of the last 5 calls".
-    tf.get_logger().setLevel("ERROR")
-    GPUS = tf.config.list_physical_devices("GPU")
-    import keras
+        # Each model has its own graph on purpose: no warning of "5 out of the last 5 calls".
+        tf.get_logger().setLevel("ERROR")
+        GPUS = tf.config.list_physical_devices("GPU")
+        import keras
 
+        _settings_are_right = True
+    except AssertionError:  # how TensorFlow and Keras check keras.json
+        _settings_are_right = False
     _captured.seek(0)
     IMPORT_LOG = _captured.read().decode(errors="replace")
 
-if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        f"convae runs on Keras with the TensorFlow backend. Received: KERAS_BACKEND="
-        f"{keras.backend.backend()}"
+if not _settings_are_right:
+    raise UnsupportedError(
+        "Keras refuses a setting in keras.json, in the folder ~/.keras or KERAS_HOME. Right are "
+        "such as floatx float32, epsilon 1e-07 and image_data_format channels_last"
     )
+_check_backend(keras.backend.backend(), "Keras, already imported with the backend")
 
-__all__ = ["GPUS", "IMPORT_LOG", "keras", "quiet", "tf"]
+
+@contextmanager
+def float32() -> Iterator[None]:
+    """Let Keras create in float32 what has no argument for its type, whatever floatx is set to."""
+    floatx = keras.config.floatx()
+    keras.config.set_floatx("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+
+
+__all__ = ["GPUS", "IMPORT_LOG", "float32", "keras", "quiet", "tf"]

@@ -20,7 +20,7 @@ from convae.arrays import Floats, Images
 from convae.layers.summary import layer_names
 from convae.models.builder import layer_stack
 from convae.models.layers import layer_ops
-from convae.runtime.backend import keras, tf
+from convae.runtime.backend import float32, keras, tf
 from convae.runtime.replicas import SINGLE, Replicas
 from convae.runtime.start import pin_threads
 from convae.training.optimizers import update_shapes
@@ -62,9 +62,9 @@ class Engine:
         self._variables = model.trainable_variables
         self._optimizer, self._replicas = optimizer, replicas
         if optimizer is not None:
-            with replicas.scope():
+            with replicas.scope(), float32():
                 self._updated = [
-                    keras.Variable(np.zeros(shape, np.float32))
+                    keras.Variable(np.zeros(shape, np.float32), dtype="float32")
                     for shape in update_shapes(self._variables, optimizer)
                 ]
                 optimizer.build(self._updated)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from convae.runtime.backend import keras
+from convae.runtime.backend import float32, keras
 
 if TYPE_CHECKING:
     from convae.config.schema import Config
@@ -29,7 +29,8 @@ def build_optimizer(config: Config, total_steps: int) -> Any:
         del options["ema_momentum"]
     else:
         options["use_ema"] = True
-    return OPTIMIZERS[training.optimizer.type](learning_rate=rate, **options)
+    with float32():  # its learning rate
+        return OPTIMIZERS[training.optimizer.type](learning_rate=rate, **options)
 
 
 def update_shapes(variables: Sequence[Any], optimizer: Any) -> list[tuple[int, ...]]:
