@@ -83,7 +83,7 @@ _check_backend(keras.backend.backend(), "Keras, already imported with the backen
 
 @contextmanager
 def float32() -> Iterator[None]:
-    """Let Keras create in float32 what has no argument for its type, whatever floatx is set to."""
+    """Let an optimizer create and compute in float32 what has no argument for its type."""
     floatx = keras.config.floatx()
     keras.config.set_floatx("float32")
     try:

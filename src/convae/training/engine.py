@@ -156,7 +156,8 @@ class Engine:
             mine, count = sizes[step, 0], tf.cast(sizes[step, 1], tf.float32)
             examples = [array[begin : begin + mine] for array in (inputs, targets)]
             summed = self._replicas.run_and_sum(lambda: self._gradient(examples, count, stop))
-            self._optimizer.apply(_split(summed[2:], self._updated), self._updated)
+            with float32():  # muon computes a factor in floatx
+                self._optimizer.apply(_split(summed[2:], self._updated), self._updated)
             return step + 1, begin + mine, losses.write(step, summed[0]), summed[1]
 
         count = tf.shape(sizes)[0]
