@@ -30,7 +30,7 @@ def test_a_name_is_a_shipped_config_where_there_is_no_such_file(tmp_path: Path) 
     other.mkdir()
     (other / "mine.yaml").write_text("base: fast\nseed: 3\n")
     config = load_config("folder/mine.yaml")
-    assert (config.seed, config.training.batch_size, config.name) == (3, 50, "mine")
+    assert (config.seed, config.training.batch_size, config.name) == (3, 8, "mine")
 
 
 def test_a_base_beside_the_file_comes_before_a_shipped_one() -> None:
