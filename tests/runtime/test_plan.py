@@ -93,8 +93,11 @@ def test_every_decision_has_its_reason() -> None:
     assert decided.jit_compile is False
     assert set(decided.reasons) == {
         "device", "strategy", "precision", "threads", "micro_batch_size", "jit_compile",
+        "steps_per_execution",
     }  # fmt: skip
     assert all(decided.reasons.values())
+    assert decided.steps_per_execution == 1  # 1,000 images
+    assert plan("training.batch_size=8").steps_per_execution > 10
     assert decided.record()["threads"] == decided.threads
 
 
