@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from convae.config.loader import load_config
@@ -161,3 +162,22 @@ def test_resume_on_the_command_line(digits: Path, tmp_path: Path, convae: Comman
     assert "seed: 0 -> 3" in convae("train", "--resume", "seed=3", code=2).stderr
     done = convae("train", "--resume", "training.epochs=2", "--json", code=0)
     assert '"epoch": 2' in done.stdout
+
+
+def test_the_optimizer_of_an_older_checkpoint_was_held_weight_by_weight() -> None:
+    import keras
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dense(1)])
+    old, new = keras.optimizers.Adam(0.5), keras.optimizers.Adam()
+    old.build(model.trainable_variables)
+    new.build([keras.Variable(np.zeros(model.count_params(), np.float32))])
+    random = np.random.default_rng(0)
+    for variable in old.variables[2:]:
+        variable.assign(random.normal(size=variable.shape))
+    resume.restore_variables(
+        model, new, [variable.numpy() for variable in (*model.variables, *old.variables)]
+    )
+    assert float(new.learning_rate) == 0.5
+    for name, vector in zip(("momentum", "velocity"), new.variables[2:], strict=True):
+        held = [v.numpy().ravel() for v in old.variables[2:] if name in v.path]
+        np.testing.assert_array_equal(vector.numpy(), np.concatenate(held))

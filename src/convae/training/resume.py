@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from convae.config.diff import differences
@@ -112,13 +113,28 @@ def restore_variables(model: Any, optimizer: Any, arrays: Sequence[NDArray[Any]]
     Raises:
         CheckpointError: Their shapes differ.
     """
-    variables = [*model.variables, *optimizer.variables]
+    variables, weights = [*model.variables, *optimizer.variables], len(model.variables)
+    arrays = [*arrays[:weights], *_join_slots(arrays[weights:], optimizer.variables)]
     if [tuple(v.shape) for v in variables] != [a.shape for a in arrays]:
         raise CheckpointError(
             "the checkpoint belongs to another model or optimizer than the config's"
         )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
+
+
+def _join_slots(arrays: Sequence[NDArray[Any]], variables: Sequence[Any]) -> list[NDArray[Any]]:
+    """Return an optimizer's state of an older checkpoint, with each slot in one vector.
+
+    It was held weight by weight, a slot (such as Adam's two moments) after the other for each.
+    """
+    slots = sum(1 for variable in variables if len(variable.shape) == 1)
+    scalars = len(variables) - slots
+    if len(arrays) <= len(variables) or not slots:
+        return list(arrays)
+    values = [array.ravel() for array in arrays[scalars:]]
+    vectors = [np.concatenate(values[slot::slots]) for slot in range(slots)]
+    return [*arrays[:scalars], *vectors]
 
 
 def _check_data(run: Run, manifest: Mapping[str, Any], data: TrainingData) -> None:
