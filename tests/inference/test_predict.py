@@ -144,6 +144,23 @@ def test_a_model_scores_files(tmp_path: Path) -> None:
     assert (tmp_path / "out/overview.png").stat().st_size > 5_000
 
 
+def test_no_result_replaces_an_input(tmp_path: Path) -> None:
+    run = Run.find("pretrained:mnist", str(tmp_path))
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for index, digit in enumerate(digits(2)):
+        Image.fromarray(digit).save(folder / f"{index}.png")
+    (tmp_path / "link").symlink_to(folder)
+    before = [path.read_bytes() for path in sorted(folder.iterdir())]
+    for names, output in (([folder], folder), ([folder], tmp_path / "link"),
+                          ([folder / "1.png"], folder)):  # fmt: skip
+        with pytest.raises(ConvaeError, match=r"\d.png: is an input, which its result would"):
+            predict.predict(run, [str(name) for name in names], output)
+    assert [path.read_bytes() for path in sorted(folder.iterdir())] == before
+    for _ in range(2):  # but results replace those from before
+        predict.predict(run, [str(folder)], tmp_path / "results")
+
+
 def save_mixed_files(folder: Path, sizes: list[tuple[int, int]]) -> None:
     """Save gray, color, transparent, 16-bit and rotated images, ten of each size."""
     rng = np.random.default_rng(0)

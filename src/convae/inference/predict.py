@@ -80,8 +80,9 @@ def predict(
     shape = config.model.input_shape
     if as_digit and shape[2] != 1:
         raise UnsupportedError(f"--as-digit is for gray images; this model takes {list(shape)}")
-    autoencoder, task = load(run.path), build_task(config)
     folder = output or run.path / "predictions"
+    _keep_inputs(files, folder)
+    autoencoder, task = load(run.path), build_task(config)
     threshold = run.known_metrics.get("threshold", {}).get("score")
     predictions: list[Prediction] = []
     shown: list[tuple[Images, Images]] = []
@@ -107,6 +108,17 @@ def predict(
     overview = _overview(shown, f"{config.name}: {len(files):,} files")
     style.save(overview, folder / f"{OVERVIEW_NAME}.png")
     return predictions
+
+
+def _keep_inputs(files: Sequence[tuple[Path, str]], folder: Path) -> None:
+    """Raise FileError if a result would replace one of the images, under whatever name."""
+    inputs = {(state.st_dev, state.st_ino) for state in (path.stat() for path, _ in files)}
+    for target in (folder / f"{name}.png" for _, name in files):
+        if target.is_file() and (target.stat().st_dev, target.stat().st_ino) in inputs:
+            raise FileError(
+                f"{printable(target)}: is an input, which its result would replace; "
+                "--output-dir names another folder"
+            )
 
 
 def find_files(names: Sequence[str]) -> Iterator[tuple[Path, str]]:
