@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +310,21 @@ def test_a_broken_storage_is_a_message(stand_in: Path, ranges: Callable[..., str
     (folder / "sweep.db").write_bytes(b"no database at all, but long enough to look at" * 9)
     with pytest.raises(ConvaeError, match="not a database"):
         sweep(MNIST, ranges(RATES))
+
+
+@pytest.mark.parametrize(
+    ("revision", "advice"), [("v2.4.0.a", "storage upgrade"), ("v99.0.0.a", "updating optuna")]
+)
+def test_a_storage_of_another_version_of_optuna(
+    stand_in: Path, ranges: Callable[..., str], revision: str, advice: str
+) -> None:
+    storage = "sqlite:///other.db"
+    optuna.storages.RDBStorage(storage)
+    with closing(sqlite3.connect("other.db")) as database:
+        database.execute("UPDATE alembic_version SET version_num = ?", [revision])
+        database.commit()
+    with pytest.raises(ConvaeError, match=f"mnist-ranges cannot be used: .*{advice}"):
+        sweep(MNIST, ranges(RATES), storage=storage)
 
 
 def test_stale_trials() -> None:

@@ -139,7 +139,10 @@ def _create_study(name: str, url: str, engine: dict[str, Any]) -> optuna.Study:
     from sqlalchemy.exc import IntegrityError, OperationalError
 
     def create() -> optuna.Study:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=engine)
+        try:
+            storage = optuna.storages.RDBStorage(url, engine_kwargs=engine)
+        except RuntimeError as error:  # its tables are of another version of Optuna
+            raise FileError(f"the storage of the study {name} cannot be used: {error}") from None
         return optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
 
     for _ in range(4):  # other processes may make the tables at the same time
