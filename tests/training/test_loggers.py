@@ -84,13 +84,17 @@ def test_tensorboard_reads_every_epoch_once_also_after_a_resume(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # mlflow
 def test_mlflow_has_parameters_metrics_and_files(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    pytest.importorskip("mlflow")
+    mlflow = pytest.importorskip("mlflow")
     from convae.evaluation.evaluate import evaluate
     from convae.training.trainer import train
 
     monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.setenv("MLFLOW_RUN_ID", "of another store")
     store = tmp_path / "store"
     run = interrupted(config(digits, tmp_path, "training.epochs=3", f"output.mlflow={store}"), 12)
     import os
@@ -101,7 +105,16 @@ def test_mlflow_has_parameters_metrics_and_files(
     client = MlflowClient(tracking_uri=f"sqlite:///{store}/mlflow.db")
     run_id = run.manifest["mlflow_run_id"]
     assert client.get_run(run_id).info.status == "KILLED"
+    log_metrics, failed = mlflow.log_metrics, iter([True])
+
+    def fail_once(*arguments: Any, **options: Any) -> None:
+        if next(failed, False):
+            raise OSError("the disk is busy")
+        log_metrics(*arguments, **options)
+
+    monkeypatch.setattr(mlflow, "log_metrics", fail_once)
     train(run.config, resume=run)
+    assert "the disk is busy. The training continues" in caplog.text
     evaluate(run)
     assert run.manifest["mlflow_run_id"] == run_id
     found = client.get_run(run_id)

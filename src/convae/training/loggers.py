@@ -113,6 +113,9 @@ class MLflow(Logger):
     def __init__(self, config: Config, run: Run) -> None:
         super().__init__()
         self._config, self._run = config, run
+        self._unlogged: dict[int, dict[str, float]] = {}  # metrics by epoch
+        # Set by a program that has started this one, for a run in a store of its own.
+        os.environ.pop("MLFLOW_RUN_ID", None)
         with _mlflow(config) as mlflow:
             if mlflow.get_experiment_by_name(config.name) is None:
                 artifacts = _store(config).parent / "artifacts" / config.name
@@ -130,15 +133,30 @@ class MLflow(Logger):
         self._logged = {metric.step for metric in history}
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Log the epoch's metrics, unless a run that was then killed has logged them."""
-        if epoch + 1 not in self._logged:
+        """Log the epoch's metrics, unless a run that was then killed has logged them.
+
+        A store that fails does not end the training: the next epoch tries again.
+        """
+        if epoch + 1 in self._logged:
+            return
+        self._unlogged[epoch + 1] = _metrics(logs or {})
+        try:
             with _mlflow(self._config) as mlflow:
-                mlflow.log_metrics(_metrics(logs or {}), step=epoch + 1)
+                self._log_metrics(mlflow)
+        except FileError as error:
+            if len(self._unlogged) == 1:
+                logger.warning(f"warning: {error}. The training continues; history.csv is complete")
+
+    def _log_metrics(self, mlflow: Any) -> None:
+        for step in list(self._unlogged):
+            mlflow.log_metrics(self._unlogged[step], step=step)
+            del self._unlogged[step]
 
     def close(self, status: str) -> None:
         """Log the run's files and end the MLflow run."""
         try:
             with _mlflow(self._config) as mlflow:
+                self._log_metrics(mlflow)
                 for name in ("config.yaml", "history.csv", "best.keras"):
                     if (self._run.path / name).exists():
                         mlflow.log_artifact(str(self._run.path / name))
