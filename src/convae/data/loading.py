@@ -184,6 +184,7 @@ def _find(data: schema.Data, split: SplitName, shape: Shape) -> tuple[Dataset, A
         key, path = named
         arrays = _read_named(key, path, split, shape, data)
         name, where = path.name or path.resolve().name, f"{key}: {path}"
+        _check_range(arrays.images, where)
     else:
         dataset = get_dataset(data.name)
         arrays, notice = dataset.find(
@@ -230,6 +231,16 @@ def _read_named(key: str, path: Path, split: SplitName, shape: Shape, data: sche
     except ConvaeError as error:
         own = str(error).startswith("data.cache: ")  # this message names its own key
         raise DataError(str(error) if own else f"{key}: {error}") from None
+
+
+def _check_range(images: Images, where: str) -> None:
+    """Refuse images of 0 and 1 alone, such as binary images and masks: 1 of 255 is black."""
+    first = images[: max(1, 2**26 // images[0].size)]  # enough, and quick also of a mapped file
+    if first.max() == 1:
+        raise DataError(
+            f"{where}: the images hold only 0 and 1, both black where 255 is white; multiply them "
+            "by 255"
+        )
 
 
 def _fit(arrays: Arrays, shape: Shape, data: schema.Data, where: str) -> Arrays:

@@ -345,10 +345,15 @@ def _check_images(shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> N
         rule = "images must be of dtype uint8, from 0 to 255"
         if dtype.kind == "f":
             rule += "; convert floats from 0 to 1 by (x * 255).round().astype(np.uint8)"
+        elif dtype.kind == "b":
+            rule += "; convert booleans by x.astype(np.uint8) * 255"
+        elif dtype.kind in "iu":
+            rule += "; convert integers from 0 to 255 by x.astype(np.uint8)"
         raise DataError(f"{where}: {rule}. Received: dtype {dtype}")
     if len(shape) not in {3, 4}:
         shapes = "(images, height, width) or (images, height, width, channels)"
-        raise DataError(f"{where}: images must have the shape {shapes}. Received: {shape}")
+        flat = "; x.reshape(-1, height, width) restores flattened ones" * (len(shape) == 2)
+        raise DataError(f"{where}: images must have the shape {shapes}{flat}. Received: {shape}")
     if min(shape) < 1:
         raise DataError(f"{where}: holds no images. Received: the shape {shape}")
     if len(shape) == 4 and shape[3] not in {1, 3}:
@@ -360,7 +365,12 @@ def _check_images(shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> N
 
 def _check_label_type(dtype: np.dtype[Any], where: str) -> None:
     if dtype.kind not in "iu":
-        raise DataError(f"{where}: labels must be integers. Received: dtype {dtype}")
+        number = (
+            "; y.astype(int) converts"
+            if dtype.kind in "bf"
+            else ("; np.unique(y, return_inverse=True)[1] numbers names")
+        )
+        raise DataError(f"{where}: labels must be integers{number}. Received: dtype {dtype}")
 
 
 def _arrays(
@@ -372,9 +382,10 @@ def _arrays(
         return Arrays(images, None, None, splits)
     count = len(images)
     if labels.shape not in {(count,), (count, 1)}:
+        one_hot = "; y.argmax(axis=1) converts one-hot labels" * (labels.ndim == 2)
         raise DataError(
             f"{where}: there must be one label for each of the {count:,} images, so the shape "
-            f"({count},). Received: {labels.shape}"
+            f"({count},){one_hot}. Received: {labels.shape}"
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= _MAX_CLASSES:
