@@ -9,6 +9,7 @@ import io
 import json
 import math
 import struct
+import time
 import tokenize
 import zipfile
 import zlib
@@ -17,6 +18,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
+
+from convae.errors import FileError
 
 BROKEN = (  # errors of the standard library and NumPy for damaged bytes
     ArithmeticError,
@@ -34,6 +37,16 @@ BROKEN = (  # errors of the standard library and NumPy for damaged bytes
     zlib.error,
 )
 MAX_JSON = 4_000_000  # characters
+
+
+def check_clock() -> None:
+    """Raise FileError if this machine's clock shows a time that no zip file can hold."""
+    now = time.localtime()
+    if not 1980 <= now.tm_year <= 2107:
+        raise FileError(
+            f"the clock of this machine shows {time.strftime('%Y-%m-%d', now)}, but the files of a "
+            "run, which are zip files, hold years from 1980 to 2107; set the clock"
+        )
 
 
 def members(data: bytes) -> dict[str, bytes]:

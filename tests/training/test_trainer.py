@@ -3,7 +3,9 @@
 import itertools
 import math
 import signal
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -319,3 +321,13 @@ def test_the_moving_average_is_validated_and_saved(digits: Path, tmp_path: Path)
     vectors = [a for a in arrays if a.ndim == 1 and a.size == averaged.manifest["parameters"]]
     own = np.concatenate([array.reshape(-1) for array in saved])
     assert any(np.array_equal(own, vector) for vector in vectors)
+
+
+def test_a_clock_that_no_zip_file_can_hold(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(localtime=lambda: time.gmtime(86_400), strftime=time.strftime)
+    monkeypatch.setattr("convae.archive.time", clock)
+    with pytest.raises(ConvaeError, match="shows 1970-01-02, but .* set the clock"):
+        convae.train(config(digits, tmp_path / "o"))
+    assert not (tmp_path / "o").exists()

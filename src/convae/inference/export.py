@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from convae import files
+from convae import archive, files
 from convae.arrays import Floats, Images
 from convae.config.schema import Config
 from convae.console import progress_bar
@@ -56,6 +56,7 @@ def export(run: Run, formats: Sequence[str], output: str | None = None) -> dict[
         FileError: The folder cannot be written.
     """
     names = check_formats(formats)
+    archive.check_clock()
     folder = Path(output) if output else run.path / "export"
     from convae.models.builder import read_model
 

@@ -16,13 +16,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from convae import archive
 from convae.config.schema import Config
 from convae.console import logger
 from convae.data.loading import TrainingData, describe_splits
 from convae.models.builder import arrays_sha256, build_model, save_plain
 from convae.runs.provenance import describe, peak_memory_mib
 from convae.runs.run import Run
-from convae.runtime.backend import keras
+from convae.runtime.backend import float32, keras
 from convae.runtime.cluster import report_started
 from convae.runtime.plan import Plan
 from convae.runtime.processes import catch_stop_signals
@@ -93,6 +94,7 @@ class Trainer:
         self, config: Config, callbacks: Sequence[Any] = (), prepared: Prepared | None = None
     ) -> None:
         loggers.check(config)
+        archive.check_clock()
         self.config = config
         self._prepared = prepared or prepare(config)
         self.task, self.data = self._prepared.task, self._prepared.data
@@ -125,7 +127,7 @@ class Trainer:
     def _build(self) -> None:
         """Build model, optimizer and engine, and measure what the losses are compared with."""
         self._validation = self._prepared.validation
-        with self._replicas.scope():
+        with self._replicas.scope(), float32():  # float32 also for the metrics of `compile`
             self._model = build_model(self.config)
             total_steps = self._steps * self.config.training.epochs
             self._optimizer = build_optimizer(self.config, total_steps)
