@@ -162,3 +162,14 @@ def test_size_notes_that_dilation_needs_onednn(convae: Command) -> None:
     dilated = ["--from", "7", "--to", "11", "--max-kernel", "3"]
     assert note in convae("size", *dilated, code=0).stdout
     assert note not in convae("size", *dilated, "--max-dilation", "1", code=0).stdout
+
+
+@pytest.mark.slow
+def test_the_end_of_tensorflow_at_an_unknown_flag_is_not_silent(
+    convae: Command, tmp_path: Path, digits: Path
+) -> None:
+    words = tiny(digits, tmp_path / "o")
+    done = convae("train", MNIST, *words, TF_XLA_FLAGS="--no_such_flag")
+    assert done.returncode
+    assert "Unknown flag in TF_XLA_FLAGS: --no_such_flag" in done.stderr
+    assert not (tmp_path / "o").exists()

@@ -6,11 +6,12 @@ No other module sets these variables. TensorFlow logs to file descriptor 2 from 
 level can be set. These lines go to a temporary file and are shown only if the import fails.
 """
 
+import io
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import IO
 
 from convae.errors import UnsupportedError
@@ -58,7 +59,8 @@ def quiet() -> Iterator[IO[bytes]]:
             os.close(saved)
 
 
-with quiet() as _captured:
+# TensorFlow ends the process at an unknown flag, and only its log says why.
+with nullcontext(io.BytesIO()) if os.environ.get("TF_XLA_FLAGS") else quiet() as _captured:
     try:
         import tensorflow as tf
 
