@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -53,6 +54,14 @@ def whole(path: Path) -> Iterator[Path]:
 def aside(path: Path) -> Path:
     """Return the temporary path of this process for `path`, in its folder, with its suffix."""
     return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+
+
+def check_temporary_folder() -> None:
+    """Raise FileError if no folder for temporary files can be written, such as on a full disk."""
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise FileError(f"{error}. Keras, too, needs one; TMPDIR names another") from None
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from typing import IO
 
 from convae.errors import UnsupportedError
+from convae.files import check_temporary_folder
 
 
 def _check_backend(name: str, source: str) -> None:
@@ -42,6 +43,7 @@ def quiet() -> Iterator[IO[bytes]]:
     """
     python = sys.stderr
     python.flush()
+    check_temporary_folder()
     with tempfile.TemporaryFile() as captured:
         saved = os.dup(2)
         if python is sys.__stderr__:

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from convae.console import logger
 from convae.errors import ConfigError
+from convae.files import check_temporary_folder
 from convae.runtime import processes
 from convae.runtime.cluster import STARTED_FILE, format_tf_config
 from convae.runtime.hardware import available_cores, split_evenly, visible_gpus
@@ -64,6 +65,7 @@ def launch(
         raise ConfigError(
             f"--rendezvous-timeout: must be above 0 seconds. Received: {rendezvous_timeout:g}"
         )
+    check_temporary_folder()
     running: list[subprocess.Popen[bytes]] = []
     readers: list[threading.Thread] = []
     with (
