@@ -98,7 +98,7 @@ def work(path: Path, *, quick: bool) -> None:
     steps = []
     for batch in BATCHES:
         mine = images[replicas.worker_slice(batch)]
-        call = partial(engine.steps, mine, mine, [(len(mine), batch)])
+        call = partial(engine.steps, (mine, mine), [(len(mine), batch)])
         seconds = quickest(call, times)
         steps.append({"workers": replicas.workers, "batch": batch, "seconds": seconds})
     reduces = []

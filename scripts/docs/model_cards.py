@@ -13,7 +13,9 @@ from typing import Any
 
 import yaml
 
+from convae.config.loader import parse_config
 from convae.runs import pretrained
+from convae.tasks import build_task
 from scripts.project import ROOT, format_markdown
 
 Card = dict[str, Any]
@@ -106,7 +108,10 @@ def metrics_table(card: Card) -> str:
         (words[name], *(f"{table[metric]:.5g}" for metric in metrics))
         for name, table in columns.items()
     ]
-    return format_markdown(("on MNIST's 10,000 test digits", *metrics), rows)
+    table = format_markdown(("on MNIST's 10,000 test digits", *metrics), rows)
+    task = build_task(parse_config(card["config"], card["name"]))
+    more = [f"- {line}" for line in task.format_extra_metrics(card)]
+    return "\n".join([table, *([""] if more else []), *more])
 
 
 def provenance(card: Card) -> str:

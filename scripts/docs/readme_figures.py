@@ -22,6 +22,8 @@ TASK_FIGURES = {  # (run, its figure) -> the name in docs/images
     ("upscale", "reconstructions"): "upscale-task",
     ("segment", "segmentations"): "segment",
     ("anomaly-3", "anomaly_scores"): "anomaly_scores",
+    ("generate", "samples"): "samples",
+    ("generate", "traversal"): "traversal",
 }
 
 

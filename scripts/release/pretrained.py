@@ -22,13 +22,13 @@ from scripts import project
 from scripts.docs import model_cards
 from scripts.project import CONFIGS, ROOT
 
-NAMES = ("mnist", "bottleneck", "denoise", "upscale", "segment", "anomaly")
+NAMES = ("mnist", "bottleneck", "denoise", "upscale", "segment", "anomaly", "generate")
 MANIFEST_KEYS = (
     "versions", "platform", "git_commit", "command", "started", "seed", "device", "precision",
     "threads", "runtime", "parameters", "data", "data_sha256", "status", "seconds",
     "peak_memory_mib", "weights_sha256",
 )  # fmt: skip
-METRIC_KEYS = ("summary", "test", "baselines", "baseline_descriptions", "units", "threshold")
+LEFT_OUT = {"task", "data", "weights", "same_training_data", "per_class", "latent"}  # of metrics
 MAX_SIZE = 1_000_000  # bytes of a file of weights
 
 
@@ -51,9 +51,8 @@ def find(name: str) -> Run | None:
     """Return the newest finished run of the config on the complete MNIST."""
 
     def weights_config(config: Config) -> dict[str, Any]:
-        tree = config.model_dump(exclude={"runtime", "output"})
-        del tree["data"]["path"]
-        return tree
+        sources = {"path", "download", "allow_sample"}
+        return config.model_dump(exclude={"runtime": True, "output": True, "data": sources})
 
     wanted = weights_config(load_config(CONFIGS / f"{name}.yaml"))
 
@@ -78,7 +77,7 @@ def ship(name: str, run: Run) -> None:
         "config": config.to_yaml(),
         "manifest": {key: run.manifest.get(key) for key in MANIFEST_KEYS},
         "bytes": size,
-        **{key: metrics[key] for key in METRIC_KEYS if key in metrics},
+        **{key: value for key, value in metrics.items() if key not in LEFT_OUT},
     }
     project.write_json(card_path, card)
     # Everybody has the sample: its metrics let a user check the files.

@@ -25,7 +25,7 @@ from convae.demo.session import choices
 from convae.errors import ConvaeError
 from tests.browser import check_accessible, chromium
 
-SHIPPED = ["pretrained:bottleneck", "pretrained:mnist"]
+SHIPPED = ["pretrained:bottleneck", "pretrained:mnist", "pretrained:generate"]
 
 
 def picture(side: int = 60) -> bytes:
@@ -276,6 +276,27 @@ def test_drawing_updates_the_pictures(page: Any) -> None:
     page.locator("#clear").click()
     assert page.locator("#pictures img").count() == 0
     assert page.locator("#empty").is_visible()
+
+
+@pytest.mark.slow
+def test_sliders_change_the_code_of_a_model_that_generates(page: Any) -> None:
+    assert page.locator("#code").is_hidden()
+    before = shown(page, 1)
+    page.locator("#choice").select_option("2")
+    page.locator("#examples button").nth(1).click()
+    made = shown(page, 1, before)
+    sliders = page.locator("#code input")
+    sliders.first.wait_for(timeout=60_000)
+    assert sliders.count() == 16
+    sliders.nth(3).fill("3")
+    changed = shown(page, 1, made)
+    assert changed != made
+    sliders.nth(3).fill("-3")
+    assert shown(page, 1, changed) != changed
+    check_accessible(page)
+    page.locator("#choice").select_option("0")
+    page.locator("figcaption", has_text="32 numbers").wait_for(timeout=60_000)
+    assert page.locator("#code").is_hidden()
 
 
 @pytest.mark.slow

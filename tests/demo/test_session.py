@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,21 @@ def bar(height: int = 100, width: int = 100) -> Any:
     paper = np.full((height, width), 255, np.uint8)
     paper[height // 5 : -height // 5, width // 8 : width // 4] = 0
     return paper
+
+
+def test_the_code_of_a_model_that_generates_can_be_changed() -> None:
+    seen = made("generate")
+    view = seen.view(seen.read_image(image(bar()), as_digit=True))
+    assert view.code is not None
+    assert len(view.code) == 16
+    (again,) = seen.decode_view(json.dumps(view.code).encode()).pictures
+    np.testing.assert_array_equal(pixels(again.uri), pixels(view.pictures[1].uri))
+    (other,) = seen.decode_view(json.dumps([*view.code[1:], 3]).encode()).pictures
+    assert (pixels(other.uri) != pixels(again.uri)).any()
+    for odd in (b"", b"[1]", b"[" * 10**5, b'["a"]', b"{}", b"[1e999]" * 1, b"[[null]]"):
+        with pytest.raises(ConvaeError):
+            seen.decode_view(odd)
+    assert made("bottleneck").view(np.zeros((28, 28, 1), np.uint8)).code is None
 
 
 def test_reconstructions_show_the_code() -> None:

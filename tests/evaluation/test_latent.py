@@ -29,30 +29,38 @@ def test_a_bottleneck_is_a_smaller_code_without_skip_connections() -> None:
 
 def test_codes_and_images_come_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     from convae.models.builder import build_model
+    from convae.training.engine import Engine
+    from tests.training.test_engine import PLAN
 
-    model = build_model(load_config(MNIST, BOTTLENECK))
+    config = load_config(MNIST, BOTTLENECK)
+    model = build_model(config)
+    trained = latent.TrainedModel(model, Engine(model, config, PLAN))
     images = np.random.default_rng(0).integers(0, 256, (23, 28, 28, 1), np.uint8)
-    whole = latent.encode(model, images)
+    whole, *_ = trained.encode(images)
     assert whole.shape == (23, 6)
     monkeypatch.setattr(latent, "BLOCK", 7)
-    np.testing.assert_allclose(latent.encode(model, images), whole, atol=1e-6)
+    np.testing.assert_allclose(trained.encode(images)[0], whole, atol=1e-6)
     expected = model.predict_on_batch(images / np.float32(255))
-    np.testing.assert_allclose(latent.decode(model, whole), expected, atol=1e-6)
+    np.testing.assert_allclose(trained.decode(whole), expected, atol=1e-6)
 
 
 def test_codes_maps_and_metrics_of_an_analysis() -> None:
     from convae.models.builder import build_model
+    from convae.training.engine import Engine
+    from tests.training.test_engine import PLAN
 
     config = load_config(MNIST, BOTTLENECK)
     images = np.random.default_rng(0).integers(0, 256, (30, 28, 28, 1), np.uint8)
     labels = np.arange(30) % 3
-    found = latent.analyze(build_model(config), config, images, labels)
+    model = build_model(config)
+    trained = latent.TrainedModel(model, Engine(model, config, PLAN))
+    found = latent.analyze(trained, config, images, labels)
     assert found.codes.shape == (30, 6)
     assert [points.shape for points in found.maps.values()] == [(30, 2)]
     assert set(found.measures) == {
         "code_size", "images", "neighbors_same_class", "neighbors_same_class_pixels",
     }  # fmt: skip
-    unknown = latent.analyze(build_model(config), config, images, None)
+    unknown = latent.analyze(trained, config, images, None)
     assert unknown.measures == {"code_size": 6, "images": 30}
 
 

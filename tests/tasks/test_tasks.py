@@ -46,6 +46,11 @@ OVERRIDES = {
         "training.loss=sparse_categorical_crossentropy",
     ],
     "anomaly": ["task={type: anomaly, normal_class: 3, target_fpr: 0.1}", *BOTTLENECK],
+    "generate": [
+        "task={type: generate}",
+        "model.encoder=[{type: gaussian, latent_dim: 4, kernel_size: 28}]",
+        BOTTLENECK[1],
+    ],
 }  # fmt: skip
 
 
@@ -271,7 +276,8 @@ def test_the_threshold_is_a_quantile_of_normal_validation_images(data: TrainingD
     selected = replace(data, validation=validation)
     labels = np.array([3] * 10 + [1] * 10)
     scores = {"score": np.r_[np.linspace(0.5, 0.95, 10), np.linspace(0.8, 1.7, 10)]}
-    found = anomaly.extra_metrics(scores, labels, selected, score)["threshold"]
+    evaluation: Any = SimpleNamespace(scores=scores, labels=labels, data=selected, score=score)
+    found = anomaly.extra_metrics(evaluation)["threshold"]
     np.testing.assert_array_equal(seen[0].targets, validation.images)  # no anomaly among them
     assert found["score"] == pytest.approx(0.9)
     assert found["target_fpr"] == 0.1

@@ -70,7 +70,8 @@ def test_evaluate_is_the_mean_over_all_images() -> None:
     _, engine = build()
     digits = images(23)
     expected = image_scores(digits, engine.predict(digits))["bce"].mean()
-    assert engine.evaluate(digits, digits, batch_size=10) == pytest.approx(expected, abs=1e-6)
+    found = engine.evaluate(digits, digits, batch_size=10)
+    assert found == {"loss": pytest.approx(expected, abs=1e-6)}
 
 
 @pytest.mark.parametrize(("shards", "micro_batch_size"), [(1, 50), (2, 50), (2, 3), (3, 1), (5, 2)])

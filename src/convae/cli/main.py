@@ -34,6 +34,7 @@ from convae.cli.options import (
     split_overrides,
 )
 from convae.cli.pretrained import pretrained
+from convae.cli.sample import sample
 from convae.cli.streams import check_output, open_streams
 from convae.cli.train import evaluate, train
 from convae.console import logger, print_error, printable, set_level, suggest
@@ -115,6 +116,9 @@ def predict(
     rows = [prediction.describe(one) for one in made]
     print(json.dumps(rows, indent=2) if as_json else prediction.format_predictions(made, folder))
     suggest(f"look at {shlex.quote(printable(folder / 'overview.png'))}", silent=as_json)
+
+
+app.command()(sample)
 
 
 @app.command()

@@ -273,6 +273,20 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _gaussian_layer_fits_task(self) -> Config:
+        if self.task.stochastic and not self.model.encoder[-1].stochastic:
+            raise ValueError(
+                f"task.type: {self.task.type} needs a last layer of the encoder with type: "
+                f"gaussian. Received: {self.model.encoder[-1].type}"
+            )
+        if self.model.encoder[-1].stochastic and not self.task.stochastic:
+            raise ValueError(
+                "model.encoder: a gaussian layer needs task.type: generate. Received: "
+                f"{self.task.type}"
+            )
+        return self
+
     def to_yaml(self) -> str:
         """Return the config as YAML, with every default written out."""
         return scalars.dump(self.model_dump(mode="json"), width=100)

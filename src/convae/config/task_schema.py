@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -12,11 +12,20 @@ from convae.section import Section
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
+class LossTerm(NamedTuple):
+    """The weight of a term of the loss, which rises linearly from 0 in the first `warmup` steps."""
+
+    weight: float
+    warmup: int
+
+
 class TaskSection(Section):
     """The settings of a task, and what the task requires of the rest of the config."""
 
     compresses: ClassVar[bool] = False  # whether the code should be smaller than the image
     losses: ClassVar[tuple[str, ...]] = ("binary_crossentropy", "mean_squared_error")
+    sums_loss: ClassVar[bool] = False  # over an image's values, in place of their mean
+    stochastic: ClassVar[bool] = False  # whether the code is drawn from a distribution
 
     type: str
 
@@ -27,6 +36,11 @@ class TaskSection(Section):
     @property
     def loss_options(self) -> dict[str, float]:
         """Return the task's own arguments of the loss."""
+        return {}
+
+    @property
+    def loss_terms(self) -> dict[str, LossTerm]:
+        """Return how the terms count that a stochastic layer adds to the loss, by their names."""
         return {}
 
 
@@ -142,4 +156,36 @@ class Anomaly(TaskSection):
     """The false positive rate: the share of normal validation images above the threshold."""
 
 
-Task = Annotated[Reconstruct | Denoise | Upscale | Segment | Anomaly, Field(discriminator="type")]
+class Generate(TaskSection):
+    """A variational autoencoder, whose decoder makes new images of random codes.
+
+    The loss is the negative evidence lower bound (ELBO) in nats per image: the cross-entropy of the
+    image, and the KL divergence of its code's distribution from a standard normal.
+    """
+
+    compresses = True
+    losses = ("binary_crossentropy",)
+    sums_loss = True
+    stochastic = True
+
+    type: Literal["generate"]
+
+    kl_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """The weight of the KL divergence in the loss: beta of Higgins et al., 2017."""
+
+    kl_warmup: Annotated[int, Field(ge=0)] = 0
+    """The number of steps in which that weight rises linearly from 0."""
+
+    binarize: bool = False
+    """Whether each pixel is black or white, white with the probability of its gray value, drawn
+    anew in each epoch."""
+
+    @property
+    def loss_terms(self) -> dict[str, LossTerm]:
+        """Return the weight of the KL divergence."""
+        return {"kl": LossTerm(self.kl_weight, self.kl_warmup)}
+
+
+Task = Annotated[
+    Reconstruct | Denoise | Upscale | Segment | Anomaly | Generate, Field(discriminator="type")
+]

@@ -118,6 +118,8 @@ class Handler(BaseHTTPRequestHandler):
         on = {key: values[-1] == "1" for key, values in parse_qs(url.query).items()}
         with self.server.busy:
             session = open_session(choice)
+            if on.get("code"):
+                return asdict(session.decode_view(data))
             image = session.read_image(data, as_digit=on.get("digit", False))
             return asdict(session.view(image, corrupt=on.get("corrupt", False)))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +53,7 @@ class View:
     pictures: list[Picture]
     lines: list[str]
     alarm: bool | None = None  # whether the anomaly score is above the run's threshold
+    code: list[float] | None = None  # of a model that generates: the numbers to change
 
 
 def choices(names: Sequence[str], runs_dir: str = "outputs") -> list[Choice]:
@@ -176,7 +179,21 @@ class Session:
             sizes = f"{code[0].size:,} numbers for {inputs[0].size:,}"
             caption = f"{format_shape(code.shape[1:])}: {sizes}"
             pictures.append(_picture("Code", mosaic(code[0]), caption))
-        return View(pictures, *self.task.compare_to_threshold(target, outputs, self.threshold))
+        numbers = None
+        if code is not None and self.autoencoder.generates:
+            numbers = code[0].ravel().tolist()
+        lines, alarm = self.task.compare_to_threshold(target, outputs, self.threshold)
+        return View(pictures, lines, alarm, numbers)
+
+    def decode_view(self, data: bytes) -> View:
+        """Return the view of a code, a JSON list of numbers; DataError if it is none."""
+        shape = self.config.model_summary.code_shape
+        try:
+            code = np.array(json.loads(data), np.float32).reshape(1, *shape)
+        except (ValueError, TypeError, RecursionError):
+            raise DataError(f"a code of this model is a list of {prod(shape)} numbers") from None
+        image = to_bytes(self.autoencoder.decode(code)[0])
+        return View([_picture("Image of the code", image, format_shape(image.shape))], [])
 
     def _class_view(self, scene: Images, outputs: Floats) -> View:
         """Return the view of class probabilities (H, W, classes); the last is the background."""

@@ -19,8 +19,9 @@ from convae.plots import style
 from convae.plots.charts import training_curves
 from convae.runs.run import Run
 from convae.runtime.start import start_in_float32
-from convae.tasks import Examples, Task, build_task, metrics
-from convae.tasks.baselines import Baseline, Filter
+from convae.tasks import Evaluation, Examples, Task, build_task, metrics
+from convae.tasks.baselines import Baseline
+from convae.tasks.task import Predictor
 from convae.training import loggers
 from convae.training.engine import Engine
 
@@ -60,11 +61,11 @@ def evaluate(
     test_data = load_test(config.data, task.image_shape)
     examples, labels = task.evaluation_examples(test_data.test), task.labels(test_data.test)
     plan = start_in_float32(config)
-    model = load_model(run)
-    engine = Engine(model, config, plan)
+    loaded = load_model(run)
+    model = latent.TrainedModel(loaded, Engine(loaded, config, plan))
 
-    def score(examples: Examples, predict: Filter = engine.predict) -> metrics.Scores:
-        return _score(task, examples, predict)
+    def score(examples: Examples, model: Predictor = model) -> metrics.Scores:
+        return _score(task, examples, model)
 
     scores = score(examples)
     baselines = task.baselines(training)
@@ -80,11 +81,13 @@ def evaluate(
         "test": task.summarize(scores, labels),
         "per_class": task.per_class(scores, labels, classes),
         "baselines": {
-            name: task.summarize(score(examples, baseline.outputs), labels)
+            name: task.summarize(score(examples, baseline), labels)
             for name, baseline in baselines.items()
         },
         "baseline_descriptions": {name: b.description for name, b in baselines.items()},
-        **task.extra_metrics(scores, labels, training, score),
+        **task.extra_metrics(
+            Evaluation(examples, labels, scores, training, test_data.test, model, baselines, score)
+        ),
         "units": dict(task.units),
         **({"latent": codes.measures} if codes else {}),
     }
@@ -92,7 +95,7 @@ def evaluate(
     run.write_json("metrics.json", result)
     context = EvaluationContext(
         task, task.describe_examples(test_data.name, len(examples)), examples, labels, classes,
-        scores, engine.predict, model, result, baselines, codes,
+        scores, model, result, baselines, codes,
         _sample_note(run, test_data.is_sample),
     )  # fmt: skip
     _write_figures(run, context, test_data.name)
@@ -109,11 +112,11 @@ def _sample_note(run: Run, tested_on_sample: bool) -> str | None:
     return None
 
 
-def _score(task: Task, examples: Examples, predict: Filter) -> metrics.Scores:
+def _score(task: Task, examples: Examples, model: Predictor) -> metrics.Scores:
     starts = range(0, len(examples), BATCH)
     bar = progress_bar(starts, desc="evaluating")
     batches = (examples[slice(start, start + BATCH)] for start in bar)
-    scores = [task.scores(batch.targets, predict(batch.inputs)) for batch in batches]
+    scores = [task.score(model, batch) for batch in batches]
     return {name: np.concatenate([batch[name] for batch in scores]) for name in scores[0]}
 
 

@@ -16,12 +16,15 @@ from convae.errors import ConfigError
 from convae.evaluation import latent
 from convae.plots import charts, image_grids, segmentation
 from convae.plots import latent as latent_plots
-from convae.tasks import Examples, Task
-from convae.tasks.baselines import Baseline, Filter
+from convae.tasks import Examples, Task, likelihood
+from convae.tasks.baselines import Baseline
 from convae.tasks.metrics import Scores
 
-STEPS = 11  # of an interpolation between two images
+STEPS = 11  # of an interpolation between two images, or along a number of the code
 COUNT = 10  # images in a figure
+SAMPLES = 100  # images of random codes
+REACH = 3.0  # standard deviations of the prior in both directions
+TRAVERSED = 1000  # images whose codes show which numbers vary most
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,7 @@ class EvaluationContext:
     labels: Labels | None  # of the examples
     classes: Sequence[str]  # the names of the data's classes
     scores: Scores
-    predict: Filter
-    model: Any  # keras.Model
+    model: latent.TrainedModel
     result: dict[str, Any]  # as in metrics.json
     baselines: dict[str, Baseline]
     codes: latent.Latent | None  # of a run with a bottleneck
@@ -60,7 +62,7 @@ class EvaluationContext:
         if baseline and (compared := [n for n in task.compared_baselines if n in table]):
             best = self.baselines[max(compared, key=lambda name: table[name][task.chart_metric])]
             rows = rows | {best.label: task.to_images(best.outputs(examples.inputs))}
-        outputs = task.to_images(self.predict(examples.inputs))
+        outputs = task.to_images(self.model.outputs(examples.inputs))
         return rows | {task.output_label: outputs} | target
 
 
@@ -144,17 +146,21 @@ def _error_by_class(context: EvaluationContext) -> Figure | None:
 
 
 def _code(context: EvaluationContext) -> Figure | None:
-    if context.task.config.model.has_skips:  # the code is not all that the decoder takes
+    summary = context.task.config.model_summary
+    if summary.model.has_skips:  # the code is not all that the decoder takes
         return None
     inputs = context.examples.inputs[context.shown[:3]]
-    codes = np.asarray(context.model.get_layer("encoder")(inputs / np.float32(255)))
-    outputs = context.predict(inputs)
+    codes = context.model.encode(inputs)[0].reshape(-1, *summary.code_shape)
+    outputs = context.model.outputs(inputs)
     return image_grids.feature_maps(inputs, codes, outputs, context.data, note=context.note)
 
 
 def _segmentations(context: EvaluationContext) -> Figure:
     examples = context.examples[slice(segmentation.COLUMNS)]
-    truth, predicted = examples.targets[..., 0], context.predict(examples.inputs).argmax(axis=-1)
+    truth, predicted = (
+        examples.targets[..., 0],
+        context.model.outputs(examples.inputs).argmax(axis=-1),
+    )
     names = context.task.class_names(context.classes)
     return segmentation.segmentation_grid(
         examples.inputs, truth, predicted, names, context.data, context.note
@@ -199,8 +205,29 @@ def _interpolation(context: EvaluationContext) -> Figure | None:
         )
         names = [str(i) if labels is None else context.classes[labels[i]] for i in pair]
         label = " – ".join(image_grids.shorten(name, 5) for name in names)
-        strips.append((label, latent.decode(context.model, points), pixels / 255))
+        strips.append((label, context.model.decode(points), pixels / 255))
     return latent_plots.interpolations(strips, context.data, context.note) if strips else None
+
+
+def _samples(context: EvaluationContext) -> Figure:
+    """Draw images of random codes."""
+    images = likelihood.samples(context.model, SAMPLES, context.task.config.seed)
+    title, subtitle = "Images of random codes", f"{SAMPLES} samples of the prior, none left out"
+    return image_grids.grid_of_images(images, title, subtitle, context.note)
+
+
+def _traversal(context: EvaluationContext) -> Figure | None:
+    """Draw what each number of the code changes in one image."""
+    codes = context.model.encode(context.examples.inputs[:TRAVERSED])[0]
+    numbers = np.argsort(-codes.var(axis=0), kind="stable")[:COUNT]
+    values = np.linspace(-REACH, REACH, STEPS, dtype=np.float32)
+    points = np.repeat(codes[:1], len(numbers) * STEPS, axis=0)
+    points[np.arange(len(points)), np.repeat(numbers, STEPS)] = np.tile(values, len(numbers))
+    images = context.model.decode(points)
+    strips = images.reshape(len(numbers), STEPS, *images.shape[1:])
+    return latent_plots.traversals(
+        dict(zip(numbers.tolist(), strips, strict=True)), values, context.data, context.note
+    )
 
 
 def _neighbors(context: EvaluationContext) -> Figure | None:
@@ -233,6 +260,8 @@ FIGURES: dict[str, Callable[[EvaluationContext], Figure | None]] = {
     "error_by_class": _error_by_class,
     "confusion": _confusion,
     "code": _code,
+    "samples": _samples,
+    "traversal": _traversal,
     "code_map": _code_map,
     "interpolation": _interpolation,
     "neighbors": _neighbors,

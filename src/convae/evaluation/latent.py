@@ -18,6 +18,8 @@ from convae.config.schema import Config
 from convae.errors import RunError, UnsupportedError
 from convae.tasks import Task
 from convae.tasks.baselines import code_size
+from convae.tasks.metrics import EPSILON
+from convae.training.engine import Engine
 
 MOST = 10_000  # codes
 QUERIES = 1000  # codes whose neighbors are counted
@@ -36,6 +38,35 @@ class Latent:
     measures: dict[str, Any]  # for metrics.json
 
 
+class TrainedModel:
+    """A Keras model as a Predictor, and as a LatentModel if its code is drawn.
+
+    Args:
+        model: The Keras model.
+        engine: The engine of `model`.
+    """
+
+    margin = EPSILON
+
+    def __init__(self, model: Any, engine: Engine) -> None:
+        self.outputs = engine.predict
+        self._encoder, self._engine = model.get_layer("encoder"), engine
+        self._code_shape = model.get_layer("decoder").inputs[0].shape[1:]
+        self.code_size = prod(self._code_shape)
+
+    def encode(self, inputs: Images) -> tuple[Floats, ...]:
+        """Return what the encoder gives for inputs (N, H, W, C), each as (N, D), codes first."""
+        parts = []
+        for start in range(0, len(inputs), BLOCK):
+            found = self._encoder(inputs[start : start + BLOCK] / np.float32(255))
+            parts.append(found if isinstance(found, list) else [found])
+        return tuple(np.concatenate(p).reshape(len(inputs), -1) for p in zip(*parts, strict=True))
+
+    def decode(self, codes: Floats) -> Floats:
+        """Return the decoded images (N, H, W, C) of codes (N, D)."""
+        return self._engine.decode(codes.reshape(-1, *self._code_shape))
+
+
 def has_bottleneck(task: Task) -> bool:
     """Return whether the decoder takes nothing but a code that is smaller than the image."""
     model = task.config.model
@@ -44,14 +75,14 @@ def has_bottleneck(task: Task) -> bool:
 
 
 def analyze(
-    model: Any, config: Config, inputs: Images, labels: Labels | None, umap: bool = False
+    model: TrainedModel, config: Config, inputs: Images, labels: Labels | None, umap: bool = False
 ) -> Latent:
     """Return the codes of the first MOST inputs, with maps, and with metrics if there are labels.
 
     The metrics are the shares of the nearest codes and images that are of the same class.
     """
     inputs, labels = inputs[:MOST], None if labels is None else labels[:MOST]
-    codes = encode(model, inputs)
+    codes = model.encode(inputs)[0]
     points, share = principal_map(codes)
     maps = {f"PCA of the codes: two of {codes.shape[1]} axes, {share:.0%} of the variance": points}
     if umap:
@@ -61,20 +92,6 @@ def analyze(
         measures["neighbors_same_class"] = same_class_share(codes, labels)
         measures["neighbors_same_class_pixels"] = same_class_share(inputs, labels)
     return Latent(codes, labels, maps, measures)
-
-
-def encode(model: Any, inputs: Images) -> Floats:
-    """Return the codes (N, D) of uint8 inputs (N, H, W, C)."""
-    encoder = model.get_layer("encoder")
-    starts = range(0, len(inputs), BLOCK)
-    parts = [encoder(inputs[start : start + BLOCK] / np.float32(255)) for start in starts]
-    return np.concatenate(parts).reshape(len(inputs), -1)
-
-
-def decode(model: Any, codes: Floats) -> Floats:
-    """Return the decoded images (N, H, W, C) of codes (N, D)."""
-    shape = model.get_layer("encoder").output_shape[1:]
-    return np.asarray(model.get_layer("decoder")(codes.reshape(-1, *shape)))
 
 
 def nearest(points: Array, queries: NDArray[np.integer]) -> NDArray[np.int64]:

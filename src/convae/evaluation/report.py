@@ -20,6 +20,7 @@ from convae.runs.run import Run
 CAPTIONS = {
     "training": "The loss by epoch, and what is left of it above the lowest possible value.",
     "reconstructions": "One image of each class: input, output and absolute error.",
+    "samples": "Images that the decoder makes of random codes.",
     "segmentations": "Scenes, true and predicted classes, and the wrong pixels.",
     "scores": "This run beside simple baselines.",
     "anomaly_scores": "The scores of normal images and anomalies, and the ROC curve.",
@@ -29,6 +30,7 @@ CAPTIONS = {
     "confusion": "Which classes are taken for which.",
     "code_map": "All codes in two dimensions: similar codes are near each other.",
     "interpolation": "The decoded codes between those of two images.",
+    "traversal": "One image, with one number of its code changed at a time.",
     "neighbors": "The images with the nearest codes, and those with the nearest pixels.",
     "code": "Input, code by channel, and reconstruction.",
 }
@@ -37,7 +39,15 @@ KNOWN = {
     "task", "data", "weights", "same_training_data", "test", "per_class", "baselines",
     "baseline_descriptions", "units", "summary",
 }  # fmt: skip
-HEADLINES = ("excess", "auroc", "iou", "psnr", "ssim", "mse")  # a tile each, the first three found
+HEADLINES = (
+    "elbo",
+    "excess",
+    "auroc",
+    "iou",
+    "psnr",
+    "ssim",
+    "mse",
+)  # a tile each, the first three found
 
 
 def write(run: Run) -> Path:

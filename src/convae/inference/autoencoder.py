@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from html import escape
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from convae.arrays import Array, Floats, Images
 from convae.config.schema import Config, Data
 from convae.console import format_shape
 from convae.data.image_file import ImageReader, explained
-from convae.errors import ConvaeError, DataError, RunError, UnsupportedError
+from convae.errors import ConfigError, ConvaeError, DataError, RunError, UnsupportedError
+from convae.layers.summary import memory
 from convae.models.builder import read_model
 from convae.runs import pretrained
 from convae.runs.run import Run
@@ -23,6 +25,7 @@ from convae.runtime.backend import tf
 from convae.runtime.plan import Plan
 from convae.runtime.start import start_in_float32
 from convae.tasks import build_task
+from convae.tasks.likelihood import sample_codes
 from convae.training.engine import Engine
 
 BATCH = 100  # images at once, for a Keras model without a config
@@ -109,6 +112,12 @@ class Autoencoder:
         reader.log_losses(len(images))
         return np.stack(images) if images else np.empty((0, *shape), np.uint8)
 
+    @property
+    def generates(self) -> bool:
+        """Whether the codes have a known distribution, so that `sample` makes images."""
+        # Only a gaussian layer makes the encoder give more than the decoder takes.
+        return len(self._encoder.outputs) > len(self._decoder.inputs)
+
     def encode(self, images: ArrayLike) -> Floats:
         """Return the codes of images, float32 (N, height, width, channels).
 
@@ -162,6 +171,39 @@ class Autoencoder:
         if self._engine is not None:
             return np.asarray(self._engine.predict(pixels))
         return self._run(self._model, pixels, self.model.output_shape[1:], 255)
+
+    def sample(self, count: int, seed: int = 0) -> Floats:
+        """Return new images, float32 (count, H, W, C) in [0, 1]: those of random codes.
+
+        Args:
+            count: The number of images.
+            seed: The same seed gives the same images; a smaller count gives the first of them.
+
+        Raises:
+            UnsupportedError: The model was not trained to generate images.
+            ConfigError: The count or the seed is negative, or memory cannot hold the images.
+
+        >>> import convae
+        >>> convae.load("generate").sample(3, seed=0).shape
+        (3, 28, 28, 1)
+        """
+        if not self.generates:
+            raise UnsupportedError(
+                "this model does not generate images: its codes have no known distribution to "
+                "sample from. convae train generate trains one that does"
+            )
+        shape, image = self._decoder.inputs[0].shape[1:], self._decoder.outputs[0].shape[1:]
+        for name, value, least in (("the number of samples", count, 1), ("the seed", seed, 0)):
+            if value < least:
+                raise ConfigError(f"{name} must be at least {least}. Received: {value}")
+        need = 4 * count * (2 * prod(image) + prod(shape))  # in floats, and once more for pictures
+        if need > memory():
+            raise ConfigError(
+                f"the number of samples must fit in memory: {count:,} need {need / 2**30:,.0f} "
+                f"GiB, and there are {memory() / 2**30:,.0f} GiB"
+            )
+        codes = sample_codes(count, prod(shape), seed).reshape(count, *shape)
+        return self._run(self._decode, codes, image)
 
     def score(self, images: ArrayLike, targets: ArrayLike | None = None) -> NDArray[np.float64]:
         """Return the mean squared error (N,) of each output, in values of [0, 1]; 0 is perfect.

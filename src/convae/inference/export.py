@@ -165,11 +165,14 @@ def comparison_data(config: Config) -> Comparison:
     examples = task.evaluation_examples(test)[slice(IMAGES)]
     labels = None if test.labels is None else test.labels[:IMAGES]
 
+    headline = task.output_metric or task.headline
+
     def metric(outputs: Floats) -> float:
-        return task.summarize(task.scores(examples.targets, outputs), labels)[task.headline]
+        scores = task.scores(examples.targets, outputs)
+        return task.summarize(scores, labels)[headline]
 
     calibration = task.evaluation_examples(validation)[slice(CALIBRATION)].inputs
-    return Comparison(name, examples.inputs, calibration, task.headline, metric)
+    return Comparison(name, examples.inputs, calibration, headline, metric)
 
 
 def _sample(name: SplitName, shape: tuple[int, int, int]) -> Split:
@@ -192,7 +195,9 @@ def _parts(model: Any, comparison: Comparison) -> list[Part]:
     scaled, few = ([np.asarray(a / np.float32(255), np.float32)] for a in images)
     encoder = part("encoder", model.get_layer("encoder"), "image", scaled, few)
     codes = _run_batches(export_formats.keras_runner(encoder.model), few)
-    decoder = part("decoder", model.get_layer("decoder"), "code", encoder.outputs, codes)
+    source = model.get_layer("decoder")
+    taken = slice(len(source.inputs))  # of what the encoder gives: no log-variance
+    decoder = part("decoder", source, "code", encoder.outputs[taken], codes[taken])
     return [part("model", model, "image", scaled, few), encoder, decoder]
 
 

@@ -98,7 +98,7 @@ def predict(
             shown += list(zip(inputs, pictures, strict=True))[: OVERVIEW - len(shown)]
             for (path, name), picture, score in zip(batch, pictures, scores, strict=True):
                 target = folder / f"{name}.png"
-                _write(target, picture)
+                write_picture(target, picture)
                 anomaly = None if threshold is None or score is None else score > threshold
                 predictions.append(Prediction(str(path), str(target), score, anomaly))
             bar.update(len(batch))
@@ -249,7 +249,8 @@ def _format_csv(predictions: Sequence[Prediction]) -> str:
     return text.getvalue()
 
 
-def _write(path: Path, picture: Images) -> None:
+def write_picture(path: Path, picture: Images) -> None:
+    """Write an image, uint8 (H, W, C), as a PNG; FileError if that is not possible."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png(picture))  # not synced: that takes longer than everything else

@@ -50,6 +50,7 @@ class LayerSpec(Section, ABC):
     keras_layer: ClassVar[str]  # the Keras class that holds the weights, in a `.keras` file
     weightless_layers: ClassVar[tuple[str, ...]] = ()  # the other Keras classes in that file
     transposed: ClassVar[bool] = False  # whether each input meets the kernel, not each output
+    stochastic: ClassVar[bool] = False  # whether training draws the output from a distribution
 
     type: str
 
@@ -289,7 +290,64 @@ class DepthToSpace(_Enlarging):
         return super().macs(input_shape, input_shape)
 
 
-Layer = Annotated[Conv | ConvTranspose | ResizeConv | DepthToSpace, Field(discriminator="type")]
+class Gaussian(LayerSpec):
+    """The mean and the log-variance of a normal distribution of the code, by one convolution.
+
+    Training draws the code from it; everything else takes the mean. Kingma and Welling,
+    "Auto-encoding variational Bayes", ICLR 2014.
+    """
+
+    keras_name = "gaussian"
+    label = "Conv2D, mean and log-variance"
+    keras_layer = "Conv2D"
+    weightless_layers = ("Reshape", "Cropping2D")
+    stochastic = True
+    strides: ClassVar[tuple[int, int]] = (1, 1)
+    padding: ClassVar[str] = "valid"
+    activation: ClassVar[Activation] = "linear"
+
+    type: Literal["gaussian"]
+
+    latent_dim: Annotated[int, Field(ge=1, le=2**20)]
+    """The number of channels of the code."""
+
+    kernel_size: Window
+    """The size of the kernel. With that of the layer's input, the code has one pixel."""
+
+    kernel_initializer: Initializer = "glorot_uniform"
+    """The distribution of the weights before training."""
+
+    @property
+    def filters(self) -> int:
+        """Channels of the output."""
+        return self.latent_dim
+
+    @property
+    def kernel_strides(self) -> tuple[int, int]:
+        """The strides of the convolution."""
+        return self.strides
+
+    def operations(self, axis: int) -> list[Operation]:
+        """Return the convolution."""
+        return [ConvAxis(self.kernel_size[axis], 1, "valid", 1)]
+
+    def output_channels(self, channels: int) -> int:
+        """Return `latent_dim`."""
+        return self.latent_dim
+
+    def parameters(self, channels: int) -> int:
+        """Return the number of weights of the kernel, and of its biases."""
+        return 2 * self.latent_dim * (prod(self.kernel_size) * channels + 1)
+
+    def macs(self, input_shape: Shape, output_shape: Shape) -> int:
+        """Return the number of positions of the kernel, times its weights."""
+        weights = prod(self.kernel_size) * input_shape[2] * 2 * self.latent_dim
+        return max(output_shape[0] * output_shape[1], 0) * weights
+
+
+Layer = Annotated[
+    Conv | ConvTranspose | ResizeConv | DepthToSpace | Gaussian, Field(discriminator="type")
+]
 Stack = Annotated[tuple[Layer, ...], Field(min_length=1, max_length=100)]
 
 
@@ -307,6 +365,17 @@ class Model(Section):
 
     decoder: Stack
     """The layers from the code to the output."""
+
+    @model_validator(mode="after")
+    def _code_alone_is_drawn(self) -> Model:
+        if any(layer.stochastic for layer in (*self.encoder[:-1], *self.decoder)):
+            raise ValueError("a gaussian layer gives the code: it must be the encoder's last layer")
+        if self.encoder[-1].stochastic and self.has_skips:
+            raise ValueError(
+                "behind a gaussian layer the decoder must generate images from a code alone, so "
+                "none of its layers can have a skip"
+            )
+        return self
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -27,9 +27,9 @@ def build_model(config: Config) -> Any:
     """Return the `keras.Model` of a config, with weights that `config.seed` alone decides.
 
     It maps images (N, H, W, C) in [0, 1] to the outputs of the config's task. Its layers `encoder`
-    (images to codes) and `decoder` (codes to outputs) are models themselves. If the decoder has
-    skips, the encoder returns a list, the code and then the skipped outputs, and the decoder takes
-    that list.
+    (images to codes) and `decoder` (codes to outputs) are models themselves. The encoder may give
+    more than the code, as a list: a gaussian layer's log-variance, which the decoder does not take,
+    or the outputs that the decoder's skips take.
     """
     model = config.model
     names, split = layer_names(model.layers), len(model.encoder)
@@ -43,11 +43,13 @@ def build_model(config: Config) -> Any:
     by_name: dict[str, Any] = {}
     for name, layer in zip(names[:split], layers[:split], strict=True):
         x = by_name[name] = layer(x)
+    code, *more = x if isinstance(x, list) else [x]
     skips = list(dict.fromkeys(spec.skip for spec in model.decoder if spec.skip))
-    outputs = [x, *(by_name[name] for name in skips)]
-    encoder = keras.Model(image, outputs if skips else x, name="encoder")
+    taken = [code, *(by_name[name] for name in skips)]
+    outputs = [*taken, *more]
+    encoder = keras.Model(image, outputs if len(outputs) > 1 else code, name="encoder")
 
-    inputs = [keras.Input(output.shape[1:], **FLOAT32) for output in outputs]
+    inputs = [keras.Input(output.shape[1:], **FLOAT32) for output in taken]
     x, skipped = inputs[0], dict(zip(skips, inputs[1:], strict=True))
     for spec, layer in zip(model.decoder, layers[split:], strict=True):
         if spec.skip:
@@ -56,7 +58,9 @@ def build_model(config: Config) -> Any:
     decoder = keras.Model(inputs if skips else inputs[0], x, name="decoder")
 
     image = keras.Input(model.input_shape, name="image", **FLOAT32)
-    return keras.Model(image, decoder(encoder(image)), name="autoencoder")
+    encoded = encoder(image)
+    taken = encoded[: len(inputs)] if isinstance(encoded, list) else [encoded]
+    return keras.Model(image, decoder(taken if skips else taken[0]), name="autoencoder")
 
 
 def layer_stack(model: Any, spec: Model) -> list[Any]:

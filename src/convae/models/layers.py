@@ -30,10 +30,16 @@ class LayerOps:
     `build(spec, name, seed)` returns a function from a Keras tensor to a Keras tensor; the Keras
     layer called `name` holds the weights. `forward(spec, layer, x)` returns the same values before
     the activation, from that Keras layer and a tensor x (N, H, W, C), in the dtype of `x`.
+
+    A stochastic layer builds a list of tensors, of which the first is its output without noise.
+    `sample(x, noise)` returns its output for what `forward` gives, and the terms that it adds to
+    the loss, (N,) by name. `noise` is standard normal and has the shape of the output; without it
+    the output is not random.
     """
 
     build: Callable[[Any, str, Sequence[int]], Callable[[Any], Any]]
     forward: Callable[[Any, Any, Any], Any]
+    sample: Callable[[Any, Any], tuple[Any, dict[str, Any]]] | None = None
 
 
 def layer_ops(layer_type: str) -> LayerOps:
@@ -67,7 +73,7 @@ def _build_resize_conv(spec: Any, name: str, seed: Sequence[int]) -> Any:
     return lambda x: convolution(upsample(x))
 
 
-def _build_depth_to_space(spec: Layer, name: str, seed: Sequence[int]) -> Any:
+def _build_depth_to_space(spec: Any, name: str, seed: Sequence[int]) -> Any:
     rows, columns = spec.strides
     filters = spec.filters * rows * columns
     convolution = _build_conv(spec, name, seed, strides=1, filters=filters)
@@ -79,6 +85,24 @@ def _build_depth_to_space(spec: Layer, name: str, seed: Sequence[int]) -> Any:
         x = keras.layers.Reshape((height, width, rows, columns, spec.filters), **FLOAT32)(x)
         x = keras.layers.Permute((1, 3, 2, 4, 5), **FLOAT32)(x)
         return keras.layers.Reshape((height * rows, width * columns, spec.filters), **FLOAT32)(x)
+
+    return build
+
+
+def _build_gaussian(spec: Any, name: str, seed: Sequence[int]) -> Any:
+    convolution = _build_conv(spec, name, seed, filters=2 * spec.filters)
+
+    def build(x: Any) -> list[Any]:
+        # Reshape and Cropping2D rather than an operation: every Keras 3 can load these layers.
+        x = convolution(x)
+        _, height, width, _ = x.shape
+        x = keras.layers.Reshape((height * width, 2, spec.filters), **FLOAT32)(x)
+        halves = []
+        for half, crop in (("mean", (0, 1)), ("log_variance", (1, 0))):
+            y = keras.layers.Cropping2D(((0, 0), crop), **FLOAT32, **CHANNELS_LAST)(x)
+            shape = (height, width, spec.filters)
+            halves.append(keras.layers.Reshape(shape, name=f"{name}_{half}", **FLOAT32)(y))
+        return halves
 
     return build
 
@@ -131,13 +155,24 @@ def _forward_resize_conv(spec: Any, layer: Any, x: Any) -> Any:
     return _forward_conv(spec, layer, x)
 
 
-def _forward_depth_to_space(spec: Layer, layer: Any, x: Any) -> Any:
+def _forward_depth_to_space(spec: Any, layer: Any, x: Any) -> Any:
     x = _forward_conv(spec, layer, x)
     (rows, columns), (_, height, width, _) = spec.strides, x.shape
     # Before the activation, which is the same for each pixel.
     x = tf.reshape(x, (-1, height, width, rows, columns, spec.filters))
     x = tf.transpose(x, (0, 1, 3, 2, 4, 5))
     return tf.reshape(x, (-1, height * rows, width * columns, spec.filters))
+
+
+def _sample_gaussian(x: Any, noise: Any) -> tuple[Any, dict[str, Any]]:
+    """Return mean + standard deviation * noise, and the KL divergence from a standard normal."""
+    mean, log_variance = tf.split(x, 2, axis=-1)
+    variance = tf.exp(log_variance)
+    divergence = 0.5 * tf.reduce_sum(
+        tf.square(mean) + variance - 1.0 - log_variance, axis=(1, 2, 3)
+    )
+    code = mean if noise is None else mean + tf.sqrt(variance) * noise
+    return code, {"kl": divergence}
 
 
 def _convolve(layer: Any, x: Any, operation: Callable[[Any, Any], Any]) -> Any:
@@ -161,4 +196,5 @@ LAYER_OPS = {
     "conv_transpose": LayerOps(_build_conv_transpose, _forward_conv_transpose),
     "resize_conv": LayerOps(_build_resize_conv, _forward_resize_conv),
     "depth_to_space": LayerOps(_build_depth_to_space, _forward_depth_to_space),
+    "gaussian": LayerOps(_build_gaussian, _forward_conv, _sample_gaussian),
 }

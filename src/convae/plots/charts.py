@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -34,7 +35,8 @@ def training_curves(
     """Draw the losses by epoch, the validation loss above its floor, and the learning rate.
 
     Args:
-        history: The rows of history.csv. The learning rate is drawn where it changes.
+        history: The rows of history.csv. The terms of the loss have a panel each, as the learning
+            rate has where it changes.
         loss: `training.loss` of the config. The floor of the binary cross-entropy is the entropy of
             the validation images; that of the others is 0.
     """
@@ -43,8 +45,10 @@ def training_curves(
         for key in ("epoch", "loss", "val_loss", "val_excess", "learning_rate")
     )
     has_floor = loss == "binary_crossentropy"
+    terms = [key for key in history[0] if f"val_{key}" in history[0] and key != "loss"]
     changes = len(set(rates[np.isfinite(rates)])) > 1
-    widths = [290.0, 290.0, 150.0] if changes else [350.0, 350.0]
+    small = [150.0] * (len(terms) + changes)
+    widths = [290.0, 290.0, *small] if small else [350.0, 350.0]
     lefts = [MARGIN + 44 + sum(w + 60 for w in widths[:i]) for i in range(len(widths))]
     paper = sheet(
         lefts[-1] + widths[-1] + MARGIN,
@@ -61,9 +65,8 @@ def training_curves(
     marker: dict[str, Any] = {"marker": "o" if len(epochs) <= 40 else ""}
 
     axes = panels[0]
-    axes.set_title(LOSS_LABELS[loss])
-    axes.plot(epochs, losses, label="loss", color=style.ORANGE, **marker)
-    axes.plot(epochs, val_losses, label="val_loss", color=style.BLUE, **marker)
+    axes.set_title("loss, all terms (nats per image)" if terms else LOSS_LABELS[loss])
+    _plot_both(axes, history, "loss", marker)
     if has_floor:
         floor = val_losses[0] - excess[0]
         axes.axhline(floor, label=f"floor {floor:.4f}", color=style.INK, linestyle="--")
@@ -76,11 +79,24 @@ def training_curves(
     axes.annotate(format_number(float(shown[-1])), (epochs[-1], shown[-1]), (4, -7), **last)
     log_axis(axes, "y", shown)
 
+    for axes, term in zip(panels[2:], terms, strict=False):
+        axes.set_title(f"{term} (nats per image)")
+        _plot_both(axes, history, term, marker)
+        axes.legend()
     if changes:
-        panels[2].set_title("learning rate")
-        panels[2].plot(epochs, rates, color=style.GREEN, **marker)
-        panels[2].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        panels[-1].set_title("learning rate")
+        panels[-1].plot(epochs, rates, color=style.GREEN, **marker)
+        panels[-1].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     return paper.figure
+
+
+def _plot_both(
+    axes: Axes, history: Sequence[Mapping[str, float]], key: str, marker: Mapping[str, Any]
+) -> None:
+    """Plot a column of the history and that of the validation split."""
+    epochs = [row["epoch"] for row in history]
+    for name, color in ((key, style.ORANGE), (f"val_{key}", style.BLUE)):
+        axes.plot(epochs, [row[name] for row in history], label=name, color=color, **marker)
 
 
 @applied()

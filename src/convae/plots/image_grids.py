@@ -22,6 +22,7 @@ from convae.plots.style import MARGIN, Sheet, applied, sheet
 from convae.tasks.metrics import METRICS, is_higher_better
 
 TILE, GAP = 70.0, 4.0  # points: room for 28 pixels enlarged five times, or for 32 four times
+SMALL_TILE = 44.0  # room for 28 pixels enlarged three times
 LEFT = 116.0  # where the images begin, right of the labels of the rows
 NARROWEST = 520.0
 COLUMNS = 10
@@ -174,6 +175,22 @@ def feature_maps(
     legend = "each channel on its own scale, from 0 (or its minimum) to the maximum below it"
     lines = textwrap.wrap(legend, int((paper.width - first) / 6))
     paper.text(first, foot + 24, "\n".join(lines), va="top", size=style.SMALL, color=style.GRAY)
+    return paper.figure
+
+
+@applied()
+def grid_of_images(
+    images: NDArray[Any], title: str, subtitle: str, note: str | None = None
+) -> Figure:
+    """Draw images (N, H, W, C) in a grid that is about square."""
+    columns = max(math.ceil(math.sqrt(len(images))), 1)
+    tile = tile_side(images, SMALL_TILE)
+    step = tile + GAP
+    width = max(columns * step - GAP + 2 * MARGIN, NARROWEST)
+    paper = sheet(width, -(-len(images) // columns) * step + MARGIN, title, subtitle, note)
+    for place, image in enumerate(to_floats(images)):
+        row, column = divmod(place, columns)
+        paper.image(drawable(image), MARGIN + column * step, row * step, tile)
     return paper.figure
 
 

@@ -14,11 +14,18 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from convae.plots import style
-from convae.plots.image_grids import GAP, LEFT, NARROWEST, draw_rows, shorten, tile_side, to_floats
+from convae.plots.image_grids import (
+    GAP,
+    LEFT,
+    NARROWEST,
+    SMALL_TILE,
+    draw_rows,
+    shorten,
+    tile_side,
+    to_floats,
+)
 from convae.plots.style import MARGIN, applied, sheet
 from convae.tasks.segment import class_colors
-
-SMALL_TILE = 44.0  # points: room for 28 pixels enlarged three times
 
 
 @applied()
@@ -84,6 +91,32 @@ def interpolations(
         paper.text(MARGIN, top + tile + GAP / 2, name, weight="bold")
         rows = {"code": to_floats(decoded), "pixels": to_floats(faded)}
         draw_rows(paper, rows, top, tile, left)
+    return paper.figure
+
+
+@applied()
+def traversals(
+    strips: Mapping[int, NDArray[Any]],
+    values: NDArray[np.floating],
+    data: str,
+    note: str | None = None,
+) -> Figure:
+    """Draw a row for each number of the code by its place in it: images (steps, H, W, C).
+
+    In each row only that number differs, with the `values` (steps,) above the columns.
+    """
+    first = next(iter(strips.values()))
+    tile = tile_side(first, SMALL_TILE)
+    step, left = tile + GAP, LEFT + 20
+    width = max(left + len(values) * step - GAP + MARGIN, 560.0)
+    title = "One image, with one number of its code changed at a time"
+    subtitle = f"{data}; the numbers of the code that vary most, in their order"
+    paper = sheet(width, 26 + len(strips) * step, title, subtitle, note)
+    for column, value in enumerate(values):
+        x = left + column * step + tile / 2
+        paper.text(x, 10, f"{value:+.1f}", ha="center", size=style.SMALL, color=style.GRAY)
+    rows = {f"number {place + 1}": to_floats(images) for place, images in strips.items()}
+    draw_rows(paper, rows, 22, tile, left)
     return paper.figure
 
 

@@ -45,7 +45,7 @@ from convae.errors import ConvaeError, FileError, RunError
 from convae.runs import checkpoint, json_files, notebook, pretrained
 
 TIME_FORMAT = "%Y%m%d-%H%M%S"
-HISTORY = (  # the columns
+HISTORY = (  # the columns; further ones are the terms of a loss, such as kl and val_kl
     "epoch", "loss", "val_loss", "val_excess", "learning_rate", "seconds", "images_per_second",
 )  # fmt: skip
 # Each of them shows that a folder is a run's.
@@ -201,7 +201,7 @@ class Run:
             with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 rows = [{k: float(v) for k, v in row.items()} for row in reader]
-            if rows and reader.fieldnames != list(HISTORY):
+            if rows and (reader.fieldnames or [])[: len(HISTORY)] != list(HISTORY):
                 raise ValueError(f"its columns must be {', '.join(HISTORY)}")
             return [{**row, "epoch": int(row["epoch"])} for row in rows]
         except (OSError, ArithmeticError, ValueError, TypeError, KeyError, csv.Error) as error:
@@ -255,7 +255,8 @@ class Run:
     def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write all rows of history.csv; a resumed run may have fewer than before."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
+        columns = dict.fromkeys((*HISTORY, *(key for row in rows for key in row)))
+        writer = csv.DictWriter(text, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         self._write("history.csv", text.getvalue())

@@ -4,12 +4,13 @@ from convae.config.schema import Config
 from convae.errors import ConfigError
 from convae.tasks.anomaly import Anomaly
 from convae.tasks.denoise import Denoise
+from convae.tasks.generate import Generate
 from convae.tasks.reconstruct import Reconstruct
 from convae.tasks.segment import Segment
-from convae.tasks.task import REQUIRED, Examples, Task
+from convae.tasks.task import REQUIRED, Evaluation, Examples, Task
 from convae.tasks.upscale import Upscale
 
-__all__ = ["Examples", "Task", "build_task"]
+__all__ = ["Evaluation", "Examples", "Task", "build_task"]
 
 TASKS: dict[str, type[Task]] = {
     "reconstruct": Reconstruct,
@@ -17,6 +18,7 @@ TASKS: dict[str, type[Task]] = {
     "upscale": Upscale,
     "segment": Segment,
     "anomaly": Anomaly,
+    "generate": Generate,
 }
 
 

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from convae.arrays import Floats, Images, Labels
 from convae.config import task_schema
-from convae.data.loading import Split, TrainingData
+from convae.data.loading import Split
 from convae.errors import DataError
 from convae.tasks import metrics
 from convae.tasks.reconstruct import Reconstruct
-from convae.tasks.task import Score
+from convae.tasks.task import Evaluation
 
 MIN_MEAN_GRAY = 1 / 255  # the lowest mean gray value that an error is divided by
 
@@ -102,17 +102,16 @@ class Anomaly(Reconstruct):
             }
         return found
 
-    def extra_metrics(
-        self, scores: metrics.Scores, labels: Labels | None, data: TrainingData, score: Score
-    ) -> dict[str, Any]:
+    def extra_metrics(self, evaluation: Evaluation) -> dict[str, Any]:
         """Return the threshold that `target_fpr` of normal validation images exceed.
 
         With it come its false positive rate and its recall on the test split.
         """
         target = self.settings.target_fpr
-        validation = score(self.evaluation_examples(data.validation))
+        validation = evaluation.score(self.evaluation_examples(evaluation.data.validation))
         threshold = float(np.quantile(validation["score"], 1 - target))
-        anomalous, above = self.positives(labels), scores["score"] > threshold
+        anomalous = self.positives(evaluation.labels)
+        above = evaluation.scores["score"] > threshold
         return {
             "threshold": {
                 "score": threshold,

@@ -34,15 +34,26 @@ def code_size(config: Config) -> int:
     return skipped + summary.code_size
 
 
-def principal_components(images: Images, components: int) -> Baseline:
-    """Return PCA with that many components, the best linear code of that size, of `images`."""
+def principal_axes(images: Images) -> tuple[Floats, Floats, Floats]:
+    """Return the mean (1, P) of images of P values in [0, 1], and their variances along its axes.
+
+    The variances (P,) rise; the axes are the columns of the last array (P, P).
+    """
     pixels = prod(images.shape[1:])
     mean = metrics.mean_image(images).reshape(1, pixels)
     covariance = np.zeros((pixels, pixels))
     for start in range(0, len(images), 2000):
         flat = images[start : start + 2000].reshape(-1, pixels) / np.float32(255) - mean
         covariance += flat.T @ flat
-    vectors = np.linalg.eigh(covariance)[1][:, -components:].astype(np.float32)
+    variances, axes = np.linalg.eigh(covariance)
+    return mean, (variances / len(images)).astype(np.float32), axes.astype(np.float32)
+
+
+def principal_components(images: Images, components: int) -> Baseline:
+    """Return PCA with that many components, the best linear code of that size, of `images`."""
+    pixels = prod(images.shape[1:])
+    mean, _, axes = principal_axes(images)
+    vectors = axes[:, -components:]
 
     def outputs(inputs: Images) -> Floats:
         flat = inputs.reshape(len(inputs), pixels) / np.float32(255) - mean

@@ -27,6 +27,10 @@ METRICS: dict[str, tuple[str, Literal["higher", "lower", ""]]] = {
     "iou": ("intersection over union (1 is perfect)", "higher"),
     "accuracy": ("share of pixels that are right", "higher"),
     "auroc": ("AUROC (1 is perfect, 0.5 chance)", "higher"),
+    "elbo": ("evidence lower bound (nats per image)", "higher"),
+    "bits_per_dim": ("negative ELBO (bits per dimension)", "lower"),
+    "reconstruction": ("cross-entropy (nats per image)", "lower"),
+    "kl": ("KL divergence of the code (nats per image)", ""),
 }
 SCORES = ("bce", "floor", "excess", "mse", "psnr", "ssim")
 EPSILON = 1e-7  # Keras' clip of probabilities; it is applied in float32, as Keras does

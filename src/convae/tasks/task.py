@@ -8,18 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convae.arrays import Floats, Images, Labels, Shape
+from convae.arrays import Array, Floats, Images, Labels, Shape
 from convae.config.schema import Config
 from convae.data.image_file import ImageReader
 from convae.data.loading import Split, TrainingData
 from convae.data.transforms import crop_random
 from convae.tasks import metrics
-from convae.tasks.baselines import Baseline
+from convae.tasks.baselines import Baseline, Filter
 
 Indices = NDArray[np.int64] | slice
 
@@ -35,26 +35,52 @@ class Examples:
 
     inputs: Images  # (N, H, W, C)
     targets: Images  # images (N, H', W', C'), or the class of each pixel (N, H, W, 1)
+    noise: Floats | None = None  # standard normal (N, h, w, c), for codes that are drawn
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """The arrays that there are, in their order."""
+        return (self.inputs, self.targets, *(() if self.noise is None else (self.noise,)))
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def __getitem__(self, indices: Indices) -> "Examples":
         inputs = self.inputs[indices]
-        return Examples(inputs, inputs if self.targets is self.inputs else self.targets[indices])
+        targets = inputs if self.targets is self.inputs else self.targets[indices]
+        return Examples(inputs, targets, None if self.noise is None else self.noise[indices])
 
     @classmethod
     def concatenate(cls, parts: "Sequence[Examples]") -> "Examples":
         """Return the examples of all `parts`, in their order."""
         if len(parts) == 1:
             return parts[0]
-        inputs = np.concatenate([part.inputs for part in parts])
-        if all(part.targets is part.inputs for part in parts):
-            return cls(inputs, inputs)
-        return cls(inputs, np.concatenate([part.targets for part in parts]))
+        arrays = zip(*(part.arrays for part in parts), strict=True)
+        inputs, targets, *noise = map(np.concatenate, arrays)
+        same = all(part.targets is part.inputs for part in parts)
+        return cls(inputs, inputs if same else targets, *noise)
 
 
-Score = Callable[[Examples], metrics.Scores]
+class Predictor(Protocol):
+    """What gives outputs: a trained model or a baseline."""
+
+    @property
+    def outputs(self) -> Filter:
+        """A function from inputs to outputs."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the further metrics of an evaluation are computed from."""
+
+    examples: Examples
+    labels: Labels | None  # of the examples
+    scores: metrics.Scores  # of the examples
+    data: TrainingData
+    test: Split
+    model: Any  # a Predictor; of a model with codes also a likelihood.LatentModel
+    baselines: Mapping[str, Baseline]
+    score: Callable[[Examples], metrics.Scores]  # by the model
 
 
 class Task:
@@ -83,6 +109,7 @@ class Task:
     input_label, output_label, target_label = "input", "output", "target"
     compared_baselines: tuple[str, ...] = ()  # the best of them is drawn beside the output
     reconstruction_score: str | None = None  # the metric that compares the output with the input
+    output_metric: str | None = None  # the main one of `scores`; None: the headline
     outputs_images = True  # False: the output is a probability of each class for each pixel
     corrupts_inputs = False  # whether the model also takes images that were not corrupted
     always_random = False  # True: examples are random even without random crops
@@ -150,6 +177,10 @@ class Task:
             return 0.0, float(scores["mse"].mean())
         return float(scores["floor"].mean()), float(scores["bce"].mean())
 
+    def score(self, model: Any, examples: Examples) -> metrics.Scores:
+        """Return the metrics of each example by a Predictor, arrays whose first axis is N."""
+        return self.scores(examples.targets, model.outputs(examples.inputs))
+
     def scores(self, targets: Images, outputs: Floats) -> metrics.Scores:
         """Return the metrics of each output, arrays whose first axis is N."""
         return metrics.image_scores(targets, outputs)
@@ -169,10 +200,8 @@ class Task:
         """Return the metrics of each class by its name; empty without labels."""
         return {} if labels is None else metrics.per_class(scores, labels, classes)
 
-    def extra_metrics(
-        self, scores: metrics.Scores, labels: Labels | None, data: TrainingData, score: Score
-    ) -> dict[str, Any]:
-        """Return further keys of metrics.json; `score` returns the scores of other examples."""
+    def extra_metrics(self, evaluation: Evaluation) -> dict[str, Any]:
+        """Return further keys of metrics.json."""
         return {}
 
     def format_extra_metrics(self, result: Mapping[str, Any]) -> list[str]:

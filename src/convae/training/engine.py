@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convae.arrays import Floats, Images
+from convae.arrays import Array, Floats, Images
 from convae.layers.summary import layer_names
 from convae.models.builder import layer_stack
 from convae.models.layers import layer_ops
@@ -36,7 +36,13 @@ class Engine:
     """Trains, evaluates and predicts with the model of a config.
 
     Inputs are images, uint8 (N, H, W, C). Targets are images of the config's `output_shape`, or
-    with the loss sparse_categorical_crossentropy the class of each pixel, uint8 (N, H, W, 1).
+    with the loss sparse_categorical_crossentropy the class of each pixel, uint8 (N, H, W, 1). A
+    model with a stochastic layer also takes noise, float32 in the shape of its codes. The arrays of
+    examples are these, in this order.
+
+    Attributes:
+        loss_names: What a loss consists of: `loss`, and then its terms by the names that stochastic
+            layers give them.
 
     Args:
         model: The Keras model that `build_model` returns for `config`.
@@ -58,6 +64,8 @@ class Engine:
         self._specs = config.model.layers
         self._names, self._stack = layer_names(self._specs), layer_stack(model, config.model)
         self._loss = partial(LOSSES[config.training.loss], **config.task.loss_options)
+        self._terms = config.task.loss_terms
+        self.loss_names = ("loss", *self._terms)
         self._dtype = tf.bfloat16 if plan.precision == "mixed_bfloat16" else tf.float32
         self._variables = model.trainable_variables
         self._optimizer, self._replicas = optimizer, replicas
@@ -69,16 +77,23 @@ class Engine:
                 ]
                 optimizer.build(self._updated)
         self._shape = tuple(model.output_shape[1:])
+        self._scale = float(math.prod(self._shape)) if config.task.sums_loss else 1.0
+        self._first_of_decoder = len(config.model.encoder)
         classes = config.training.loss == "sparse_categorical_crossentropy"
         inputs = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
         targets = tf.TensorSpec(
             (None, *self._shape[:2], 1 if classes else self._shape[2]), tf.uint8
         )
+        examples = [inputs, targets]
+        codes = tf.TensorSpec((None, *config.model_summary.code_shape), tf.float32)
+        if config.task.stochastic:
+            examples.append(codes)  # the noise
         # Workers must not trace apart, whatever parts they have: it would count as a collective.
         sizes, stop = tf.TensorSpec((None, 2), tf.int32), tf.TensorSpec((), tf.float32)
-        self._train = self._compile(self._train_steps, inputs, targets, sizes, stop)
-        self._evaluate = self._compile(self._loss_sum, inputs, targets)
-        self._predict = self._compile(self._outputs, inputs)
+        self._train = self._compile(self._train_steps, sizes, stop, *examples)
+        self._evaluate = self._compile(self._loss_sum, *examples)
+        self._predict = self._compile(partial(self._outputs, self._forward), inputs)
+        self._decode = self._compile(partial(self._outputs, self._forward_decoder), codes)
 
     def _compile(self, function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
         """Return a function of arrays that runs one graph for every batch size."""
@@ -95,27 +110,27 @@ class Engine:
         # Not `traced` itself: its search among its graphs takes 1 ms a call, and a step may take 5.
         return lambda *arrays: graph()(*map(tf.constant, arrays))
 
-    def step(self, inputs: Images, targets: Images) -> float:
+    def step(self, *examples: Array) -> float:
         """Update the weights by one batch; return its mean loss, from before the update."""
-        return float(self.steps(inputs, targets, [(len(inputs), len(inputs))])[0][0])
+        count = len(examples[0])
+        return float(self.steps(examples, [(count, count)])[0][0, 0])
 
     def steps(
-        self, inputs: Images, targets: Images, sizes: Sequence[tuple[int, int]], stop: bool = False
+        self, examples: Sequence[Array], sizes: Sequence[tuple[int, int]], stop: bool = False
     ) -> tuple[Floats, bool]:
         """Update the weights by several batches in one call. A collective: see replicas.py.
 
         Args:
-            inputs: This worker's parts of all batches, one after the other.
-            targets: The targets of `inputs`.
+            examples: The arrays of this worker's parts of all batches, one after the other.
             sizes: For each batch the number of its examples on this worker, and on all workers.
             stop: Whether this worker requests to stop.
 
         Returns:
-            The mean loss over each batch, from before its update, and whether any worker requests
-            to stop.
+            The mean loss over each batch and its terms (batches, loss_names), from before its
+            update, and whether any worker requests to stop.
         """
-        result = self._train(inputs, targets, np.array(sizes, np.int32), np.float32(stop)).numpy()
-        return result[:-1], bool(result[-1])
+        result = self._train(np.array(sizes, np.int32), np.float32(stop), *examples).numpy()
+        return result[:-1].reshape(len(sizes), -1), bool(result[-1])
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -132,77 +147,103 @@ class Engine:
             for variable, value in zip(self._variables, held, strict=True):
                 variable.assign(value)
 
-    def evaluate(self, inputs: Images, targets: Images, batch_size: int = 1000) -> float:
-        """Return the mean loss over all inputs. A collective: each worker takes its part."""
-        mine = self._replicas.worker_slice(len(inputs))
+    def evaluate(self, *examples: Array, batch_size: int = 1000) -> dict[str, float]:
+        """Return the mean loss over all examples, and its terms, by `loss_names`.
+
+        Terms have the weight that they have after the warm-up. A collective: each worker takes its
+        part.
+        """
+        mine = self._replicas.worker_slice(len(examples[0]))
         starts = range(mine.start, mine.stop, batch_size)
         batches = (slice(start, min(start + batch_size, mine.stop)) for start in starts)
-        total = sum(float(self._evaluate(inputs[batch], targets[batch])) for batch in batches)
-        total, count = self._replicas.all_reduce_sum([total, mine.stop - mine.start])
-        return total / count
+        sums = np.zeros(len(self.loss_names))
+        for batch in batches:
+            sums += self._evaluate(*(array[batch] for array in examples)).numpy()
+        *totals, count = self._replicas.all_reduce_sum([*sums, mine.stop - mine.start])
+        return {name: value / count for name, value in zip(self.loss_names, totals, strict=True)}
 
     def predict(self, inputs: Images, batch_size: int = 1000) -> Floats:
         """Return the model's outputs clipped to [0, 1], float32 (N, H, W, C)."""
+        return self._batched(self._predict, inputs, batch_size)
+
+    def decode(self, codes: Floats, batch_size: int = 1000) -> Floats:
+        """Return the outputs of codes (N, h, w, c), clipped to [0, 1], float32 (N, H, W, C)."""
+        return self._batched(self._decode, codes, batch_size)
+
+    def _batched(self, function: Callable[..., Any], inputs: Array, batch_size: int) -> Floats:
         result = np.empty((len(inputs), *self._shape), np.float32)
         for start in range(0, len(inputs), batch_size):
-            result[start : start + batch_size] = self._predict(inputs[start : start + batch_size])
+            result[start : start + batch_size] = function(inputs[start : start + batch_size])
         return result
 
-    def _train_steps(self, inputs: Any, targets: Any, sizes: Any, stop: Any) -> Any:
-        """Update the weights by several batches; return each one's mean loss, and the stops."""
+    def _train_steps(self, sizes: Any, stop: Any, *arrays: Any) -> Any:
+        """Update the weights by several batches; return each one's mean losses, and the stops."""
         _copy(self._variables, self._updated)
 
         def body(step: Any, begin: Any, losses: Any, _: Any) -> Any:
             mine, count = sizes[step, 0], tf.cast(sizes[step, 1], tf.float32)
-            examples = [array[begin : begin + mine] for array in (inputs, targets)]
+            examples = [array[begin : begin + mine] for array in arrays]
             summed = self._replicas.run_and_sum(lambda: self._gradient(examples, count, stop))
             with float32():  # muon computes a factor in floatx
-                self._optimizer.apply(_split(summed[2:], self._updated), self._updated)
-            return step + 1, begin + mine, losses.write(step, summed[0]), summed[1]
+                self._optimizer.apply(_split(summed[kinds + 1 :], self._updated), self._updated)
+            return step + 1, begin + mine, losses.write(step, summed[:kinds]), summed[kinds]
 
-        count = tf.shape(sizes)[0]
-        losses = tf.TensorArray(tf.float32, count, element_shape=())
+        count, kinds = tf.shape(sizes)[0], len(self.loss_names)
+        losses = tf.TensorArray(tf.float32, count, element_shape=(kinds,))
         _, _, losses, stops = tf.while_loop(
             lambda step, *_: step < count, body, (0, 0, losses, 0.0), parallel_iterations=1
         )
         _copy(self._updated, self._variables)
-        return tf.concat([losses.stack(), [stops]], 0)
+        return tf.concat([tf.reshape(losses.stack(), [-1]), [stops]], 0)
 
     def _gradient(self, examples: Sequence[Any], count: Any, stop: Any) -> Any:
-        """Return this replica's share of mean loss, stops and gradient, in one vector."""
+        """Return this replica's share of mean losses, stops and gradient, in one vector."""
         weights = _split(_join(self._updated), self._variables)
 
-        def loss_and_gradient(batch: Any, target: Any) -> Any:
+        done = tf.cast(self._optimizer.iterations.value, tf.float32)
+
+        def losses_and_gradient(*batch: Any) -> Any:
             held = [tf.identity(value) for value in weights]  # a tape sees no outer graph's tensors
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(held)
                 with keras.StatelessScope(list(zip(self._variables, held, strict=True))):
-                    loss = self._losses(batch, target)
+                    loss, *terms = self._losses(done, *batch)
             gradients = tape.gradient(loss, held)
-            return tf.concat([loss, _join(gradients)], 0)
+            return tf.concat([tf.stack([loss, *terms]), _join(gradients)], 0)
 
-        zeros = tf.zeros(1 + sum(math.prod(variable.shape) for variable in self._variables))
-        sums = self._sum(loss_and_gradient, self._replicas.replica_shard(examples), zeros) / count
-        return tf.concat([sums[:1], [stop], sums[1:]], 0)
+        kinds = len(self.loss_names)
+        zeros = tf.zeros(kinds + sum(math.prod(variable.shape) for variable in self._variables))
+        sums = self._sum(losses_and_gradient, self._replicas.replica_shard(examples), zeros) / count
+        return tf.concat([sums[:kinds], [stop], sums[kinds:]], 0)
 
-    def _loss_sum(self, inputs: Any, targets: Any) -> Any:
+    def _loss_sum(self, *arrays: Any) -> Any:
         def replica() -> Any:
-            examples = self._replicas.replica_shard((inputs, targets))
-            return self._sum(self._losses, examples, tf.zeros(1))[0]
+            examples = self._replicas.replica_shard(arrays)
+
+            def losses(*batch: Any) -> Any:
+                return tf.stack(self._losses(math.inf, *batch))  # the weights after the warm-up
+
+            return self._sum(losses, examples, tf.zeros(len(self.loss_names)))
 
         return self._replicas.run_and_sum_local(replica)
 
-    def _losses(self, batch: Any, target: Any) -> Any:
-        return tf.reduce_sum(self._loss(target, *self._forward(batch)))[tf.newaxis]
+    def _losses(self, step: Any, batch: Any, target: Any, noise: Any = None) -> list[Any]:
+        """Return the sums of `loss_names` over a micro-batch, with the weights at a step."""
+        logits, activation, added = self._forward(batch, noise)
+        loss = self._scale * tf.reduce_sum(self._loss(target, logits, activation))
+        terms = [tf.reduce_sum(added[name]) for name in self._terms]
+        for (weight, warmup), term in zip(self._terms.values(), terms, strict=True):
+            loss += weight * (tf.minimum(step / warmup, 1.0) if warmup else 1.0) * term
+        return [loss, *terms]
 
-    def _outputs(self, inputs: Any) -> Any:
+    def _outputs(self, forward: Callable[[Any], Any], inputs: Any) -> Any:
         def shard(start: Any, stop: Any) -> Any:
             size = self._plan.micro_batch_size
             count = -(-(stop - start) // size)
 
             def body(i: Any, results: Any) -> Any:
                 begin = start + i * size
-                logits, activation = self._forward(inputs[begin : tf.minimum(begin + size, stop)])
+                logits, activation, _ = forward(inputs[begin : tf.minimum(begin + size, stop)])
                 # A linear last layer may leave [0, 1], which no image does.
                 outputs = tf.clip_by_value(activation(logits), 0.0, 1.0)
                 return i + 1, results.write(i, outputs)
@@ -237,24 +278,43 @@ class Engine:
         count, shards = tf.shape(images)[0], self._plan.threads
         return [(count * s // shards, count * (s + 1) // shards) for s in range(shards)]
 
-    def _forward(self, inputs: Any) -> tuple[Any, Activation]:
-        """Return the last layer's values before its activation, in float32, and that activation.
+    def _forward(self, inputs: Any, noise: Any = None) -> tuple[Any, Activation, dict[str, Any]]:
+        """Return the values of `_apply` for images."""
+        x = _scaled(inputs)
+        return self._apply(2.0 * x - 1.0 if self._zero_center else x, 0, noise)
+
+    def _forward_decoder(self, codes: Any) -> tuple[Any, Activation, dict[str, Any]]:
+        """Return the values of `_apply` for codes."""
+        return self._apply(codes, self._first_of_decoder)
+
+    def _apply(
+        self, x: Any, first: int, noise: Any = None
+    ) -> tuple[Any, Activation, dict[str, Any]]:
+        """Apply the layers from `first` on.
+
+        Return the last layer's values before its activation, in float32, that activation, and the
+        terms (N,) that stochastic layers add to the loss. Without noise they are not random.
 
         With mixed_bfloat16 everything between the input and the last layer's values is bfloat16.
         The weights stay float32 and are cast where they are used; the loss is float32.
         """
-        x = _scaled(inputs)
-        x = tf.cast(2.0 * x - 1.0 if self._zero_center else x, self._dtype)
+        x = tf.cast(x, self._dtype)
         identity = keras.activations.linear
         outputs: dict[str, Any] = {}
+        terms: dict[str, Any] = {}
         last, activation = "image", identity
-        for name, spec, layer in zip(self._names, self._specs, self._stack, strict=True):
+        layers = list(zip(self._names, self._specs, self._stack, strict=True))
+        for name, spec, layer in layers[first:]:
             x = outputs[last] = activation(x)
             if spec.skip:
                 x = tf.concat([x, outputs[spec.skip]], axis=-1)
-            x = layer_ops(spec.type).forward(spec, layer, x)
+            ops = layer_ops(spec.type)
+            x = ops.forward(spec, layer, x)
+            if ops.sample:
+                x, added = ops.sample(tf.cast(x, tf.float32), noise)
+                x, terms = tf.cast(x, self._dtype), terms | added
             last, activation = name, getattr(layer, "activation", identity)
-        return tf.cast(x, tf.float32), activation
+        return tf.cast(x, tf.float32), activation, terms
 
 
 def _binary_crossentropy(target: Any, logits: Any, _: Activation) -> Any:

@@ -5,6 +5,7 @@ With --quiet nothing is shown.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from convae.console import logger, progress_bar
@@ -46,7 +47,8 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Move the bar over images by one batch."""
         self._bars[-1].update(int(logs["size"]))
-        self._bars[-1].set_postfix_str(f"loss {logs['loss']:.5f}", refresh=False)
+        losses = "".join(f" {k} {v:.5f}" for k, v in logs.items() if k != "size")
+        self._bars[-1].set_postfix_str(losses.strip(), refresh=False)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Log the losses and the speed of the epoch."""
@@ -54,7 +56,8 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         line = (
             f"epoch {epoch + 1}/{self._training.epochs}  loss {logs['loss']:.5f}  "
             f"val_loss {logs['val_loss']:.5f}  excess {logs['val_excess']:.5f} "
-            f"over the floor {self._floor:.5f}  {logs['images_per_second']:,.0f} images/s  "
+            f"over the floor {self._floor:.5f}{self._format_terms(logs)}  "
+            f"{logs['images_per_second']:,.0f} images/s  "
             f"{logs['seconds']:.1f} s"
         )
         self._bars.pop().close()
@@ -63,6 +66,12 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
             f"val_loss {logs['val_loss']:.5f}, excess {logs['val_excess']:.5f}", refresh=False
         )
         self._bars[0].update()
+
+    @staticmethod
+    def _format_terms(logs: Mapping[str, float]) -> str:
+        """Return the terms of the validation loss, the columns val_NAME beside a column NAME."""
+        names = [key for key in logs if f"val_{key}" in logs and key != "loss"]
+        return "".join(f"  val_{name} {logs[f'val_{name}']:.5f}" for name in names)
 
     def close(self, _: str = "") -> None:
         """Close the bars, also after an error."""

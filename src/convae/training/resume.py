@@ -44,7 +44,7 @@ class TrainingState:
 
     epoch: int = 0  # the current epoch, from 0
     step: int = 0  # the next step of the epoch, from 0
-    losses: list[float] = field(default_factory=list)  # of the epoch's batches, times their sizes
+    losses: list[list[float]] = field(default_factory=list)  # of each batch, times its size
     epoch_seconds: float = 0.0  # spent on the epoch's steps
     seconds: float = 0.0  # spent on the training, at the last checkpoint
     history: list[dict[str, float]] = field(default_factory=list)  # a row for each finished epoch

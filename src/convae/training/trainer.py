@@ -220,16 +220,17 @@ class Trainer:
         state = self.state
         self._callbacks.on_train_batch_begin(call.steps[0])
         losses, stop = self._engine.steps(
-            call.examples.inputs, call.examples.targets, call.sizes, stop=bool(self._signals)
+            call.examples.arrays, call.sizes, stop=bool(self._signals)
         )
         if self._replicas.workers == 1:  # no other worker must know first: stop a call earlier
             stop = bool(self._signals)
-        for step, loss, (_, count) in zip(call.steps, losses.tolist(), call.sizes, strict=True):
-            check_finite(loss, self.config, state.epoch + 1, step + 1)
-            state.losses.append(loss * count)
+        for step, row, (_, count) in zip(call.steps, losses.tolist(), call.sizes, strict=True):
+            check_finite(row[0], self.config, state.epoch + 1, step + 1)
+            state.losses.append([value * count for value in row])
         state.step = call.steps.stop
         size = sum(count for _, count in call.sizes)
-        self._callbacks.on_train_batch_end(call.steps[-1], {"loss": loss, "size": size})
+        logs = dict(zip(self._engine.loss_names, row, strict=True))
+        self._callbacks.on_train_batch_end(call.steps[-1], {**logs, "size": size})
         if stop or self._checkpoint_due():
             state.epoch_seconds = time.perf_counter() - self._epoch_began
             self._save()
@@ -249,16 +250,23 @@ class Trainer:
         """Return the epoch's row of the history."""
         epoch, images = self.state.epoch + 1, self.data.samples_per_epoch
         train_seconds = time.perf_counter() - self._epoch_began
-        val_loss = self._engine.evaluate(self._validation.inputs, self._validation.targets)
+        names = self._engine.loss_names
+        loss, *terms = (
+            math.fsum(column) / images for column in zip(*self.state.losses, strict=True)
+        )
+        val = self._engine.evaluate(*self._validation.arrays)
+        val_loss = val["loss"]
         check_finite(val_loss, self.config, epoch, self._steps)  # a step's loss is from before it
         return {
             "epoch": epoch,
-            "loss": math.fsum(self.state.losses) / images,
+            "loss": loss,
             "val_loss": val_loss,
             "val_excess": val_loss - self._floor,
             "learning_rate": float(keras.ops.convert_to_numpy(self._optimizer.learning_rate)),
             "seconds": time.perf_counter() - self._epoch_began,
             "images_per_second": images / train_seconds,
+            **dict(zip(names[1:], terms, strict=True)),
+            **{f"val_{name}": val[name] for name in names[1:]},
         }
 
     def _finish_epoch(self) -> None:
