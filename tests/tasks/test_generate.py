@@ -316,7 +316,7 @@ def test_two_workers_train_as_one(run: Any, tmp_path: Path) -> None:
         histories.append(trained.history)
         weights.append(trained.load_checkpoint()[1])
     for ours, theirs in zip(*weights, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
     for row, other in zip(*histories, strict=True):
         for key in ("loss", "val_loss", "kl", "val_kl"):
             assert row[key] == pytest.approx(other[key], rel=1e-5)
