@@ -19,6 +19,7 @@ EXAMPLES = {
     },
     "Use": {
         "predict": "convae predict pretrained:denoise photographs --as-digit",
+        "sample": "convae sample pretrained:generate -n 64 --seed 0",
         "export": "convae export latest --format onnx",
         "demo": "convae demo pretrained:mnist --open",
         "pretrained": "convae pretrained",

@@ -20,7 +20,7 @@ def sample(
     runs_dir: RunsDir = "outputs",
     as_json: Json = False,
 ) -> None:
-    """Make new images with a run that generates them: pictures, a grid and an array."""
+    """Make new images with a run that generates them."""
     from convae.runs.run import Run
 
     found = Run.find(run, runs_dir)
