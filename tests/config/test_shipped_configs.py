@@ -33,7 +33,8 @@ def test_a_shipped_config_trains_and_evaluates(path: Path, digits: Path, tmp_pat
         for i in range(40):
             Image.new("RGB", (90 - i, 70 + i), (5 * i, 90, 200)).save(source / f"{i}.png")
     small = [f"data.path={source}", "data.subset=30", "training.epochs=1",
-             "training.batch_size=12", f"output.folder={tmp_path}"]  # fmt: skip
+             "training.batch_size=12", "training.samples_per_epoch=null",
+             f"output.folder={tmp_path}"]  # fmt: skip
     if path.stem == "images":
         small += ["data.resize=[72,72]", "data.crop=random"]
     if path.stem == "anomaly":  # one digit of ten is left
