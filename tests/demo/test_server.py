@@ -280,8 +280,10 @@ def test_drawing_updates_the_pictures(page: Any) -> None:
 
 @pytest.mark.slow
 def test_sliders_change_the_code_of_a_model_that_generates(page: Any) -> None:
-    assert page.locator("#code").is_hidden()
+    page.locator("#choice").select_option("0")
+    page.locator("#examples button").first.click()  # another test may have left the page empty
     before = shown(page, 1)
+    assert page.locator("#code").is_hidden()
     page.locator("#choice").select_option("2")
     page.locator("#examples button").nth(1).click()
     made = shown(page, 1, before)
