@@ -30,6 +30,13 @@ def digits(count: int) -> np.ndarray:
         return np.asarray(file["x_test"][:count])
 
 
+def save_digits(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for index, digit in enumerate(digits(count)):
+        Image.fromarray(digit).save(folder / f"{index}.png")
+    return folder
+
+
 def photograph(digit: np.ndarray) -> Image.Image:
     """A digit in dark ink on bright paper, large, in a corner of a sheet that is not evenly lit."""
     ink = Image.fromarray(digit).resize((168, 168), Image.Resampling.BILINEAR)
@@ -129,10 +136,7 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
 
 def test_a_model_scores_files(tmp_path: Path) -> None:
     run = Run.find("pretrained:bottleneck", str(tmp_path))
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for index, digit in enumerate(digits(12)):
-        Image.fromarray(digit).save(folder / f"{index}.png")
+    folder = save_digits(tmp_path / "in", 12)
     noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
     Image.fromarray(noise).save(folder / "noise.png")
     found = predict.predict(run, [str(folder)], tmp_path / "out")
@@ -146,10 +150,7 @@ def test_a_model_scores_files(tmp_path: Path) -> None:
 
 def test_no_result_replaces_an_input(tmp_path: Path) -> None:
     run = Run.find("pretrained:mnist", str(tmp_path))
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for index, digit in enumerate(digits(2)):
-        Image.fromarray(digit).save(folder / f"{index}.png")
+    folder = save_digits(tmp_path / "in", 2)
     (tmp_path / "link").symlink_to(folder)
     before = [path.read_bytes() for path in sorted(folder.iterdir())]
     for names, output in (([folder], folder), ([folder], tmp_path / "link"),

@@ -21,6 +21,7 @@ from convae.console import logger, print_error, suggest
 from convae.errors import ConfigError
 
 if TYPE_CHECKING:
+    from convae.config.schema import Config
     from convae.data.loading import TrainingData
     from convae.runs.run import Run
 
@@ -55,25 +56,13 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model and keep all results in a run's folder."""
-    from convae.config.loader import load_config
     from convae.data.loading import find_path
-    from convae.runs.run import Run
     from convae.runtime.cluster import find_cluster
     from convae.runtime.importing import backend_meanwhile
     from convae.training.preparation import prepare
 
     name, words = split_overrides(config, overrides)
-    run = None
-    if resume:
-        if name and name.endswith((".yaml", ".yml")):
-            raise ConfigError(f"--resume takes a run, which has its own config. Received: {name}")
-        run = Run.find(name, runs_dir or "outputs")
-        settings = run.config_with(words)
-    elif name is None:
-        raise ConfigError("which config? For example: convae train mnist")
-    else:
-        folder = [f"output.folder={json.dumps(runs_dir)}"] if runs_dir is not None else []
-        settings = load_config(name, [*words, *folder])
+    run, settings = _run_and_config(name, words, runs_dir, resume=resume)
     find_path(settings.data)  # a wrong path is an error before TensorFlow's seconds of import
     with backend_meanwhile():
         prepared = prepare(settings)
@@ -97,6 +86,24 @@ def train(
     if as_json and not run.read_only:
         print(json.dumps({"run": str(run.path), **run.history[-1]}))
     suggest(shlex.join(["convae", "eval", str(run.path)]), silent=as_json)
+
+
+def _run_and_config(
+    name: str | None, overrides: Sequence[str], runs_dir: str | None, *, resume: bool
+) -> tuple[Run | None, Config]:
+    """Return the run to resume, if one is, and the config to train."""
+    from convae.config.loader import load_config
+    from convae.runs.run import Run
+
+    if resume:
+        if name and name.endswith((".yaml", ".yml")):
+            raise ConfigError(f"--resume takes a run, which has its own config. Received: {name}")
+        run = Run.find(name, runs_dir or "outputs")
+        return run, run.config_with(overrides)
+    if name is None:
+        raise ConfigError("which config? For example: convae train mnist")
+    folder = [f"output.folder={json.dumps(runs_dir)}"] if runs_dir is not None else []
+    return None, load_config(name, [*overrides, *folder])
 
 
 def evaluate(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convae.console import format_number, progress_bar
-from convae.data.loading import TrainingData, load_test, load_training
+from convae.data.loading import Split, TestData, TrainingData, load_test, load_training
 from convae.errors import RunError
 from convae.evaluation import latent, report
 from convae.evaluation.figures import EvaluationContext, draw
@@ -59,49 +59,59 @@ def evaluate(
         latent.check_umap(task)
     training = training or task.filter(load_training(config.data, task.image_shape))
     test_data = load_test(config.data, task.image_shape)
-    examples, labels = task.evaluation_examples(test_data.test), task.labels(test_data.test)
     plan = start_in_float32(config)
     loaded = load_model(run)
     model = latent.TrainedModel(loaded, Engine(loaded, config, plan))
-
-    def score(examples: Examples, model: Predictor = model) -> metrics.Scores:
-        return _score(task, examples, model)
-
-    scores = score(examples)
-    baselines = task.baselines(training)
-    has_codes = latent.has_bottleneck(task)
-    codes = latent.analyze(model, config, examples.inputs, labels, umap) if has_codes else None
-    best = min(run.history, key=lambda row: row["val_loss"], default={"epoch": None})
-    classes = test_data.classes or ()
-    result = {
-        "task": config.task.type,
-        "data": {"name": test_data.name, "examples": len(examples), "sample": test_data.is_sample},
-        "weights": {"file": run.best.name, "epoch": best["epoch"]},
-        "same_training_data": run.manifest.get("data_sha256") in {None, training.sha256},
-        "test": task.summarize(scores, labels),
-        "per_class": task.per_class(scores, labels, classes),
-        "baselines": {
-            name: task.summarize(score(examples, baseline), labels)
-            for name, baseline in baselines.items()
-        },
-        "baseline_descriptions": {name: b.description for name, b in baselines.items()},
-        **task.extra_metrics(
-            Evaluation(examples, labels, scores, training, test_data.test, model, baselines, score)
-        ),
-        "units": dict(task.units),
-        **({"latent": codes.measures} if codes else {}),
-    }
-    result["summary"] = summarize(task, result, baselines)
+    measured = _measure(task, training, test_data.test, model)
+    examples, labels, codes = measured.examples, measured.labels, None
+    if latent.has_bottleneck(task):
+        codes = latent.analyze(model, config, examples.inputs, labels, umap)
+    result = _result(run, task, test_data, measured)
+    if codes:
+        result["latent"] = codes.measures
+    result["summary"] = summarize(task, result, measured.baselines)
     run.write_json("metrics.json", result)
     context = EvaluationContext(
-        task, task.describe_examples(test_data.name, len(examples)), examples, labels, classes,
-        scores, model, result, baselines, codes,
+        task, task.describe_examples(test_data.name, len(examples)), examples, labels,
+        test_data.classes or (), measured.scores, model, result, measured.baselines, codes,
         _sample_note(run, test_data.is_sample),
     )  # fmt: skip
     _write_figures(run, context, test_data.name)
     report.write(run)
     loggers.log_evaluation(run, result["test"])
     return result
+
+
+def _measure(task: Task, training: TrainingData, test: Split, model: Predictor) -> Evaluation:
+    """Return the scores of the model on the test split, and the baselines to compare it with."""
+
+    def score(examples: Examples) -> metrics.Scores:
+        return _score(task, examples, model)
+
+    examples = task.evaluation_examples(test)
+    scores, baselines = score(examples), task.baselines(training)
+    return Evaluation(examples, task.labels(test), scores, training, test, model, baselines, score)
+
+
+def _result(run: Run, task: Task, found: TestData, measured: Evaluation) -> dict[str, Any]:
+    """Return the contents of metrics.json, but for the codes and the summary."""
+    examples, labels, scores = measured.examples, measured.labels, measured.scores
+    best = min(run.history, key=lambda row: row["val_loss"], default={"epoch": None})
+    return {
+        "task": task.settings.type,
+        "data": {"name": found.name, "examples": len(examples), "sample": found.is_sample},
+        "weights": {"file": run.best.name, "epoch": best["epoch"]},
+        "same_training_data": run.manifest.get("data_sha256") in {None, measured.data.sha256},
+        "test": task.summarize(scores, labels),
+        "per_class": task.per_class(scores, labels, found.classes or ()),
+        "baselines": {
+            name: task.summarize(_score(task, examples, baseline), labels)
+            for name, baseline in measured.baselines.items()
+        },
+        "baseline_descriptions": {name: b.description for name, b in measured.baselines.items()},
+        **task.extra_metrics(measured),
+        "units": dict(task.units),
+    }
 
 
 def _sample_note(run: Run, tested_on_sample: bool) -> str | None:

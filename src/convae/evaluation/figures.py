@@ -4,7 +4,7 @@ To add a figure, write its function, add it to FIGURES, name it in a task's `fig
 caption in evaluation/report.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ class EvaluationContext:
     scores: Scores
     model: latent.TrainedModel
     result: dict[str, Any]  # as in metrics.json
-    baselines: dict[str, Baseline]
+    baselines: Mapping[str, Baseline]
     codes: latent.Latent | None  # of a run with a bottleneck
     note: str | None  # a warning on every figure
 
