@@ -69,6 +69,9 @@ def test_all_errors_come_at_once_each_with_its_line(tmp_path: Path) -> None:
         ("model.encoder.0={type: conv, filters: 1, kernel_size: 3, strides: 2, dilation_rate: 2}",
          "cannot both be above 1"),
         ("model.decoder.3.activation=relu", "needs a last layer with activation: sigmoid"),
+        ("training.schedule=one_cycle", "mapping of keys to values. Received: 'one_cycle': write "
+         "{type: one_cycle}"),
+        ("training.early_stopping=5", "must be a mapping of keys to values. Received: 5"),
         ("training.schedule.type=cosine", "'constant', 'one_cycle', 'reduce_on_plateau'"),
         ("training.schedule={type: one_cycle, warm_up: 0.1}", "did you mean warmup?"),
         ("training.optimizer=adamm", "'adam', 'adamw', 'nadam', 'rmsprop', 'sgd', 'lion', 'muon'"),
@@ -265,6 +268,46 @@ def test_an_optimizer_is_a_type_or_a_section() -> None:
     )
     written = load_config(MNIST, ["training.optimizer={type: sgd, momentum: 0.5}"])
     assert parse_config(written.to_yaml(), "text") == written
+
+
+def test_an_optimizer_by_name_and_its_options_combine(tmp_path: Path) -> None:
+    sgd = load_config(MNIST, ["training.optimizer={type: sgd, momentum: 0.5}"]).training.optimizer
+    options = ["training.optimizer=sgd", "training.optimizer.momentum=0.5"]
+    assert load_config(MNIST, options).training.optimizer == sgd
+    write(tmp_path, "training: {optimizer: sgd}", "a.yaml")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\ntraining: {optimizer: {momentum: 0.5}}\n")
+    (tmp_path / "c.yaml").write_text("base: b.yaml\ntraining: {optimizer: sgd}\n")
+    assert load_config(tmp_path / "a.yaml", options[1:]).training.optimizer == sgd
+    assert load_config(tmp_path / "b.yaml").training.optimizer == sgd
+    assert load_config(tmp_path / "c.yaml").training.optimizer == sgd
+    adam = load_config(tmp_path / "b.yaml", ["training.optimizer=adam"])
+    assert adam.training.optimizer == Adam()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("training.optimizer.momentum=0.5", "training.optimizer=sgd"),
+        ("training.schedule.warmup=0.2", "training.schedule={type: one_cycle}"),
+        ("training.early_stopping.patience=3", "training.early_stopping=null"),
+        ("model.encoder.0.filters=4", "model.encoder=[]"),
+        ("model.encoder.0.name=a", "model.encoder.0={type: conv, filters: 8, kernel_size: 3}"),
+    ],
+)
+def test_an_override_that_would_be_undone_is_an_error(first: str, second: str) -> None:
+    assert message(MNIST, first, second) == (
+        f"override {second}: undoes override {first}: write that after it, or leave it out"
+    )
+
+
+def test_the_last_of_equal_overrides_counts() -> None:
+    sizes = ["data.resize=[36, 40]", "data.resize=[28, 28]"]
+    types = ["training.optimizer={type: sgd, momentum: 0.5}", "training.optimizer=adam"]
+    config = load_config(MNIST, [*sizes, *types, "training.epochs=5", "training.epochs=6"])
+    assert (config.data.resize, config.training.optimizer) == ((28, 28), Adam())
+    assert config.training.epochs == 6
+    types = ["training.optimizer.type=sgd", "training.optimizer=adam"]
+    assert load_config(MNIST, types).training.optimizer == Adam()
 
 
 def test_checkpoint_every_is_steps_or_seconds() -> None:

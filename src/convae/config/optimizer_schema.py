@@ -134,9 +134,7 @@ class Muon(Optimizer):
 
 
 def _with_type(optimizer: Any) -> Any:
-    """Let `optimizer: sgd` stand for its defaults, and options without a type for those of Adam."""
-    if isinstance(optimizer, str):
-        return {"type": optimizer}
+    """Let options without a type be those of Adam."""
     return {"type": "adam", **optimizer} if isinstance(optimizer, dict) else optimizer
 
 

@@ -82,6 +82,8 @@ def guess(value: Any, kind: str) -> str:
         return f"write {int(value)}"
     if not isinstance(value, str):
         return ""
+    if kind == "model_attributes_type":  # of a section with a type
+        return f"write {{type: {value:.40}}}"
     text = value.strip()
     if kind.startswith("bool") and text.lower() in OLD_BOOLEANS | {"true", "false"}:
         return f"write {'true' if text.lower() in {'y', 'yes', 'on', 'true'} else 'false'}"

@@ -68,6 +68,8 @@ def _message(error: Any, path: list[str | int], section: Any) -> str:
         if not near or "type" in known:  # it may be an option of another type
             hints.append(f"known here: {', '.join(known)}")
         return f"unknown key; {' '.join(hints)}"
+    if error["type"] in {"model_type", "model_attributes_type"}:
+        return "must be a mapping of keys to values"
     if error["type"] == "string_pattern_mismatch" and not error["input"]:
         return "must not be empty"
     if error["type"] == "string_pattern_mismatch" and not error["input"].isprintable():

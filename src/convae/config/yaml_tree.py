@@ -28,6 +28,9 @@ MAX_DEPTH = 20  # of lists in mappings in lists, of `base:` below `base:`, of ke
 
 KeyPath = tuple[str | int, ...]  # such as ("model", "encoder", 0, "filters")
 
+# Keys of a section for which its type alone may stand: `optimizer: sgd` is {type: sgd}.
+SHORT_FORMS: set[KeyPath] = {("training", "optimizer")}
+
 
 @dataclass
 class YamlTree:
@@ -44,7 +47,12 @@ class YamlTree:
         return f"{self.places[path]}: " if path else ""
 
     def override(self, text: str) -> None:
-        """Set one `key.sub=value`; numbers are places in a list. Raises ConfigError."""
+        """Set one `key.sub=value`; numbers are places in a list.
+
+        Raises:
+            ConfigError: It cannot be read or set, or it would undo an earlier override of a key
+                inside its own.
+        """
         key, equals, raw = text.partition("=")
         if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
             raise ConfigError(
@@ -69,14 +77,25 @@ class YamlTree:
                 raise ConfigError(f"{source}: {'.'.join(map(str, path))} holds no keys")
         at = _key(node, last, source)
         path = (*path, at)
+        value = _in_full(value, path)
+        before = node[at] if isinstance(node, list) else node.get(at)
         if isinstance(node, list):
             node[at] = value
         else:
             node.update(merge(node, {at: value}))
-        if not isinstance(value, dict):
-            for old in [place for place in self.places if place[: len(path)] == path]:
-                del self.places[old]
+        self._forget(path, before, node[at], source)
         self.places |= {(*path, *place[1:]): source for place in parsed.places if place}
+
+    def _forget(self, path: KeyPath, before: Any, after: Any, source: str) -> None:
+        """Remove the places of keys that are lost where `after` takes the place of `before`."""
+        start, inside = len(path), f"override {'.'.join(map(str, path))}."
+        for key in [key for key in self.places if key[:start] == path]:
+            if not _holds(after, before, key[start:]):
+                place = self.places.pop(key)
+                if place.startswith(inside):
+                    raise ConfigError(
+                        f"{source}: undoes {place}: write that after it, or leave it out"
+                    )
 
 
 def _parse_value(text: str, source: str) -> YamlTree:
@@ -221,7 +240,7 @@ def parse(text: str, source: str) -> YamlTree:
                 if key in result:
                     raise ConfigError(f"{at}: {key} stands here for the second time")
                 places[(*path, key)] = at
-                result[key] = value(item, (*path, key))
+                result[key] = _in_full(value(item, (*path, key)), (*path, key))
             return result
         if cast(yaml.ScalarNode, node).style is not None:  # in quotes, or a block of lines
             # JSON writes a character above U+FFFF as two escapes.
@@ -247,6 +266,11 @@ def parse(text: str, source: str) -> YamlTree:
     if not isinstance(tree, dict):
         raise ConfigError(f"{source}: must be a mapping of keys to values. Received: {tree!r:.80}")
     return YamlTree(source, tree, places)
+
+
+def _in_full(value: Any, path: KeyPath) -> Any:
+    """Return the section for which a short form stands; any other value as it is."""
+    return {"type": value} if path in SHORT_FORMS and isinstance(value, str) else value
 
 
 def _place(text: str, source: str, mark: Any) -> str:
