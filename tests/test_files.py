@@ -3,7 +3,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from convae.files import aside, remove_leftovers
+import pytest
+
+from convae.errors import FileError
+from convae.files import aside, check_folder, remove_leftovers
 
 
 def test_leftovers_of_the_dead_go_and_of_the_living_stay(tmp_path: Path) -> None:
@@ -17,3 +20,22 @@ def test_leftovers_of_the_dead_go_and_of_the_living_stay(tmp_path: Path) -> None
         path.touch()
     remove_leftovers(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in (living, *others)}
+
+
+def test_a_folder_is_checked_and_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path(), Path("a/b"), tmp_path / "a"):
+        check_folder(folder)
+    assert not list(tmp_path.iterdir())
+    Path("file").touch()
+    for folder, reason in {
+        Path("file"): "file is not a folder",
+        Path("file/a"): f"{tmp_path / 'file'} is not a folder",
+        Path("a" * 5000): "File name too long",
+    }.items():
+        with pytest.raises(FileError) as caught:
+            check_folder(folder)
+        assert str(caught.value) == f"{folder}: cannot be written: {reason}"
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(FileError, match=f"^a: cannot be written: no permission in {tmp_path}$"):
+        check_folder(Path("a"))

@@ -40,6 +40,21 @@ def write_output(path: str | Path, data: bytes) -> Path:
     return path
 
 
+def check_folder(folder: Path) -> None:
+    """Raise FileError if files cannot be written into `folder`, which may not exist yet.
+
+    For mistakes that should be found before the work is done. Nothing is made.
+    """
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if there.is_dir() and os.access(there, os.W_OK):
+            return
+        reason = f"no permission in {there}" if there.is_dir() else f"{there} is not a folder"
+    except OSError as error:  # such as a name that is too long
+        reason = str(error.strerror)
+    raise FileError(f"{folder}: cannot be written: {reason}")
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to, which becomes `path` at the end. Raises OSError."""

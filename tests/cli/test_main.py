@@ -2,11 +2,13 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from convae.config.loader import load_config
 from tests.conftest import ROOT, Command, tiny
 
 MNIST = str(ROOT / "configs/mnist.yaml")
@@ -25,14 +27,67 @@ def test_help_names_every_command(convae: Command) -> None:
                                    ["train", "--help"], ["train", MNIST, "seed=x"],
                                    ["train", MNIST, "data.path=nowhere.npz"]])  # fmt: skip
 def test_what_needs_no_tensorflow_does_not_import_it(convae: Command, words: list[str]) -> None:
-    # A module of the name that fails when it is imported stands before the real one.
-    folder = Path(os.environ["KERAS_HOME"]) / "blocked"
-    folder.mkdir(parents=True)
-    for module in ("tensorflow", "keras", "matplotlib"):
-        (folder / f"{module}.py").write_text("raise RuntimeError('imported')")
-    done = convae(*words, PYTHONPATH=str(folder))
+    done = convae(*words, PYTHONPATH=str(blocked("tensorflow", "keras", "matplotlib")))
     assert done.returncode in {0, 2}
     assert "imported" not in done.stderr
+
+
+def blocked(*modules: str) -> Path:
+    """A folder for PYTHONPATH with modules that fail when they are imported."""
+    folder = Path(os.environ["KERAS_HOME"]) / "blocked"
+    folder.mkdir(parents=True)
+    for module in modules:
+        (folder / f"{module}.py").write_text("raise RuntimeError('imported')")
+    return folder
+
+
+WRONG_PATHS = [
+    "predict pretrained:denoise nowhere.png",
+    "predict pretrained:denoise pic.png --output-dir a_file/x",
+    "predict no_weights pic.png",
+    "sample pretrained:generate --output-dir a_file",
+    "export pretrained:denoise --format weights --output-dir a_file",
+    "export no_weights --format weights",
+    "eval nothing",
+    "eval no_weights",
+    "eval pretrained:denoise data.path=nowhere",
+    "compare pretrained:denoise no_weights",
+    "compare pretrained:denoise pretrained:mnist --output-dir a_file/x",
+    "train mnist output.folder=a_file",
+    "train mnist --runs-dir a_file/x",
+    "train --resume nothing",
+    "train --resume pretrained:mnist data.path=nowhere",
+    "sweep mnist sweep data.path=nowhere",
+    "demo no_weights",
+    "report nothing",
+    "explain --verify --out a_file/x.png",
+    "explain --verify --out x.bmp",
+    "explain overlap --run nothing",
+    "explain overlap --run no_weights",
+    "explain overlap nowhere.yaml --run pretrained:denoise",
+    "explain overlap --run pretrained:denoise --out a_file/x.png",
+]
+
+
+def test_wrong_paths_are_found_before_tensorflow_is_imported(tmp_path: Path) -> None:
+    for name in ("a_file", "pic.png", "outputs/no_weights/20240101-000000-aaaa/config.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(load_config("mnist").to_yaml())
+    code = (
+        "import sys; from convae.cli.main import main\n"
+        "for words in sys.argv[1:]:\n"
+        "    sys.argv = ['convae', *words.split()]\n"
+        "    try: main()\n"
+        "    except SystemExit as end: print(end.code)\n"
+        "    except RuntimeError as error: print(f'{words}: {error}')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *WRONG_PATHS], capture_output=True, text=True, check=True,
+        timeout=120, cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(
+            [str(blocked("tensorflow", "keras")), *sys.path])},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["2"] * len(WRONG_PATHS)
+    assert len(done.stderr.splitlines()) == len(WRONG_PATHS)
 
 
 def test_config_prints_all_values(convae: Command) -> None:

@@ -12,7 +12,8 @@ from convae.config.loader import load_config
 from convae.config.schema import Config
 from convae.console import format_shape
 from convae.data.loading import load_training
-from convae.errors import ConvaeError
+from convae.errors import ConvaeError, FileError
+from convae.files import check_folder
 from convae.runtime.hardware import core_count, cpu_info
 from convae.runtime.start import start
 
@@ -41,14 +42,17 @@ def report(config: str | None, overrides: Sequence[str]) -> str:
     versions = [f"python      {platform.python_version()} on {platform.platform()}"]
     versions += [f"{package:<11} {_version(package)}" for package in PACKAGES]
     folder = Path(settings.output.folder)
-    existing = folder if folder.exists() else folder.absolute().parent
-    writable = "writable" if os.access(existing, os.W_OK) else "cannot be written"
+    try:
+        check_folder(folder)
+        outputs = f"{folder}: writable"
+    except FileError as error:
+        outputs = str(error)
     sections = [
         versions,
         _describe_processor(),
         [f"decisions for {config}", *_describe_decisions(settings)],
         ["data", *_describe_data(settings)],
-        [f"outputs     {folder}: {writable}"],
+        [f"outputs     {outputs}"],
     ]
     return "\n\n".join("\n".join(lines) for lines in sections)
 

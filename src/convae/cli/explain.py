@@ -17,6 +17,7 @@ from typer import Argument, Option
 from convae.cli.options import Json, Overrides
 from convae.console import format_shape, suggest
 from convae.errors import ConfigError, UnsupportedError
+from convae.files import check_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,8 +31,23 @@ explain_app = typer.Typer(
     invoke_without_command=True,
 )
 
+
+def _check_pictures(context: typer.Context, names: list[str] | None) -> list[str] | None:
+    """Raise ConvaeError for a picture that could not be written, before anything is computed."""
+    if names:
+        from convae.explain.cell_grid import check_format
+
+        for name in names:
+            check_format(name, steps=context.info_name == "explain")
+            check_folder(Path(name).parent)
+    return names
+
+
 Out = Annotated[
-    list[str] | None, Option("--out", metavar="FILE", help="Write a picture: .png or .svg.")
+    list[str] | None,
+    Option(
+        "--out", metavar="FILE", help="Write a picture: .png or .svg.", callback=_check_pictures
+    ),
 ]
 Input = Annotated[str | None, Option("--input", metavar='"1 2; 3 4"', help="The input.")]
 Kernel = Annotated[str | None, Option("--kernel", metavar='"0 1; 2 3"', help="The kernel.")]
@@ -59,7 +75,12 @@ def explain(
     conv: Annotated[bool, Option("--conv", help="Run a convolution.")] = False,
     out: Annotated[
         list[str] | None,
-        Option("--out", metavar="FILE", help="Write a picture: .png, .svg, or .gif in steps."),
+        Option(
+            "--out",
+            metavar="FILE",
+            help="Write a picture: .png, .svg, or .gif in steps.",
+            callback=_check_pictures,
+        ),
     ] = None,
     view: Annotated[
         str, Option(metavar="VIEW", help="Steps of a .gif: copies, or zeros.")
@@ -155,10 +176,9 @@ def _keras_difference(case: Case) -> float:
 
 
 def _draw(case: Case, title: str | None, name: str, view: View) -> None:
-    from convae.explain.cell_grid import check_format, write
+    from convae.explain.cell_grid import write
     from convae.explain.step_figures import frames, panels
 
-    check_format(name)
     figures = frames(case, title, view) if name.endswith(".gif") else panels(case, title)
     print(write(figures, name), file=sys.stderr)
 
@@ -228,8 +248,9 @@ def overlap(
     if config is None and run is None:
         raise ConfigError("which config? For example: convae explain overlap mnist")
     facts: dict[str, Any] = {}
+    loaded = load_config(config, overrides or []) if config is not None else None
     if run is not None:
-        from convae.explain.trained import validation_sample  # imports TensorFlow
+        from convae.explain.trained import validation_sample
 
         sample = validation_sample(run)
         name, model = sample.name, sample.model
@@ -238,8 +259,7 @@ def overlap(
             "originals": effects.stride_peak(sample.originals, period),
             "reconstructions": effects.stride_peak(sample.reconstructions, period),
         }
-    if config is not None:
-        loaded = load_config(config, overrides or [])
+    if loaded is not None:
         name, model = loaded.name, loaded.model
     rows = [row for row in ModelSummary(model).rows if row.overlap]
     facts["layers"] = [{"name": r.name, "overlap": r.overlap, "even": r.even} for r in rows]
@@ -343,9 +363,7 @@ def page(out: Annotated[str, Option("--out", metavar="FILE")] = "outputs/explain
 
 
 def _write(figure: Figure, names: list[str]) -> None:
-    from convae.explain.cell_grid import check_format, write
+    from convae.explain.cell_grid import write
 
-    for name in names:
-        check_format(name, steps=False)
     for name in names:
         print(write(figure, name), file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
@@ -19,6 +20,7 @@ from convae.cli.options import (
 )
 from convae.console import logger, print_error, suggest
 from convae.errors import ConfigError
+from convae.files import check_folder
 
 if TYPE_CHECKING:
     from convae.config.schema import Config
@@ -56,14 +58,12 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model and keep all results in a run's folder."""
-    from convae.data.loading import find_path
     from convae.runtime.cluster import find_cluster
     from convae.runtime.importing import backend_meanwhile
     from convae.training.preparation import prepare
 
     name, words = split_overrides(config, overrides)
     run, settings = _run_and_config(name, words, runs_dir, resume=resume)
-    find_path(settings.data)  # a wrong path is an error before TensorFlow's seconds of import
     with backend_meanwhile():
         prepared = prepare(settings)
         if find_cluster() is None:  # else worker 0 measures for all
@@ -91,19 +91,30 @@ def train(
 def _run_and_config(
     name: str | None, overrides: Sequence[str], runs_dir: str | None, *, resume: bool
 ) -> tuple[Run | None, Config]:
-    """Return the run to resume, if one is, and the config to train."""
+    """Return the run to resume, if one is, and the config to train, after a check of its paths.
+
+    A wrong path is an error before TensorFlow's seconds of import.
+    """
     from convae.config.loader import load_config
+    from convae.data.loading import find_path
     from convae.runs.run import Run
+    from convae.runtime.cluster import find_cluster
 
     if resume:
         if name and name.endswith((".yaml", ".yml")):
             raise ConfigError(f"--resume takes a run, which has its own config. Received: {name}")
         run = Run.find(name, runs_dir or "outputs")
-        return run, run.config_with(overrides)
-    if name is None:
+        config = run.config_with(overrides)
+    elif name is None:
         raise ConfigError("which config? For example: convae train mnist")
-    folder = [f"output.folder={json.dumps(runs_dir)}"] if runs_dir is not None else []
-    return None, load_config(name, [*overrides, *folder])
+    else:
+        run = None
+        folder = [f"output.folder={json.dumps(runs_dir)}"] if runs_dir is not None else []
+        config = load_config(name, [*overrides, *folder])
+    find_path(config.data)
+    if find_cluster() is None:  # else worker 0 writes for all
+        check_folder(run.path if run else Path(config.output.folder))
+    return run, config
 
 
 def evaluate(
@@ -116,11 +127,15 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a run on the test split, and write its report."""
+    from convae.data.loading import find_path
     from convae.runs.run import Run
     from convae.runtime.importing import import_backend
 
     name, words = split_overrides(run, overrides)
     found = Run.find(name, runs_dir)
+    _ = found.best
+    find_path(found.config_with(words).data)
+    check_folder(found.path)
     import_backend()
     _evaluate(found, words, umap=umap, as_json=as_json)
 

@@ -128,7 +128,7 @@ class Session:
 
     def read_image(self, data: bytes, *, as_digit: bool) -> Images:
         """Return an image file as uint8 (H, W, C) of `shape`; DataError if it is none, or empty."""
-        from convae.inference.predict import crop_digit  # imports TensorFlow
+        from convae.inference.predict import crop_digit  # imports matplotlib
 
         try:
             with warnings.catch_warnings():

@@ -16,7 +16,7 @@ from convae.console import format_duration, format_number, format_shape, format_
 from convae.data.loading import load_test
 from convae.errors import FileError, RunError
 from convae.evaluation.html import format_key, load_picture, render
-from convae.files import write_atomic
+from convae.files import check_folder, write_atomic
 from convae.plots import style
 from convae.plots.image_grids import GAP, NARROWEST, draw_rows, to_floats
 from convae.plots.style import MARGIN, applied, log_axis
@@ -58,9 +58,12 @@ def compare(runs: Sequence[Run], folder: Path) -> dict[str, Any]:
         The tables of the page, for JSON.
 
     Raises:
-        RunError: If a run cannot be evaluated.
+        RunError: If a run has no weights, or cannot be evaluated.
         FileError: If the folder cannot be written.
     """
+    check_folder(folder)
+    for run in runs:
+        _ = run.best  # raises before another run is evaluated
     for run in runs:
         if not run.metrics.get("test"):
             logger.info(f"{run.path.name} was not evaluated yet: evaluating it")

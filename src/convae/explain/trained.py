@@ -1,4 +1,4 @@
-"""Validation images of a run and their reconstructions; imports TensorFlow."""
+"""Validation images of a run and their reconstructions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ def validation_sample(run: str) -> ValidationSample:
         DataError: Its data cannot be found.
     """
     from convae.data.loading import load_training
-    from convae.inference.autoencoder import load
     from convae.runs.run import Run
     from convae.tasks import build_task
 
@@ -43,8 +42,11 @@ def validation_sample(run: str) -> ValidationSample:
     config, task = found.config, build_task(found.config)
     if not task.outputs_images:
         raise RunError(f"{found.path}: its outputs are classes, not images to compare")
+    _ = found.best  # raises before the data are read
     data = task.filter(load_training(config.data, task.image_shape))
     examples = task.evaluation_examples(data.validation)[slice(MAX_IMAGES)]
+    from convae.inference.autoencoder import load
+
     outputs = load(found.path).reconstruct(examples.inputs)
     originals = (examples.targets.astype(np.float32) / 255).mean(axis=3)
     description = f"{data.name}, {len(originals)} validation images"

@@ -52,16 +52,17 @@ def export(run: Run, formats: Sequence[str], output: str | None = None) -> dict[
 
     Raises:
         UnsupportedError: A format is unknown, lacks its packages, or cannot represent the model.
-        RunError: An output differs from Keras by more than LIMIT.
+        RunError: The run has no weights, or an output differs from Keras by more than LIMIT.
         FileError: The folder cannot be written.
     """
     names = check_formats(formats)
     archive.check_clock()
     folder = Path(output) if output else run.path / "export"
-    from convae.models.builder import read_model
-
-    model = read_model(run.best)
+    best = run.best  # raises before TensorFlow's seconds of import
     with _staged(folder) as work:
+        from convae.models.builder import read_model
+
+        model = read_model(best)
         comparison = comparison_data(run.config)
         parts = {part.name: part for part in _parts(model, comparison)}
         written: list[dict[str, Any]] = []

@@ -25,8 +25,7 @@ from convae.data.image_file import SUFFIXES, explained
 from convae.data.image_folder import find_images
 from convae.data.transforms import png
 from convae.errors import DataError, FileError, UnsupportedError
-from convae.files import write_atomic
-from convae.inference.autoencoder import load
+from convae.files import check_folder, write_atomic
 from convae.plots import style
 from convae.plots.image_grids import COLUMNS, GAP, LEFT, NARROWEST, TILE, draw_rows
 from convae.tasks import Task, build_task
@@ -70,6 +69,7 @@ def predict(
 
     Raises:
         DataError: A file is not an image, or there are none.
+        RunError: The run has no weights.
         UnsupportedError: `as_digit` for a model of color images.
         FileError: The folder cannot be written.
     """
@@ -82,6 +82,10 @@ def predict(
         raise UnsupportedError(f"--as-digit is for gray images; this model takes {list(shape)}")
     folder = output or run.path / "predictions"
     _keep_inputs(files, folder)
+    check_folder(folder)
+    _ = run.best  # raises before TensorFlow's seconds of import
+    from convae.inference.autoencoder import load
+
     autoencoder, task = load(run.path), build_task(config)
     threshold = run.known_metrics.get("threshold", {}).get("score")
     predictions: list[Prediction] = []

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convae.console import progress_bar
-from convae.files import write_atomic
-from convae.inference.autoencoder import load
+from convae.files import check_folder, write_atomic
 from convae.inference.predict import write_picture
 from convae.plots import style
 from convae.plots.image_grids import grid_of_images
@@ -46,12 +45,17 @@ def sample(run: Run, count: int, seed: int = 0, output: Path | None = None) -> S
             image, `samples.npy` (count, H, W, C) as floats in [0, 1], and `samples.png`, a grid.
 
     Raises:
+        RunError: The run has no weights.
         UnsupportedError: The run does not generate images.
         ConfigError: The count or the seed is not possible.
         FileError: The folder cannot be written.
     """
-    images = load(run.path).sample(count, seed)
     folder = output or run.path / "samples"
+    check_folder(folder)
+    _ = run.best  # raises before TensorFlow's seconds of import
+    from convae.inference.autoencoder import load
+
+    images = load(run.path).sample(count, seed)
     pictures = to_bytes(images)
     digits = max(len(str(count - 1)), 3)
     paths = [folder / f"{index:0{digits}}.png" for index in range(count)]

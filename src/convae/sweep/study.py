@@ -24,6 +24,7 @@ from convae.config.loader import load_config
 from convae.config.schema import Config
 from convae.config.validation import validate
 from convae.config.yaml_tree import read
+from convae.data.loading import find_path
 from convae.errors import ConfigError, ConvaeError, FileError, UnsupportedError
 from convae.runtime import processes
 from convae.sweep.results import Results, collect
@@ -66,6 +67,7 @@ def sweep(
             yaml.override(f"{key}={value}")
     settings = validate(Sweep, yaml)
     config = load_config(config_path, overrides)
+    find_path(config.data)
     for key, parameter in settings.parameters.items():
         place = yaml.place_of(("parameters", key))
         check_parameter(config_path, overrides, key, parameter, place)
