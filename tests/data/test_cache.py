@@ -239,6 +239,29 @@ def test_command(folder: Path, convae: Command) -> None:
     assert files() == []
 
 
+def test_an_entry_of_another_version_is_listed_and_cleared_and_not_used(
+    folder: Path, convae: Command
+) -> None:
+    read(folder)
+    (text,) = cache().glob("*.json")
+    content = json.loads(text.read_text())
+    outdated = {**content, "version": 1, "key": "0" * 32}
+    text.with_name(f"{'0' * 32}.json").write_text(json.dumps(outdated))
+    text.with_suffix(".npy").rename(cache() / f"{'0' * 32}.npy")
+    text.unlink()
+    (cache() / "foreign.json").write_text(json.dumps(outdated))  # its key is not its name
+    (cache() / "foreign.npy").write_bytes(b"")
+    listed = convae("cache", "list", code=0).stdout.splitlines()
+    assert listed[0] == f"{folder}: of another version of convae, not used"
+    assert len(listed) == 4
+    read(folder)  # which builds an entry of this version in its place
+    assert files() == [text.name, f"{text.stem}.npy", "foreign.json", "foreign.npy"]
+    text.write_text(json.dumps({**content, "version": 1}))
+    (row,) = json.loads(convae("cache", "clear", "--json", code=0).stdout)
+    assert (row["outdated"], row["sha256"]) == (True, content["images_sha256"])
+    assert files() == ["foreign.json", "foreign.npy"]
+
+
 @pytest.mark.parametrize(
     ("config", "overrides", "message"),
     [

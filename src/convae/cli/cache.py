@@ -119,6 +119,7 @@ def describe_entry(entry: CacheEntry, cache: Path) -> dict[str, Any]:
     """Return what `--json` prints of an entry."""
     return {
         "folder": printable(entry.folder),
+        "outdated": entry.is_outdated,
         "images": entry.count,
         "shape": entry.settings[:3],
         "classes": len(entry.classes or ()),
@@ -133,8 +134,9 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
         print(json.dumps(rows, indent=2))
         return
     for row in rows:
+        outdated = ": of another version of convae, not used" if row["outdated"] else ""
         print(
-            f"{row['folder']}\n"
+            f"{row['folder']}{outdated}\n"
             f"  {row['images']:,} images of {'x'.join(map(str, row['shape']))}, {row['classes']} "
             f"classes, {row['bytes'] / 2**20:,.1f} MiB\n  {row['path']}\n  sha256 {row['sha256']}"
         )

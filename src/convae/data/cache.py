@@ -46,6 +46,7 @@ SPARE = 64 << 20  # bytes that must stay free on the disk
 class CacheEntry:
     """One split of a folder of images; the content of KEY.json."""
 
+    version: int
     key: str
     folder: str  # of the image files
     stamp: str  # of the image files, see `Listing`
@@ -61,10 +62,18 @@ class CacheEntry:
         """Return the file of the images."""
         return cache / f"{self.key}.npy"
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether another version of convae made the entry, so that this one does not use it."""
+        return self.version != VERSION
+
     def is_current(self, listing: Listing) -> bool:
         """Return whether the images and classes are those of `listing`."""
         # The classes of the other splits number those of this one.
-        return (self.stamp, self.classes) == (listing.stamp, listing.classes and [*listing.classes])
+        return not self.is_outdated and (self.stamp, self.classes) == (
+            listing.stamp,
+            listing.classes and [*listing.classes],
+        )
 
     def open(self, cache: Path) -> Mapped:
         """Map the images, or raise DataError if the size or the header of the file is wrong."""
@@ -113,7 +122,7 @@ def cache_folder(data: Data) -> Path:
 
 
 def list_entries(cache: Path) -> list[CacheEntry]:
-    """Return all entries in the folder `cache` whose KEY.json can be read."""
+    """Return all entries in the folder `cache` whose KEY.json can be read, also outdated ones."""
     return [entry for path in sorted(cache.glob("*.json")) if (entry := _read_entry(path))]
 
 
@@ -186,8 +195,7 @@ def get_entry(
                     logger.info(f"{path}: damaged or not complete; building it again")
                 found = _build(listing, path, settings, size, data)
             found = replace(found, folder=root, stamp=listing.stamp)
-            text = json.dumps({"version": VERSION, **asdict(found)})
-            files.write_atomic(path.with_suffix(".json"), text.encode())
+            files.write_atomic(path.with_suffix(".json"), json.dumps(asdict(found)).encode())
         for entry in known:
             if entry.key != key:
                 entry.remove(cache)
@@ -198,10 +206,10 @@ def get_entry(
 
 def _read_entry(path: Path) -> CacheEntry | None:
     try:
-        content = json.loads(path.read_bytes())
-        return CacheEntry(**content) if content.pop("version") == VERSION else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        entry = CacheEntry(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
         return None
+    return entry if entry.key == path.stem else None  # files of another name are not its own
 
 
 def _key(listing: Listing, settings: Sequence[int | str]) -> str:
@@ -262,6 +270,7 @@ def _build(
     if listing.labels is not None:
         digest.update(listing.labels.data)
     return CacheEntry(
+        version=VERSION,
         key=path.stem,
         folder=str(listing.root.resolve()),
         stamp=listing.stamp,
