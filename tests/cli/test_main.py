@@ -112,6 +112,7 @@ def test_inspect_prints_the_table_of_the_article(convae: Command) -> None:
         (["train", MNIST, "data.path=nowhere.npz"], "nowhere.npz"),
         (["train", MNIST, "--resume", "latest"], "--resume takes a run"),
         (["train", "--resume", "latest"], "there is no run"),
+        (["train", "--resume=nothing", "training.epochs=3"], "no run called 'nothing'"),
         (["eval"], "there is no run"),
         (["eval", "nothing"], "no run called 'nothing'"),
         (["inspect", MNIST, "model.decoder.0.padding=same"], "suggested fix"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from typer.core import TyperGroup
@@ -69,9 +70,13 @@ class Commands(TyperGroup):
                 command.epilog = f"Example: {example}"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the line; --quiet and --verbose may be anywhere before a `--`."""
+        """Parse the line; --quiet and --verbose may be anywhere before a `--`.
+
+        `--resume=RUN` is --resume and RUN, although --resume is a flag.
+        """
         end = args.index("--") if "--" in args else len(args)
-        first = sorted(args[:end], key=lambda word: word not in GLOBAL_OPTIONS)
+        split = [w.split("=", 1) if w.startswith("--resume=") else [w] for w in args[:end]]
+        first = sorted(chain(*split), key=lambda word: word not in GLOBAL_OPTIONS)
         _draw_help(self.commands)
         return super().parse_args(ctx, [*first, *args[end:]])
 
