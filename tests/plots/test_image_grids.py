@@ -1,11 +1,13 @@
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -240,6 +242,36 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(
         style.save(figure, path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def no_cache() -> Iterator[None]:
+    for function in (style.font_families, style._warn_of_boxes):
+        function.cache_clear()
+    yield
+    style.font_families.cache_clear()
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_other_scripts_have_the_fonts_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = ["Arial", "Malgun Gothic", style.FONT, "Noto Sans CJK JP"]
+    monkeypatch.setattr(font_manager, "get_font_names", lambda: installed)
+    with style.applied():
+        title = style.sheet(100, 100, "title", "subtitle").canvas.texts[0]
+    assert title.get_fontfamily() == ["DejaVu Sans", "Noto Sans CJK JP", "Malgun Gothic"]
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_characters_that_no_font_has_are_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(font_manager, "get_font_names", lambda: [style.FONT])
+    for title, warnings in {"Crème Ωδή": 0, "猫": 1, "犬と猫": 1}.items():
+        with style.applied():
+            figure = style.sheet(100, 100, title, "subtitle").figure
+        style.to_png(figure)
+        assert len(caplog.records) == warnings
+    assert "Install one of: Noto Sans CJK JP, " in caplog.text
 
 
 def test_the_users_own_settings_change_nothing_and_are_kept(tmp_path: Path) -> None:

@@ -8,15 +8,19 @@ pyplot, which takes half a second to import and keeps every figure in memory.
 from __future__ import annotations
 
 import io
+import logging
 import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -24,6 +28,7 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from numpy.typing import ArrayLike
 
+from convae.console import logger
 from convae.files import write_atomic
 
 # Okabe and Ito, "Color universal design" (2008): distinguished with every kind of color vision.
@@ -35,9 +40,15 @@ DOTS = 2  # pixels a point
 MARGIN = 16.0
 TITLE, TEXT, SMALL = 16.0, 11.0, 10.0
 
+FONT = "DejaVu Sans"  # part of matplotlib: the same on every machine
+OTHER_FONTS = (  # for characters that it lacks, where they are installed
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Micro Hei", "Hiragino Sans", "Yu Gothic",
+    "Microsoft YaHei", "Malgun Gothic", "Noto Sans Thai", "Noto Sans Devanagari", "Nirmala UI",
+    "Leelawadee UI", "Arial Unicode MS",
+)  # fmt: skip
+
 _SETTINGS: dict[str, Any] = {
     "figure.dpi": 72 * DOTS,
-    "font.family": ["DejaVu Sans"],  # part of matplotlib: the same on every machine
     "font.size": TEXT,
     "text.parse_math": False,  # a folder may have a dollar in its name
     "text.color": INK,
@@ -72,7 +83,25 @@ def applied() -> Iterator[None]:
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)  # type: ignore[arg-type]
+        mpl.rcParams["font.family"] = font_families()
         yield
+
+
+@cache
+def font_families() -> list[str]:
+    """Return the fonts of figures, each for the characters that those before it lack."""
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # some have no bold face
+    installed = font_manager.get_font_names()
+    return [FONT, *(name for name in OTHER_FONTS if name in installed)]
+
+
+@cache
+def _warn_of_boxes() -> None:
+    logger.warning(
+        f"warning: figures show boxes for characters that no font here has. Install one of: "
+        f"{', '.join(OTHER_FONTS)}; then delete {mpl.get_cachedir()}, where matplotlib keeps its "
+        "list of fonts"
+    )
 
 
 @dataclass(frozen=True)
@@ -185,7 +214,10 @@ def save(figure: Figure, path: str | Path) -> Path:
 def to_png(figure: Figure) -> bytes:
     """Return a figure as a PNG file."""
     data = io.BytesIO()
-    with applied():  # ticks are made only when they are drawn
+    with applied(), warnings.catch_warnings(record=True) as caught:  # ticks are made when drawn
+        warnings.filterwarnings("always", "Glyph .* missing from font")
         # Without this, the file would name the version of matplotlib that wrote it.
         figure.savefig(data, format="png", dpi=72 * DOTS, metadata={"Software": None})
+    if caught:
+        _warn_of_boxes()
     return data.getvalue()
