@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from datetime import datetime, timedelta
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from convae.config.loader import load_config
 from convae.config.schema import Config
 from convae.errors import CheckpointError, ConfigError, ConvaeError, FileError, RunError
 from convae.files import write_atomic
-from convae.runs.provenance import git_commit
+from convae.runs.provenance import command_line, git_commit
 from convae.runs.run import Run
 from tests.conftest import ROOT, SAMPLE
 
@@ -275,6 +276,33 @@ def test_the_commit_is_of_a_checkout_of_convae(tmp_path: Path, folder: str, trac
     checkout = tracked and folder == "src/convae"
     assert git_commit(tmp_path / folder) == (git("rev-parse", "HEAD").strip() if checkout else None)
     assert git_commit(tmp_path / "missing") is None
+
+
+@pytest.mark.parametrize(
+    ("module", "program", "command"),
+    [
+        (None, "/usr/bin/convae", "convae train 'a b'"),
+        ("convae.__main__", "/src/convae/__main__.py", "convae train 'a b'"),
+        ("scripts.bench.anomaly", "/scripts/bench/anomaly.py",
+         "python -m scripts.bench.anomaly train 'a b'"),
+        ("pytest.__main__", "/pytest/__main__.py", "python -m pytest train 'a b'"),
+        (None, "experiment.py", "python experiment.py train 'a b'"),
+    ],
+)  # fmt: skip
+def test_the_command_is_recorded_as_a_user_types_it(
+    monkeypatch: pytest.MonkeyPatch, module: str | None, program: str, command: str
+) -> None:
+    spec = ModuleSpec(module, None) if module else None
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
+    monkeypatch.setattr(sys, "argv", [program, "train", "a b"])
+    assert command_line() == command
+
+
+def test_python_names_the_module_that_it_runs(tmp_path: Path) -> None:
+    code = "from convae.runs.provenance import command_line; print(command_line())"
+    (tmp_path / "experiment.py").write_text(code)
+    words = [sys.executable, "-m", "experiment", "a b"]
+    assert subprocess.check_output(words, text=True, cwd=tmp_path) == "python -m experiment 'a b'\n"
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))

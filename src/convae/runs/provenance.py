@@ -59,8 +59,16 @@ def versions() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """Return the command of this process, as it was typed."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """Return the command of this process as a user types it, also if Python started a module.
+
+    Such as `convae train mnist` for `python -m convae train mnist`.
+    """
+    name = Path(sys.argv[0]).name
+    start = ["python"] if name.endswith(".py") else []
+    if module := getattr(sys.modules["__main__"], "__spec__", None):
+        name = module.name.removesuffix(".__main__")
+        start = ["python", "-m"] if name != "convae" else []
+    return shlex.join([*start, name, *sys.argv[1:]])
 
 
 def git_commit(package: Path = PACKAGE) -> str | None:
