@@ -31,11 +31,11 @@ def test_a_folder_is_checked_and_not_made(tmp_path: Path, monkeypatch: pytest.Mo
     for folder, reason in {
         Path("file"): "file is not a folder",
         Path("file/a"): f"{tmp_path / 'file'} is not a folder",
-        Path("a" * 5000): "File name too long",
     }.items():
         with pytest.raises(FileError) as caught:
             check_folder(folder)
         assert str(caught.value) == f"{folder}: cannot be written: {reason}"
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
-    with pytest.raises(FileError, match=f"^a: cannot be written: no permission in {tmp_path}$"):
+    with pytest.raises(FileError) as caught:
         check_folder(Path("a"))
+    assert str(caught.value) == f"a: cannot be written: no permission in {tmp_path}"
