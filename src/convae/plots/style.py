@@ -218,6 +218,11 @@ def to_png(figure: Figure) -> bytes:
         warnings.filterwarnings("always", "Glyph .* missing from font")
         # Without this, the file would name the version of matplotlib that wrote it.
         figure.savefig(data, format="png", dpi=72 * DOTS, metadata={"Software": None})
-    if caught:
-        _warn_of_boxes()
+    for warning in caught:
+        if "missing from font" in str(warning.message):
+            _warn_of_boxes()
+        else:  # show it: only those of glyphs are said in our own words
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
     return data.getvalue()
