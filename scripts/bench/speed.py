@@ -260,8 +260,8 @@ def draw_quality(result: dict[str, Any], path: Path) -> Path:
         seconds = [second for second, _ in row["curve"]]
         values = [loss - floor for _, loss in row["curve"]]
         plotted += values
-        label, *seed = name.split(", seed ")
-        label = f"{label}, each seed" if seed == ["0"] else None if seed else label
+        config, _, seed = name.partition(", seed ")
+        label = {"": name, "0": f"{config}, each seed"}.get(seed)  # one label for all seeds
         axes.plot(seconds, values, "o-", color=colors[kind], label=label, markersize=4)
         if row["extrapolated"]:
             ends = [seconds[-1], row["seconds"]], [values[-1], target]
